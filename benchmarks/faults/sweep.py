@@ -5,8 +5,8 @@
 
 For every n, the n-th change fails as on a full disk, or with EIO, or the process is killed there.
 Then the same command runs again. `tests/faults` runs a sample of it. Writes
-benchmarks/results/faults.json. A sweep that was stopped goes on where it was, if no code has
-changed; what it has done so far lies beside the result.
+benchmarks/results/faults.json, in which results of other commands stay. A sweep that was stopped
+goes on where it was, if no code has changed; what it has done so far lies beside the result.
 """
 
 from __future__ import annotations
@@ -211,16 +211,20 @@ class Journal:
     """What a sweep has done, one JSON line each, so that one that was stopped goes on.
 
     A line counts for the code that it was written by, and for the same changes of the command.
+
+    Attributes:
+        path: of the file.
+        code: hash of the code.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._code = _hash_code()
+        self.code = _hash_code()
         self._done: dict[str, list[str]] = {}
         for line in path.read_text().splitlines() if path.exists() else ():
             with contextlib.suppress(ValueError):  # half a line
                 code, place, problems = json.loads(line)
-                self._done |= {place: problems} if code == self._code else {}
+                self._done |= {place: problems} if code == self.code else {}
 
     def inject(self, sweep: Sweep, at: int, fault: Fault) -> list[str]:
         """Return the problems of one place, which are found out unless they are known."""
@@ -228,7 +232,7 @@ class Journal:
         if place not in self._done:
             self._done[place] = sweep.inject(at, fault)
             with self.path.open("a") as file:
-                file.write(json.dumps([self._code, place, self._done[place]]) + "\n")
+                file.write(json.dumps([self.code, place, self._done[place]]) + "\n")
         return self._done[place]
 
 
@@ -270,7 +274,7 @@ def main() -> None:
     parser.add_argument("--thin", action="store_true", help="of writes in a row into one file, the first and the last")
     parser.add_argument("--out", type=Path, default=RESULT)
     given = parser.parse_args()
-    results: dict[str, Any] = {"command": " ".join(["python -m benchmarks.faults.sweep", *sys.argv[1:]])}
+    results: dict[str, Any] = json.loads(given.out.read_text()) if given.out.exists() else {}
     journal = Journal(given.out.with_suffix(".partial"))
     with tempfile.TemporaryDirectory() as scratch, ForkServer(Path(scratch)) as server:
         commands = build_commands(write_tiny_bert(Path(scratch) / "model"))
@@ -278,7 +282,8 @@ def main() -> None:
             folder = Path(scratch) / name.replace(" ", "-")
             sweep = Sweep(commands[name], server, folder).prepare()
             faults = [FAULTS[fault] for fault in given.faults]
-            results[name] = measure(sweep, faults, is_thin=given.thin, journal=journal)
+            measured = measure(sweep, faults, is_thin=given.thin, journal=journal)
+            results[name] = {"is_thin": given.thin, "code": journal.code, **measured}
             given.out.write_text(json.dumps(results, indent=1) + "\n")
             print(name, {**results[name], "problems": len(results[name]["problems"])}, flush=True)
     if not given.thin:  # else, a whole sweep into the same file goes on from here
