@@ -1,3 +1,4 @@
+import ast
 import errno
 import json
 import os
@@ -154,7 +155,7 @@ def test_the_root_of_the_file_system_is_refused():
         make("/")
 
 
-@pytest.mark.parametrize("function", ["write_parquet", "write_csv"])
+@pytest.mark.parametrize("function", ["write_parquet", "write_csv", "write_ndjson", "write_array"])
 def test_no_room_for_a_table_is_an_error_with_its_number(tmp_path, function):
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -162,11 +163,28 @@ def test_no_room_for_a_table_is_an_error_with_its_number(tmp_path, function):
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
     try:
         with pytest.raises(OSError, match="File too large") as raised:
-            getattr(output, function)(pl.DataFrame({"number": np.random.default_rng(0).random(9999)}), tmp_path / "x")
+            table = pl.DataFrame({"number": np.random.default_rng(0).random(9999)})
+            getattr(output, function)(table.to_numpy() if function == "write_array" else table, tmp_path / "x")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
     assert raised.value.errno == errno.EFBIG
+    assert raised.value.filename == str(tmp_path / "x")
+
+
+def test_an_array_is_read_as_it_was_written(tmp_path):
+    for array in (np.arange(12.0).reshape(3, 4).T, np.zeros((0, 3), np.float32), np.arange(5, dtype=np.int16)[::2]):
+        output.write_array(array, tmp_path / "a.npy")
+        assert np.array_equal(np.load(tmp_path / "a.npy"), array)
+
+
+def test_arrays_are_written_in_one_way_only():
+    """`np.save` into a file, and `tofile`, end on a full disk with an OSError without a number."""
+    for path in sorted(Path(output.__file__).parents[1].rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and path != Path(output.__file__):
+                name = ast.unparse(node.func)
+                assert not name.endswith(("np.save", "np.savez", "np.savez_compressed", ".tofile")), (path, node.lineno)
 
 
 def write_result(folder, identity):

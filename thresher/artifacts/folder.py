@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
@@ -32,6 +32,7 @@ from thresher.errors import OutputError, describe_os_error, is_temporary
 if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
+    from numpy.typing import NDArray
 
 MANIFEST, IDENTITY = seal.MANIFEST, seal.IDENTITY
 _COPIED_BYTES = 1 << 20
@@ -319,6 +320,20 @@ def write_parquet(table: pl.DataFrame | pa.Table, path: Path) -> None:
     arrow = table if isinstance(table, pyarrow.Table) else table.to_arrow()
     with naming_path(path):
         pyarrow.parquet.write_table(arrow, path, compression="zstd")
+
+
+def write_array(array: NDArray[Any], path: Path) -> None:
+    """Write an array as .npy through Python, whose OSError keeps the errno; that of numpy has none."""
+    import numpy as np
+
+    with naming_path(path), open(path, "wb") as file:
+        np.save(_PlainWriter(file.write), array, allow_pickle=False)
+
+
+class _PlainWriter(NamedTuple):
+    """Something to write to that numpy does not take for a file of the C library."""
+
+    write: Callable[[bytes], object]
 
 
 def write_csv(frame: pl.DataFrame, path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from thresher.artifacts.folder import MANIFEST, write_atomic
+from thresher.artifacts.folder import MANIFEST, write_array, write_atomic
 from thresher.artifacts.manifest import FORMAT, Manifest, digest
 from thresher.cache.folder_cache import FolderCache
 from thresher.numeric.array_store import StoredArrays
@@ -49,7 +49,7 @@ class ArrayFolders(FolderCache):
         def write(work: Path) -> None:
             fresh = compute()
             for array_name, array in fresh.arrays.items():
-                np.save(work / f"{array_name}.npy", array, allow_pickle=False)
+                write_array(array, work / f"{array_name}.npy")
             content = {"format": FORMAT, "kind": "arrays", "identity": name, "facts": dict(fresh.facts)}
             content |= {"arrays": list(fresh.arrays), "key": dict(key)}
             write_atomic(work / MANIFEST, Manifest(content).to_json())

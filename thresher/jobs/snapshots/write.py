@@ -14,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from thresher.artifacts.disk_errors import naming_path
-from thresher.artifacts.folder import MANIFEST, write_ndjson, write_parquet
+from thresher.artifacts.folder import MANIFEST, write_array, write_ndjson, write_parquet
 from thresher.artifacts.manifest import Manifest
 from thresher.dataset import Schema
 from thresher.jobs.job_file import Job
@@ -41,8 +41,7 @@ def write_snapshot(
     if rejected.height:
         write_ndjson(rejected, folder / "rejected.jsonl")
     if topics is not None:
-        with naming_path(folder / TOPICS), open(folder / TOPICS, "wb") as file:
-            np.save(file, topics)
+        write_array(topics, folder / TOPICS)
     schema = exports.drop_absent_columns(schema, table.column_names)
     contents = {name: _to_json(document) for name, document in documents.items()} | {
         "README.md": build_card(job.name, job.settings.output, content),

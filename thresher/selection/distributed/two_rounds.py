@@ -13,7 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from thresher.artifacts.folder import atomic_file, write_parquet
+from thresher.artifacts.folder import atomic_file, write_array, write_parquet
 from thresher.errors import InputError
 from thresher.features.container import Features
 from thresher.models.torch_products import load_products
@@ -214,13 +214,13 @@ class _TwoRounds:
         n_parts = min(self.plan.n_parts, len(distinct_rows(unit).first))
         centroid = fit_spherical_centroids(unit, n_parts, rng, n_iterations=N_ITERATIONS, starts_spread=True)
         centroids = self.folder / "centroids.npy"
-        with atomic_file(centroids) as path, path.open("wb") as file:
-            np.save(file, centroid)
+        with atomic_file(centroids) as path:
+            write_array(centroid, path)
         numbers = self.folder / "numbers"
         numbers.mkdir(exist_ok=True)
         for shard in range(self.pool.n_shards):
-            with atomic_file(number_path(numbers, shard)) as path, path.open("wb") as file:
-                np.save(file, self.pool.rank[self.pool.shard(shard)])
+            with atomic_file(number_path(numbers, shard)) as path:
+                write_array(self.pool.rank[self.pool.shard(shard)], path)
         assigned = AssignShard(
             features=self.features, centroids=centroids, numbers=numbers, folder=self.folder / "assigned"
         )
