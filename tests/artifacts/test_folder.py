@@ -161,9 +161,9 @@ def test_no_room_for_a_table_is_an_error_with_its_number(tmp_path, function):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    table = pl.DataFrame({"number": np.random.default_rng(0).random(9999)})
     try:
         with pytest.raises(OSError, match="File too large") as raised:
-            table = pl.DataFrame({"number": np.random.default_rng(0).random(9999)})
             getattr(output, function)(table.to_numpy() if function == "write_array" else table, tmp_path / "x")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

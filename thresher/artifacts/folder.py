@@ -323,7 +323,7 @@ def write_parquet(table: pl.DataFrame | pa.Table, path: Path) -> None:
 
 
 def write_array(array: NDArray[Any], path: Path) -> None:
-    """Write an array as .npy through Python, whose OSError keeps the errno; that of numpy has none."""
+    """Write an array as .npy through Python, whose OSError keeps the errno; numpy's has none."""
     import numpy as np
 
     with naming_path(path), open(path, "wb") as file:
