@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
-    from typing_extensions import Buffer
+    from _typeshed import ReadableBuffer as Buffer
 
 STDOUT, STDERR = 1, 2
 
@@ -31,7 +31,7 @@ class _OfPeople(io.FileIO):
 class _OfResults(io.FileIO):
     """A descriptor whose errors say that it is the one that failed."""
 
-    def write(self, data: Buffer, /) -> int | None:
+    def write(self, data: Buffer, /) -> int:
         try:
             return super().write(data)
         except BrokenPipeError:
