@@ -1,11 +1,16 @@
 import json
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import polars as pl
 import pytest
 
 import thresher as th
+from thresher.cli.select import format_summary
 from thresher.errors import InputError, ManifestError, OutputError, SettingsError
+from thresher.selectors import Requirements, Selector
+from thresher.subset.scores import Scores
 from thresher.subset.subset import open_subset, read_subset, read_subset_rows
 
 WORDS = ["shirt", "lamp", "phone", "garden", "oak", "steel", "red", "blue", "large", "small", "case", "toy", "cotton"]
@@ -336,3 +341,49 @@ def test_a_kept_row_that_is_longer_than_the_usual_limit_is_read_again(tmp_path):
     pool = th.load(str(write(tmp_path / "pool.jsonl", rows)), max_row_bytes=6 << 20)
     th.select(pool, "random", budget=2, out=tmp_path / "out")
     assert len(read_subset_rows(tmp_path / "out")) == 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picky(Selector):
+    """Gives all rows but the first few no place."""
+
+    name: ClassVar[str] = "picky"
+    requirements: ClassVar[Requirements] = Requirements()
+
+    n_left: int = 1
+
+    def score(self, features, *, n_ranked, rng):
+        value = np.where(np.arange(features.n_rows) < self.n_left, 0.0, -np.inf)
+        why = pl.Series([None if number == 0 else "it is bad" for number in value], dtype=pl.String)
+        return Scores(row_id=features.row_id, value=value, by=self.name, excluded=why)
+
+
+def test_fewer_rows_than_were_asked_for_are_told_last_and_refused_when_strict(tmp_path):
+    path = write(tmp_path / "pool.jsonl", make_rows(16))
+    subset = th.select(str(path), Picky(), budget=16, out=tmp_path / "out")
+    expected = "1 of the 16 rows asked for were kept: picky gives 15 of the 16 rows no place (it is bad)"
+    assert subset.manifest.content["shortfall"] == expected
+    assert format_summary(subset, tmp_path / "out", None).splitlines()[-1].startswith(f"WARNING: {expected}")
+    for out in ("out", "other"):  # one that is read back, and a new one
+        with pytest.raises(InputError, match="1 of the 16 rows asked for were kept.*leave out --strict"):
+            th.select(str(path), Picky(), budget=16, out=tmp_path / out, strict=True)
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("n_left", "options", "is_short"),
+    [
+        (16, {"budget": 16}, False),
+        (8, {"budget": "50%"}, False),
+        (8, {"budget": 9}, True),
+        (3, {"budget": "80tok"}, True),
+        (15, {"budget": "20tok"}, False),
+        (2, {"budget": "score>-1"}, False),
+        (16, {"budget": 12, "quota": "label:*<=2"}, False),
+    ],
+)
+def test_a_shortfall_is_what_was_asked_for_and_not_found(tmp_path, n_left, options, is_short):
+    rows = [{"text": f"some words of text {i}", "label": "ab"[i % 2]} for i in range(16)]
+    subset = th.select(rows, Picky(n_left=n_left), **options)
+    assert ("shortfall" in subset.manifest.content) == is_short
+    assert "WARNING" not in format_summary(subset, None, None) or is_short

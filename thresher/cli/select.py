@@ -86,7 +86,7 @@ def select(
     with progress_display(quiet=quiet) as show:
         side = options.get_side_settings(read)
         sides = {role: options.read_side_rows(getattr(selection, role), side, quiet=quiet) for role in SIDES}
-        settings: dict[str, Any] = {**vars(selection), **vars(models), **sides}
+        settings: dict[str, Any] = {**vars(selection), **vars(models), **sides, "strict": read.strict}
         if dry_run:
             _print_plan(plan(rows, method, on_progress=show, **settings), as_json=as_json)
             return
@@ -175,4 +175,6 @@ def format_summary(subset: Subset, out: Path | None, schema: str | None) -> str:
         names = sorted(path.name for path in out.iterdir())
         lines.append(f"{out}: {', '.join(names[:12])}{f' and {len(names) - 12} more' if len(names) > 12 else ''}")
     lines += options.reading_notes(content.get("reading_notes", ()))
+    if "shortfall" in content:
+        lines.append(f"WARNING: {content['shortfall']}; with --strict this is an error")
     return join_lines(lines)

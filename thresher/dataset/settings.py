@@ -67,7 +67,12 @@ class ReadSettings(SourceSettings):
     """How rows are read from a file, a folder or the Hub, or from several sources side by side."""
 
     id_column: str | None = option(None, "Column with a unique id. Default: a hash of the content.", panel=READ_PANEL)
-    strict: bool = option(False, "Stop at rows that cannot be used instead of rejecting them.", panel=READ_PANEL)
+    strict: bool = option(
+        False,
+        "Stop at rows that cannot be used instead of rejecting them; select also stops where it would keep fewer rows "
+        "than were asked for.",
+        panel=READ_PANEL,
+    )
     max_row_bytes: int | None = option(None, "Longer rows are rejected. Default: 4 MiB.", ge=1, panel=READ_PANEL)
 
 

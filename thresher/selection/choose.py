@@ -9,10 +9,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from thresher.errors import InputError
 from thresher.features.container import Features
 from thresher.selection.request import Request
 from thresher.selectors.contract import score_rows
-from thresher.subset.cut import Cut, cut
+from thresher.subset.cut import Cut, cut, describe_shortfall
 from thresher.subset.scores import Scores
 
 
@@ -24,12 +25,14 @@ class Choice(NamedTuple):
         cut: kept rows and reasons.
         kept: (k,) positions of the kept rows, in the order in which they are written.
         depends_on_seed: whether another seed could have given another subset.
+        shortfall: why fewer rows are kept than were asked for; None where enough are.
     """
 
     scores: Scores
     cut: Cut
     kept: NDArray[np.int64]
     depends_on_seed: bool
+    shortfall: str | None
 
 
 def choose(
@@ -48,6 +51,9 @@ def choose(
         order: (n,) position in the files of each of these rows.
         row_id: (n,) in the order of the files.
         names: of the values of the quota's column, sorted; None without a quota.
+
+    Raises:
+        InputError: the budget does not fit, or the request is strict and fewer rows would be kept.
     """
     lengths = features.get("length")
     rng = np.random.default_rng(request.seed)
@@ -57,9 +63,22 @@ def choose(
     depends_on_seed = bool(request.planned_adapters) or rng.bit_generator.state != fresh_state
     codes = None if request.quota is None else features[f"column:{request.quota.column}"]
     cut_rows = cut(scores, request.budget, lengths=lengths, quota=request.quota, codes=codes, names=names)
+    shortfall = describe_shortfall(cut_rows, scores, request.budget, request.quota)
+    if request.strict:
+        refuse_shortfall(shortfall)
     cut_rows, scores = _reorder_cut(cut_rows, order), _reorder_scores(scores, order, row_id)
     kept = cut_rows.kept if request.order == "rank" else np.sort(cut_rows.kept)
-    return Choice(scores, cut_rows, kept, depends_on_seed)
+    return Choice(scores, cut_rows, kept, depends_on_seed, shortfall)
+
+
+def refuse_shortfall(shortfall: str | None) -> None:
+    """Refuse a subset of fewer rows than were asked for.
+
+    Raises:
+        InputError: it has fewer.
+    """
+    if shortfall is not None:
+        raise InputError(f"budget: {shortfall}; lower the budget, take another method, or leave out --strict")
 
 
 def _count_ranked(request: Request, lengths: NDArray[np.int64] | None) -> int:

@@ -25,6 +25,7 @@ class Outcome(NamedTuple):
         notes: of the method.
         pilot: how the method was decided on; None where it was named.
         depends_on_seed: whether another seed could have given another subset.
+        shortfall: why fewer rows are kept than were asked for; None where enough are.
     """
 
     kept: pl.Series
@@ -34,9 +35,12 @@ class Outcome(NamedTuple):
     notes: Mapping[str, str | int | float]
     pilot: Mapping[str, Any] | None
     depends_on_seed: bool
+    shortfall: str | None = None
 
 
-def summarize_outcome(scores: Scores, kept: pl.Series, verdicts: pl.DataFrame, *, depends_on_seed: bool) -> Outcome:
+def summarize_outcome(
+    scores: Scores, kept: pl.Series, verdicts: pl.DataFrame, *, depends_on_seed: bool, shortfall: str | None
+) -> Outcome:
     """Return what came out of scores that were cut.
 
     Args:
@@ -44,6 +48,7 @@ def summarize_outcome(scores: Scores, kept: pl.Series, verdicts: pl.DataFrame, *
         kept: ids, as in `Outcome`.
         verdicts: of `build_verdict_table`.
         depends_on_seed: as in `Outcome`.
+        shortfall: as in `Outcome`.
     """
     objective = scores.objective
     return Outcome(
@@ -54,6 +59,7 @@ def summarize_outcome(scores: Scores, kept: pl.Series, verdicts: pl.DataFrame, *
         notes=dict(scores.notes or {}),
         pilot=scores.pilot,
         depends_on_seed=depends_on_seed,
+        shortfall=shortfall,
     )
 
 
@@ -94,6 +100,7 @@ def build_manifest(
         "objective": outcome.objective,
         "notes": dict(outcome.notes),
         **({} if outcome.pilot is None else {"pilot": dict(outcome.pilot)}),
+        **({} if outcome.shortfall is None else {"shortfall": outcome.shortfall}),
         "kept_rows": digest(outcome.kept.to_list()),
         "versions": versions(),
         "run": {

@@ -76,6 +76,7 @@ class Request:
         planned_adapters: adapters to train before the features are computed.
         order: of the kept rows.
         seed: of everything random.
+        strict: refuse to keep fewer rows than were asked for.
     """
 
     pool: Dataset
@@ -88,6 +89,7 @@ class Request:
     planned_adapters: tuple[PlannedAdapter, ...]
     order: Order
     seed: int
+    strict: bool = False
 
     @property
     def others(self) -> dict[str, Dataset]:
@@ -211,6 +213,7 @@ def check_request(call: SelectCall, read: Callable[[], Dataset], whole: Callable
         planned_adapters=planned,
         order=settings.order,
         seed=int(settings.seed),
+        strict=settings.strict,
     )
 
 

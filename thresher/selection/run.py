@@ -18,7 +18,7 @@ from thresher.errors import InputError
 from thresher.models.settings import ModelSettings
 from thresher.numeric.array_store import NO_STORE
 from thresher.progress import OnProgress, report_done
-from thresher.selection.choose import choose
+from thresher.selection.choose import choose, refuse_shortfall
 from thresher.selection.manifest import build_manifest, summarize_outcome
 from thresher.selection.pool_adapters import train_missing_adapters
 from thresher.selection.request import Request, SelectCall, resolve_request
@@ -85,7 +85,10 @@ def select(
     with OutputFolder(out, identity=identity, force=force) as folder:
         if folder.is_done:
             report_done(on_progress, stage="select", folder=folder.path, outcome="read back")
-            return read_subset(folder.path, request.pool)
+            subset = read_subset(folder.path, request.pool)
+            if request.strict:
+                refuse_shortfall(subset.manifest.content.get("shortfall"))
+            return subset
         subset = _run(request, started)
         folder.publish_files(subset.write_files)
     return subset
@@ -121,12 +124,14 @@ def _run(request: Request, started: float) -> Subset:
         features = _compute_features(request, pool)
     seconds["features"], clock = time.monotonic() - clock, time.monotonic()
     row_id = request.pool.frame["row_id"]
-    scores, cut, kept, depends_on_seed = choose(request, features, order, row_id, groups)
+    scores, cut, kept, depends_on_seed, shortfall = choose(request, features, order, row_id, groups)
     seconds["selection"] = time.monotonic() - clock
     verdicts = build_verdict_table(row_id, scores, cut)
     dropped = build_dropped_table(request.pool.frame, verdicts, len(kept), request.budget)
     seconds["total"] = time.monotonic() - started
-    outcome = summarize_outcome(scores, row_id.gather(kept), verdicts, depends_on_seed=depends_on_seed)
+    outcome = summarize_outcome(
+        scores, row_id.gather(kept), verdicts, depends_on_seed=depends_on_seed, shortfall=shortfall
+    )
     manifest = build_manifest(request, digest(request.identity()), outcome, features.notes, seconds)
     return Subset(pool=request.pool, scores=scores, kept=kept, dropped=dropped, manifest=manifest)
 

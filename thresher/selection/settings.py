@@ -35,6 +35,7 @@ class SelectSettings(Settings):
     )
     order: Order = option("file", "Order of the kept rows: as in the file, or best first.")
     seed: int = option(0, "Random seed.", ge=0)
+    strict: bool = option(False, "Refuse to keep fewer rows than were asked for, as --strict does.", flag="")
 
 
 class SelectOptions(ModelOptions, total=False):
@@ -47,3 +48,4 @@ class SelectOptions(ModelOptions, total=False):
     quota: str | Quota | None
     order: Order
     seed: int
+    strict: bool

@@ -93,6 +93,41 @@ def cut(
     return Cut(kept=kept, reason=_reasons(scores, kept, passed_over, threshold=budget.unit == "threshold"))
 
 
+def describe_shortfall(cut_rows: Cut, scores: Scores, budget: Budget, quota: Quota | None = None) -> str | None:
+    """Return why fewer rows are kept than were asked for, in one sentence; None where enough are.
+
+    Limits of a quota ask for fewer themselves, and a threshold asks for no number.
+
+    Args:
+        cut_rows: what is kept.
+        scores: of n rows.
+        budget: that was asked for.
+        quota: of the values of a column.
+    """
+    n, n_kept = len(scores), len(cut_rows.kept)
+    if budget.unit == "threshold" or (quota is not None and quota.limits):
+        return None
+    code = {name: number for number, name in enumerate(REASONS)}
+    n_excluded = int((cut_rows.reason == code["excluded"]).sum())
+    if budget.unit == "tokens":
+        if n_kept + n_excluded < n or not n_excluded:
+            return None
+        text = f"{n_kept:,} rows were kept, which hold fewer than the {budget.amount:,.0f} tokens asked for"
+    else:
+        n_asked = budget.n_rows(n)
+        if n_kept >= n_asked:
+            return None
+        text = f"{n_kept:,} of the {n_asked:,} rows asked for were kept"
+    if not n_excluded:
+        return f"{text}: {scores.by} ranks no more of the {n:,}"
+    why = "" if scores.excluded is None else f" ({_find_main_reason(scores.excluded)})"
+    return f"{text}: {scores.by} gives {n_excluded:,} of the {n:,} rows no place{why}"
+
+
+def _find_main_reason(excluded: pl.Series) -> str:
+    return str(excluded.drop_nulls().value_counts().sort("count", descending=True).row(0)[0])
+
+
 def _find_passed_over_rows(
     scores: Scores, by_score: NDArray[np.int64], allowed: NDArray[np.int64], kept: NDArray[np.int64], budget: Budget
 ) -> NDArray[np.int64]:

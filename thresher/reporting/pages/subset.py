@@ -137,9 +137,10 @@ def _write_answer(subset: _SubsetFolder) -> str:
 def _write_remarks(content: Mapping[str, Any]) -> list[str]:
     guarantee = content["notes"].get("guarantee")
     advice = "To see what this subset does for a model, run thresher train: it compares with as many random rows."
+    short = [f"Fewer rows than were asked for: {content['shortfall']}."] if "shortfall" in content else []
     if not guarantee:
-        return [advice]
-    return [f"Objective {fmt.significant(content['objective'] or 0)}, {guarantee}.", advice]
+        return [*short, advice]
+    return [*short, f"Objective {fmt.significant(content['objective'] or 0)}, {guarantee}.", advice]
 
 
 def _build_map(subset: _SubsetFolder) -> list[Block]:

@@ -275,10 +275,12 @@ class _Selection:
             names = values[f"{COLUMN}{self.request.quota.column}"]
             self.request.quota.check(names)
         row_id = self.pool.row_id
-        scores, cut, kept, depends_on_seed = choose(self.request, features, self.pool.order, row_id, names)
+        scores, cut, kept, depends_on_seed, shortfall = choose(self.request, features, self.pool.order, row_id, names)
         table = build_verdict_table(row_id, scores, cut)
         verdicts = write_verdicts(self.stages.folder / "verdicts", self.pool, table)
-        outcome = summarize_outcome(scores, row_id.gather(kept), table, depends_on_seed=depends_on_seed)
+        outcome = summarize_outcome(
+            scores, row_id.gather(kept), table, depends_on_seed=depends_on_seed, shortfall=shortfall
+        )
         return verdicts, outcome, kept
 
     def add_engine(self, manifest: Manifest) -> Manifest:
