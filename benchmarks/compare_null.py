@@ -1,6 +1,15 @@
 """Are verdicts of `compare` right: equal methods called different, and true gains found?
 
-    python benchmarks/compare_null.py            # about 15 minutes on one core
+    python benchmarks/compare_null.py               # about 15 minutes on one core
+    python benchmarks/compare_null.py --rows-only   # the part on real rows alone, about 5 minutes
+
+Real rows: 2,000 of the embedded product listings are the pool, 500 of its test set judge, anew in
+each of 400 comparisons. Two methods that are equal choose 10 %: `drawn` anew with each seed, or
+`fixed`, each by its own fixed order of all rows, as a method that does not draw. Each seed draws 80
+% of the pool to choose from, as `compare` does, and the interval is widened by what the choices of
+two seeds have in common; beside it, `fixed` without the widening, and from the whole pool with each
+seed. The learner is a logistic regression on static embeddings by a few passes of stochastic
+gradient descent, which has luck of its own.
 
 Outcomes are simulated, because 200 comparisons of trained models would take weeks: each test row
 has a difficulty, each run a level of its own and its own luck with each row (probit). Null: two
@@ -17,12 +26,25 @@ from pathlib import Path
 
 import numpy as np
 from machine import machine
+from sklearn.linear_model import SGDClassifier
 
+import thresher as th
 from thresher.evaluation.effect import LEVEL, estimate_effect, estimate_seeds_needed
+from thresher.experiments.paired_runs import estimate_overlap
+from thresher.features import FeatureContext, compute
+from thresher.models.settings import ModelSettings
+from thresher.numeric.vectors import unit_rows
 
 GAIN = 0.02
 SPREAD, LUCK = 1.0, 0.8  # of row difficulties, and of a run on a row
 NULLS = [(rows, level) for rows in (300, 1000) for level in (0.0, 0.05, 0.2)]
+N_POOL, N_CHOSEN, N_TEST, REDRAW = 2000, 200, 500, 0.8
+CASES = {  # how the methods choose, share of the pool that each seed draws, whether it is corrected
+    "drawn": (False, REDRAW, True),
+    "fixed": (True, REDRAW, True),
+    "fixed, not corrected": (True, REDRAW, False),
+    "fixed, whole pool": (True, 1.0, False),
+}
 PILOTS = [(2, 1000, 0.05), (3, 1000, 0.05), (3, 2000, 0.1), (5, 2000, 0.1)]
 
 
@@ -56,6 +78,59 @@ def null(seeds: int, rows: int, level: float, repeats: int) -> dict:
     return place | {"called_different": float(np.mean(called)), "interval_holds_zero": float(np.mean(covered))}
 
 
+def load_rows() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return vectors and classes of the product listings: training rows, then test rows."""
+    context = FeatureContext(models=ModelSettings(encoder="static")).resolved()
+    parts, labels = [], []
+    for part in ("train", "test"):
+        rows = th.load(Path(__file__).parents[1] / f"data/products/{part}.jsonl")
+        parts.append(unit_rows(compute(rows, {"embedding"}, context)["embedding"]))
+        labels.append(rows.frame["response"].to_numpy().astype(str))
+    code = np.unique(np.concatenate(labels), return_inverse=True)[1]
+    return parts[0], code[: len(parts[0])], parts[1], code[len(parts[0]) :]
+
+
+def learn(x: np.ndarray, y: np.ndarray, test_x: np.ndarray, seed: int) -> np.ndarray:
+    """Return the predictions of a learner that has luck of its own."""
+    model = SGDClassifier(loss="log_loss", alpha=1e-4, max_iter=8, tol=None, random_state=seed)
+    return model.fit(x, y).predict(test_x)
+
+
+def null_of_rows(rows: tuple, repeats: int, seeds: int) -> list[dict]:
+    """Return how often equal methods on real rows are called different, by case."""
+    all_x, all_y, all_test_x, all_test_y = rows
+    called = {case: [] for case in CASES}
+    stderr = {case: [] for case in CASES}
+    for repeat in range(repeats):
+        rng = np.random.default_rng([3, repeat])
+        at, judges = rng.permutation(len(all_x))[:N_POOL], rng.permutation(len(all_test_x))[:N_TEST]
+        x, y, test_x, test_y = all_x[at], all_y[at], all_test_x[judges], all_test_y[judges]
+        orders = rng.random((2, N_POOL))  # of the methods that do not draw
+        for case, (is_fixed, redraw, is_corrected) in CASES.items():
+            sides, choices = np.empty((2, seeds, N_TEST)), [[], []]
+            for seed in range(seeds):
+                pool = rng.permutation(N_POOL)[: round(redraw * N_POOL)]
+                for side in range(2):
+                    value = orders[side][pool] if is_fixed else rng.random(len(pool))
+                    chosen = pool[np.argsort(value)[:N_CHOSEN]]
+                    choices[side].append(chosen)
+                    sides[side, seed] = learn(x[chosen], y[chosen], test_x, seed) == test_y
+            shared = float(np.mean([estimate_overlap(each, N_POOL) for each in choices])) if is_corrected else 0.0
+            effect = estimate_effect(*sides, is_higher_better=True, shared=shared)
+            called[case].append(effect.p < LEVEL)
+            stderr[case].append(effect.stderr)
+    return [
+        {
+            "case": case,
+            "seeds": seeds,
+            "repeats": repeats,
+            "called_different": float(np.mean(called[case])),
+            "mean_stderr": float(np.mean(stderr[case])),
+        }
+        for case in CASES
+    ]
+
+
 def power(seeds: int, rows: int, level: float, repeats: int) -> dict:
     """Return how often a gain of two points is found with as many seeds as a pilot asks for."""
     rng, shift, asked, is_found = np.random.default_rng(2), find_shift(GAIN), [], []
@@ -87,17 +162,28 @@ def main() -> None:
     parser.add_argument("--seeds", default="3,5", help="of the null")
     parser.add_argument("--null-only", action="store_true", help="print the null, and write nothing")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "compare_null.json")
+    parser.add_argument("--rows-only", action="store_true", help="measure real rows anew, and keep the rest")
+    parser.add_argument("--row-repeats", type=int, default=400, help="comparisons on real rows")
     options = parser.parse_args()
-    result = {
-        "command": f"python benchmarks/compare_null.py --repeats {options.repeats}",
-        "machine": machine(),
-        "repeats": options.repeats,
-        "level": LEVEL,
-        "planted_gain": GAIN,
-        "null": [null(int(seeds), *case, options.repeats) for seeds in options.seeds.split(",") for case in NULLS],
-        "power": [] if options.null_only else [power(*case, options.repeats) for case in PILOTS],
-    }
-    for entry in [*result["null"], *result["power"]]:
+    if options.rows_only:
+        result = json.loads(options.out.read_text())
+    else:
+        result = {
+            "command": f"python benchmarks/compare_null.py --repeats {options.repeats}",
+            "machine": machine(),
+            "repeats": options.repeats,
+            "level": LEVEL,
+            "planted_gain": GAIN,
+            "null": [null(int(seeds), *case, options.repeats) for seeds in options.seeds.split(",") for case in NULLS],
+            "power": [] if options.null_only else [power(*case, options.repeats) for case in PILOTS],
+        }
+    if not options.null_only:
+        rows = load_rows()
+        entries = [
+            entry for seeds in options.seeds.split(",") for entry in null_of_rows(rows, options.row_repeats, int(seeds))
+        ]
+        result["rows"] = {"machine": machine("scikit-learn"), "entries": entries}
+    for entry in [*result["null"], *result["power"], *result.get("rows", {}).get("entries", ())]:
         print(entry, flush=True)
     if not options.null_only:
         options.out.write_text(json.dumps(result, indent=1) + "\n")

@@ -1,10 +1,18 @@
+import warnings
+
 import numpy as np
 import polars as pl
 import pytest
 from sklearn.metrics import precision_recall_fscore_support
 
 from thresher.errors import InputError
-from thresher.evaluation.classification import classification_report, count_unknown_labels, describe_unknown_labels
+from thresher.evaluation.classification import (
+    classification_report,
+    count_unknown_labels,
+    describe_unknown_labels,
+    linearize_balanced_accuracy,
+    linearize_macro_f1,
+)
 
 
 def labels(n, n_classes, seed, hit=0.6):
@@ -63,3 +71,28 @@ def test_unknown_labels_are_counted_and_named_with_what_they_look_like():
     assert count_unknown_labels(labels, []) == {}  # a language model has no classes
     assert describe_unknown_labels({}, 5, ["a"]) == ""
     assert describe_unknown_labels({str(n): 1 for n in range(20)}, 20, ["a"]).endswith("'7' (1) and 12 more")
+
+
+@pytest.mark.parametrize(
+    ("linearize", "name"), [(linearize_macro_f1, "macro-f1"), (linearize_balanced_accuracy, "balanced accuracy")]
+)
+def test_linearized_values_have_the_metric_as_mean_and_its_derivatives(linearize, name):
+    from sklearn.metrics import balanced_accuracy_score, f1_score
+
+    rng = np.random.default_rng(0)
+    truth = np.array(list("aaaaabbc"))[rng.integers(8, size=80)]
+    predicted = np.where(rng.random(80) < 0.6, truth, np.array(list("abcd"))[rng.integers(4, size=80)])
+
+    def measure(weight):
+        if name == "macro-f1":
+            return f1_score(truth, predicted, average="macro", sample_weight=weight, zero_division=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a predicted class that no row has
+            return balanced_accuracy_score(truth, predicted, sample_weight=weight)
+
+    values = linearize(truth.tolist(), predicted.tolist())
+    assert values.mean() == pytest.approx(measure(np.ones(80)))
+    for i in range(0, 80, 9):
+        weight = np.ones(80)
+        weight[i] += 1e-6
+        assert values[i] - values.mean() == pytest.approx(80 * (measure(weight) - values.mean()) / 1e-6, abs=1e-3)

@@ -50,6 +50,33 @@ def test_equal_runs_show_no_difference():
     assert (result.value, result.p, result.low, result.high) == (0, 1, 0, 0)
 
 
+def test_seeds_with_common_luck_are_not_taken_for_independent_ones():
+    """Two sides whose luck is common to their seeds, with correlation 0.6: nominal 5 %."""
+    rng = np.random.default_rng(0)
+
+    def draw():
+        luck = 0.02 * (np.sqrt(0.6) * rng.normal() + np.sqrt(0.4) * rng.normal(size=(5, 1)))
+        return luck + rng.normal(0, 0.05, (5, 200))
+
+    pairs = [(draw(), draw()) for _ in range(300)]
+    called = {
+        shared: np.mean([estimate_effect(*pair, is_higher_better=True, shared=shared).p < 0.05 for pair in pairs])
+        for shared in (0.0, 0.6)
+    }
+    assert called[0.0] > 0.3
+    assert called[0.6] < 0.09
+
+
+def test_seeds_cannot_take_away_what_they_have_in_common():
+    rng = np.random.default_rng(0)
+    ours = rng.normal(0, 0.03, (5, 1)) + rng.normal(0, 0.05, (5, 500))
+    theirs = rng.normal(0, 0.05, (5, 500))
+    few = estimate_seeds_needed(ours, theirs, gain=0.05)
+    assert few is not None
+    with_luck = estimate_seeds_needed(ours, theirs, gain=0.05, shared=0.5)
+    assert with_luck is None or with_luck > few
+
+
 def test_two_samples_of_one_method_are_rarely_called_different():
     rng = np.random.default_rng(3)
     called = [

@@ -8,7 +8,8 @@ from thresher.cli.compare import summarize
 from thresher.dataset import load
 from thresher.errors import InputError, NotFoundError, SettingsError
 from thresher.evaluation.effect import Effect, adjust_p_values, estimate_effect
-from thresher.experiments.comparison import choose_methods, compare, compute_net_effect, describe_effect, has_columns
+from thresher.experiments.comparison import compare, compute_net_effect, describe_effect
+from thresher.experiments.rankings import choose_methods, has_columns
 from thresher.selectors.herding import Herding
 from thresher.selectors.k_center import KCenter
 
@@ -138,7 +139,12 @@ def test_net_of_selection_takes_off_what_random_would_gain_in_the_same_time():
         ({"methods": "herdin"}, NotFoundError, "herding"),
         ({"budget": "200ktok"}, InputError, "rows or a share"),
         ({"budget": 5000}, InputError, "at most"),
-        ({"metric": "macro_f1"}, InputError, "no value per row"),
+        ({"methods": "herding quota"}, InputError, "methods: must be METHOD"),
+        ({"methods": "herding#0"}, InputError, "methods: must be METHOD"),
+        ({"methods": "herding quota=label=most"}, InputError, "quota: must be COLUMN"),
+        ({"methods": "auto quota=label"}, InputError, "auto takes no quota"),
+        ({"methods": "herding balance=sqrt"}, SettingsError, "balance"),
+        ({"redraw": 0.0}, SettingsError, "redraw"),
         ({"detect": 0.0}, SettingsError, "detect"),
         ({"method_settings": {"herdin": {}}}, SettingsError, "herdin"),
     ],
@@ -181,7 +187,7 @@ def test_the_best_method_stands_first_and_two_seeds_are_told_to_be_few(is_higher
     content = {"metric": "loss", "is_higher_better": is_higher_better, "baseline": "random", "values": values}
     verdict = SimpleNamespace(
         method="herding", n_rows=10, sentence="so", effect=outcome(n_seeds=2), select_seconds=1.0, train_seconds=1.0,
-        seeds_needed=None,
+        seeds_needed=None, others={},
     )  # fmt: skip
     rest = {"cells": pl.DataFrame({"n": [None, 40]}), "manifest": SimpleNamespace(content={"asked": {"detect": 0.01}})}
     text = summarize(SimpleNamespace(content=content | {"failed": []}, verdicts=(verdict,), path=None, **rest))
@@ -190,3 +196,24 @@ def test_the_best_method_stands_first_and_two_seeds_are_told_to_be_few(is_higher
     assert "fewer than 3 seeds" in text
     assert "over 40 test rows" in text
     assert "to see a difference of 0.01 takes more test rows" in text
+
+
+def test_equal_methods_are_compared_and_other_metrics_told_where_classes_are_uneven(
+    pool_rows, test_rows, tiny_bert, quick
+):
+    uneven = [row for row in pool_rows[:80] if row["label"] == "red" or int(row["text"].split()[-1]) % 3 == 0]
+    options = {"eval": test_rows, "budget": 8, "seeds": 2, "model": tiny_bert, "settings": quick, "encoder": "static"}
+    comparison = compare(load(uneven), methods="random#2, herding quota=label", **options)
+    assert {v.method for v in comparison.verdicts} == {"random#2", "herding quota=label", "length"}
+    for verdict in comparison.verdicts:
+        assert set(verdict.others) == {"macro_f1", "balanced_accuracy"}
+        assert -1 <= verdict.others["macro_f1"]["difference"]["value"] <= 1
+    assert "in macro F1, random#2, 8 rows: " in summarize(comparison)
+
+
+def test_methods_are_compared_in_macro_f1(run_comparison):
+    comparison = run_comparison(methods="herding", budget=16, seeds=2, metric="macro_f1", encoder="static")
+    table = {v.method: v for v in comparison.verdicts}
+    cells = comparison.cells.group_by("method").agg(pl.col("value").mean())
+    means = dict(cells.iter_rows())
+    assert table["herding"].effect.value == pytest.approx(means["herding"] - means["random"])

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 import thresher as th
-from thresher.experiments.rankings import Rankings
+from thresher.experiments.paired_runs import estimate_overlap
+from thresher.experiments.rankings import MethodName, Rankings
 from thresher.experiments.runner import ExperimentRunner
-from thresher.experiments.settings import MethodExperimentSettings
+from thresher.experiments.settings import MethodExperimentSettings, list_methods
 from thresher.selection.pool_adapters import get_adapter_cache
 
 
@@ -36,3 +37,53 @@ def test_methods_ask_the_language_model_that_is_trained(kind, tiny_llama, tiny_b
         asked = runner.rankings.options.get("model")
     # a classifier gives no likelihoods
     assert asked == (str(tiny_llama) if kind == "questions" else None)
+
+
+def test_a_method_is_named_with_settings_quota_and_number():
+    assert MethodName.parse("random#2") == MethodName(name="random", settings={}, quota=None, number=2)
+    method = MethodName.parse("facility-location quota=label=sqrt")
+    assert (method.name, method.quota, method.settings) == ("facility-location", "label=sqrt", {})
+    assert MethodName.parse("prototypes balance=balanced").build({"prototypes": {"doubtful": "ignore"}}).settings() == {
+        **th.selectors.create("prototypes").settings(),
+        "balance": "balanced",
+        "doubtful": "ignore",
+    }
+
+
+def test_commas_inside_a_quota_do_not_divide_methods():
+    names = ["herding quota=source:web=70%", "forum=30%", " random#2", "  stratified  by=label"]
+    expected = ["random", "herding quota=source:web=70%,forum=30%", "random#2", "stratified by=label"]
+    assert list_methods(names, "compare") == expected
+
+
+def test_a_quota_is_kept_and_a_repetition_draws_anew(color_rows):
+    rankings = Rankings(pool=th.load(color_rows), options={"encoder": "static", "device": "cpu"})
+    labels = rankings.pool.frame["response"]
+    balanced = rankings.rank("random quota=label=balanced", 12, seed=0)
+    counts = labels.gather(balanced.rows[:12]).value_counts()["count"]
+    assert counts.max() - counts.min() <= 1
+    first, second = (rankings.rank(name, 12, seed=0).rows for name in ("random", "random#2"))
+    assert not np.array_equal(first, second)
+
+
+def test_each_seed_draws_its_pool_whatever_the_order_of_the_file(color_rows):
+    options = {"encoder": "static", "device": "cpu"}
+    pool, turned = th.load(color_rows), th.load(color_rows[::-1])
+    rankings = Rankings(pool=pool, options=options, redraw=0.8)
+    n = len(pool)
+    choices = [rankings.rank("length", n // 5, seed=seed).rows[: n // 5] for seed in range(4)]
+    assert len({tuple(rows) for rows in choices}) > 1
+    assert estimate_overlap(choices, n) > 0.4  # it does not draw
+    choices = [rankings.rank("herding", n // 5, seed=seed).rows[: n // 5] for seed in range(4)]
+    again = Rankings(pool=turned, options=options, redraw=0.8).rank("herding", n // 5, seed=2).rows[: n // 5]
+    ids, turned_ids = (rows.frame["row_id"] for rows in (pool, turned))
+    assert ids.gather(choices[2]).to_list() == turned_ids.gather(again).to_list()
+    assert len(Rankings(pool=pool, options=options, redraw=0.8).rank("herding", n, seed=0).rows) == n
+
+
+def test_random_choices_overlap_by_chance_alone():
+    rng = np.random.default_rng(0)
+    drawn = [rng.permutation(1000)[:300] for _ in range(5)]
+    assert estimate_overlap(drawn, 1000) < 0.05
+    assert estimate_overlap([drawn[0]] * 3, 1000) == pytest.approx(1.0)
+    assert estimate_overlap([np.arange(10)] * 2, 10) == 0.0

@@ -51,6 +51,7 @@ def summarize(result: Comparison) -> str:
         score = f"{entry['value']:.4f} ± {entry['stderr']:.4f}"
         sentence = "" if verdict is None else verdict.sentence
         lines.append(f"{entry['method']:<{width}} {entry['n_rows']:>8,} {score:>18}  {sentence}")
+    lines += _list_others(result)
     n_test = max(result.cells["n"].drop_nulls().to_list())
     lines.append(
         f"95 % intervals over {n_test:,} test rows and seeds; verdicts after Holm's correction for their number"
@@ -74,6 +75,18 @@ def summarize(result: Comparison) -> str:
     if result.path is not None:
         lines.append(shared.list_files(result.path))
     return join_lines(lines)
+
+
+def _list_others(result: Comparison) -> list[str]:
+    """Return the verdicts in the other rates, which differ where classes are uneven."""
+    from thresher.reporting.formatting import readable_name
+
+    return [
+        f"in {readable_name(metric)}, {verdict.method}, {verdict.n_rows:,} rows: {other['sentence']}"
+        for metric in ("accuracy", "macro_f1", "balanced_accuracy")
+        for verdict in result.verdicts
+        if (other := verdict.others.get(metric))
+    ]
 
 
 def _format_seeds(needed: int | None) -> str:

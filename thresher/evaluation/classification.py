@@ -67,8 +67,7 @@ def classification_report(truth: Sequence[str], predicted: Sequence[str]) -> Cla
         raise InputError(
             f"classification report: needs as many labels as predictions, got {len(truth)} and {len(predicted)}"
         )
-    labels, codes = np.unique(np.array([*truth, *predicted], dtype=object).astype(str), return_inverse=True)
-    true, guess = codes[: len(truth)], codes[len(truth) :]
+    labels, true, guess = _encode(truth, predicted)
     is_hit = true == guess
     f1 = _f1(true, guess, np.ones((1, len(true))), len(labels))[0]  # (k,)
     resampled = _resampled_f1(true, guess, len(labels))  # (500, k)
@@ -114,6 +113,50 @@ def _resampled_f1(true: Int64, guess: Int64, n_labels: int) -> Float64:
         weights = rng.multinomial(n, np.full(n, 1 / n), size=rows).astype(np.float64)
         parts.append(_f1(true, guess, weights, n_labels))
     return np.concatenate(parts)
+
+
+def linearize_macro_f1(truth: Sequence[str], predicted: Sequence[str]) -> Float64:
+    """Return (n,) values whose mean is the macro-F1, and that vary as it does to first order.
+
+    They are the macro-F1 plus each row's influence on it (the infinitesimal jackknife; Jaeckel
+    1972), which sum to 0. F1 of class c is 2 tp / (n_true + n_predicted), so a row moves it by (2
+    [both are c] - f1 ([truth is c] + [prediction is c])) / (n_true + n_predicted).
+
+    Args:
+        truth: (n,) labels.
+        predicted: (n,) labels.
+    """
+    labels, true, guess = _encode(truth, predicted)
+    n_true, n_guessed = (np.bincount(codes, minlength=len(labels)) for codes in (true, guess))
+    size = n_true + n_guessed  # every label occurs in one of them
+    f1 = 2 * np.bincount(true[true == guess], minlength=len(labels)) / size
+    moved = 2 * (true == guess) / size[true] - f1[true] / size[true] - f1[guess] / size[guess]
+    values: Float64 = f1.mean() + len(true) * moved / len(labels)
+    return values
+
+
+def linearize_balanced_accuracy(truth: Sequence[str], predicted: Sequence[str]) -> Float64:
+    """Return (n,) values whose mean is the balanced accuracy, linearized as for macro-F1.
+
+    It is the mean over the classes that rows have of the share of their rows that is predicted
+    right (Brodersen et al. 2010, doi:10.1109/ICPR.2010.764).
+
+    Args:
+        truth: (n,) labels.
+        predicted: (n,) labels.
+    """
+    labels, true, guess = _encode(truth, predicted)
+    n_true = np.bincount(true, minlength=len(labels))
+    recall = np.bincount(true[true == guess], minlength=len(labels)) / np.maximum(n_true, 1)
+    n_classes = int((n_true > 0).sum())
+    values: Float64 = recall.sum() / n_classes + len(true) * ((true == guess) - recall[true]) / n_true[true] / n_classes
+    return values
+
+
+def _encode(truth: Sequence[str], predicted: Sequence[str]) -> tuple[list[str], Int64, Int64]:
+    """Return the labels that occur, and the code of each row's true and predicted one."""
+    labels, codes = np.unique(np.array([*truth, *predicted], dtype=object).astype(str), return_inverse=True)
+    return labels.tolist(), codes[: len(truth)], codes[len(truth) :]
 
 
 def count_unknown_labels(labels: pl.Series, known: Sequence[str]) -> dict[str, int]:

@@ -17,7 +17,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from thresher.errors import InputError
-from thresher.evaluation.estimate import linearize_ratio, paired_difference, two_way_mean_squares
+from thresher.evaluation.estimate import (
+    correct_mean_squares,
+    linearize_ratio,
+    paired_difference,
+    two_way_mean_squares,
+)
 from thresher.numeric.arrays import Float64
 
 LEVEL, POWER = 0.05, 0.8
@@ -63,6 +68,7 @@ def estimate_effect(
     *,
     is_higher_better: bool,
     n_tests: int = 1,
+    shared: float = 0.0,
     seed: int = 0,
 ) -> Effect:
     """Return the difference of two methods, evaluated on the same rows with the same seeds.
@@ -73,6 +79,8 @@ def estimate_effect(
         weights: (n,) where the values are totals.
         is_higher_better: direction of the metric.
         n_tests: comparisons that are made together, for `detectable`.
+        shared: correlation of two seeds, as where they learned from some of the same rows; the
+            interval is then wider (`estimate.correct_mean_squares`).
         seed: of the bootstrap.
 
     Raises:
@@ -85,9 +93,11 @@ def estimate_effect(
         raise InputError("compare: the metric must be a finite number for every test row, found others")
     if not is_higher_better:
         a, b = b, a
-    difference = paired_difference(a, b, weights)
+    difference = paired_difference(a, b, weights, shared=shared)
     gap = linearize_ratio(a - b, weights)
-    dof = _satterthwaite(*two_way_mean_squares(gap), n_seeds=gap.shape[0], n=gap.shape[1])
+    ms_row, ms_seed, ms_rest = two_way_mean_squares(gap)
+    ms_seed = correct_mean_squares(ms_seed, ms_rest, gap.shape[0], shared)
+    dof = _satterthwaite(ms_row, ms_seed, ms_rest, n_seeds=gap.shape[0], n=gap.shape[1])
     low, high, p = _interval(gap, difference.value, difference.stderr, dof, np.random.default_rng(seed))
     return Effect(
         value=difference.value,
@@ -114,7 +124,13 @@ def adjust_p_values(p: Sequence[float]) -> list[float]:
 
 
 def estimate_seeds_needed(
-    ours: ArrayLike, theirs: ArrayLike, weights: ArrayLike | None = None, *, gain: float, n_tests: int = 1
+    ours: ArrayLike,
+    theirs: ArrayLike,
+    weights: ArrayLike | None = None,
+    *,
+    gain: float,
+    n_tests: int = 1,
+    shared: float = 0.0,
 ) -> int | None:
     """Return the seeds it takes to detect a gain in four of five experiments on these test rows.
 
@@ -124,6 +140,7 @@ def estimate_seeds_needed(
         weights: (n,) where the values are totals.
         gain: true difference to detect.
         n_tests: comparisons that are made together.
+        shared: correlation of two seeds, as for `estimate_effect`.
 
     Returns:
         The number of seeds, or None where the test rows are too few for any number of seeds.
@@ -140,7 +157,8 @@ def estimate_seeds_needed(
     row_variance, seed_variance = max(ms_row - ms_rest, 0.0) / n_seeds, max(upper - ms_rest, 0.0) / n
     for seeds in range(2, MOST_SEEDS + 1):
         # the mean squares that an experiment with so many seeds is expected to have
-        squares = ms_rest + seeds * row_variance, ms_rest + n * seed_variance, ms_rest
+        ms_seeds = correct_mean_squares(ms_rest + n * seed_variance, ms_rest, seeds, shared)
+        squares = ms_rest + seeds * row_variance, ms_seeds, ms_rest
         variance = (squares[0] + squares[1] - squares[2]) / (n * seeds)
         dof = _satterthwaite(*squares, n_seeds=seeds, n=n)
         if _detectable(math.sqrt(variance), dof, LEVEL / n_tests) <= gain:

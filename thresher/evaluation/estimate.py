@@ -87,7 +87,9 @@ def exp(estimate: Estimate) -> Estimate:
     return Estimate(value, value * estimate.stderr, estimate.n)
 
 
-def paired_difference(ours: ArrayLike, theirs: ArrayLike, weights: ArrayLike | None = None) -> Estimate:
+def paired_difference(
+    ours: ArrayLike, theirs: ArrayLike, weights: ArrayLike | None = None, *, shared: float = 0.0
+) -> Estimate:
     """Return mean(ours - theirs) over the same rows and seeds.
 
     Rows and seeds are both samples, and crossed: every seed is evaluated on every row. The variance
@@ -101,6 +103,8 @@ def paired_difference(ours: ArrayLike, theirs: ArrayLike, weights: ArrayLike | N
         theirs: of the other model, same shape.
         weights: (n,) when the scores are totals, to compare totals per unit of weight; the same for
             both models.
+        shared: correlation of two seeds, as where they learned from some of the same rows; see
+            `correct_mean_squares`.
 
     Raises:
         InputError: the shapes differ.
@@ -108,7 +112,7 @@ def paired_difference(ours: ArrayLike, theirs: ArrayLike, weights: ArrayLike | N
     a, b = np.atleast_2d(np.asarray(ours, np.float64)), np.atleast_2d(np.asarray(theirs, np.float64))
     if a.shape != b.shape:
         raise InputError(f"paired difference: both models must be scored on the same rows, got {a.shape} and {b.shape}")
-    return _crossed_mean(linearize_ratio(a - b, weights))
+    return _crossed_mean(linearize_ratio(a - b, weights), shared)
 
 
 def linearize_ratio(totals: Float64, weights: ArrayLike | None) -> Float64:
@@ -139,13 +143,32 @@ def two_way_mean_squares(x: Float64) -> tuple[float, float, float]:
     )
 
 
-def _crossed_mean(x: Float64) -> Estimate:
+def correct_mean_squares(ms_seed: float, ms_residual: float, n_seeds: int, shared: float) -> float:
+    """Return the mean square of seeds that are not independent, as if they were.
+
+    Seeds with correlation r spread too little: the variance between them is (1 - r) of that of
+    independent ones, and their mean varies by r + (1 - r) / seeds of it, so that the observed
+    variance counts 1 / seeds + r / (1 - r) times and not 1 / seeds times (Nadeau and Bengio 2003,
+    doi:10.1023/A:1024068626366, equation 9, there for training sets that overlap). What the
+    residual contributes to the mean square is left as it is.
+
+    Args:
+        ms_seed: mean square of seeds.
+        ms_residual: mean square of the residual.
+        n_seeds: seeds.
+        shared: their correlation r, 0 <= r < 1.
+    """
+    return ms_seed + max(ms_seed - ms_residual, 0.0) * n_seeds * shared / (1 - shared)
+
+
+def _crossed_mean(x: Float64, shared: float = 0.0) -> Estimate:
     n_seeds, n = x.shape
     _require(n)
     value = float(x.mean())
     if n_seeds == 1 or n == 1:  # one of the two cannot vary: the error is over the other
         return Estimate(value, mean(x.mean(axis=0 if n_seeds == 1 else 1)).stderr, n)
     ms_row, ms_seed, ms_residual = two_way_mean_squares(x)
+    ms_seed = correct_mean_squares(ms_seed, ms_residual, n_seeds, shared)
     variance = max(ms_row + ms_seed - ms_residual, ms_row, ms_seed) / (n * n_seeds)
     return Estimate(value, math.sqrt(variance), n)
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import polars as pl
 
-from thresher.errors import InputError, NotFoundError, did_you_mean
-from thresher.evaluation.classification import classification_report
+from thresher.errors import NotFoundError, did_you_mean
+from thresher.evaluation.classification import (
+    classification_report,
+    linearize_balanced_accuracy,
+    linearize_macro_f1,
+)
 from thresher.evaluation.estimate import Estimate, mean, proportion, ratio
 from thresher.numeric.arrays import Float64
 
-MetricName = Literal["accuracy", "macro_f1", "loss", "exact_match", "rouge_l", "chrf", "lenient_match"]
+MetricName = Literal[
+    "accuracy", "macro_f1", "balanced_accuracy", "loss", "exact_match", "rouge_l", "chrf", "lenient_match"
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +29,8 @@ class Metric:
     Attributes:
         name: as users know it.
         is_higher_better: direction.
-        column: of the table of outcomes that holds its value for each row; None where it has no
-            value per row.
+        column: of the table of outcomes that holds its value for each row; None where it is a
+            function of all labels and predictions.
         weight: column of weights, where the column holds totals.
         scale: divisor of the column, so that every rate lies in 0..1 (chrF goes up to 100).
     """
@@ -35,16 +42,13 @@ class Metric:
     scale: float = 1.0
 
     def per_row(self, outcomes: pl.DataFrame) -> Float64:
-        """Return the value of each test row that has one: (n,).
+        """Return the value of each test row that has one: (n,); their mean is the metric.
 
-        Raises:
-            InputError: the metric has no value per row.
+        Where the metric is a function of all rows, these are its linearized values, see
+        `evaluation.classification.linearize_macro_f1`.
         """
         if self.column is None:
-            raise InputError(
-                f"metric: {self.name} has no value per row, so differences cannot be paired; "
-                f"choose accuracy or loss to compare"
-            )
+            return LINEARIZED[self.name](outcomes["label"].to_list(), outcomes["prediction"].to_list())
         return outcomes[self.column].drop_nulls().cast(pl.Float64).to_numpy() / self.scale
 
     def weights(self, outcomes: pl.DataFrame) -> Float64 | None:
@@ -53,19 +57,26 @@ class Metric:
 
     def measure(self, outcomes: pl.DataFrame) -> Estimate:
         """Return the value over all test rows, with its standard error over rows."""
-        if self.column is None:
+        if self.name == "macro_f1":
             return classification_report(outcomes["label"].to_list(), outcomes["prediction"].to_list()).macro_f1
         values = self.per_row(outcomes)
+        if self.column is None:
+            return mean(values)
         if outcomes[self.column].dtype == pl.Boolean:
             return proportion(values)
         weights = self.weights(outcomes)
         return mean(values) if weights is None else ratio(values, weights)
 
 
+LINEARIZED: dict[str, Callable[[Sequence[str], Sequence[str]], Float64]] = {
+    "macro_f1": linearize_macro_f1,
+    "balanced_accuracy": linearize_balanced_accuracy,
+}
 METRICS: dict[str, dict[str, Metric]] = {  # the first of each task is its default
     "classification": {
         "accuracy": Metric(name="accuracy", is_higher_better=True, column="correct"),
         "macro_f1": Metric(name="macro_f1", is_higher_better=True, column=None),
+        "balanced_accuracy": Metric(name="balanced_accuracy", is_higher_better=True, column=None),
         "loss": Metric(name="loss", is_higher_better=False, column="loss"),
     },
     "sft": {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -17,15 +17,14 @@ from thresher.artifacts.stored import read_table
 from thresher.dataset import Dataset
 from thresher.errors import InputError
 from thresher.evaluation.effect import LEVEL, Effect, adjust_p_values, estimate_seeds_needed
-from thresher.experiments.rankings import check_methods, name_methods
+from thresher.evaluation.metric import find_metric
+from thresher.experiments.rankings import choose_methods, has_columns, name_methods
 from thresher.experiments.result_folder import RunClock, read_result, run_in_folder
 from thresher.experiments.runner import ExperimentRunner
 from thresher.experiments.settings import (
     BASELINE,
     ComparisonOptions,
     ComparisonSettings,
-    MethodSettings,
-    list_methods,
 )
 from thresher.experiments.tables import (
     CELL_SCHEMA,
@@ -39,12 +38,11 @@ from thresher.experiments.untouched.forgetting import describe_forgetting
 from thresher.experiments.untouched.row_zero import describe_row_zero
 from thresher.printable import join_lines
 from thresher.progress import OnProgress
-from thresher.selectors import Selector, available, create
 from thresher.subset.budget import parse_budget
 from thresher.validation import build_settings, document_options
 
 KIND = "comparison"
-LENGTH = "length"
+UNEVEN = 1.5  # rows of the largest class to the mean
 CELLS, COMPARISON = "cells.csv", "comparison.json"
 
 
@@ -64,6 +62,8 @@ class PairwiseResult:
         train_seconds: mean over seeds.
         net: the effect net of selection time, with its interval; None where only one budget was
             measured.
+        others: where classes are uneven, metric -> `difference`, `p_holm` and `sentence` in the
+            other rates.
     """
 
     method: str
@@ -75,6 +75,7 @@ class PairwiseResult:
     select_seconds: float
     train_seconds: float
     net: Mapping[str, float] | None
+    others: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,10 +132,8 @@ def compare(
     method_settings = settings.method_settings or {}
     names = choose_methods(settings.methods, method_settings, selectors)
     with ExperimentRunner.open(pool, eval=eval, settings=settings, on_progress=on_progress) as runner:
-        runner.rankings.selectors = selectors
+        runner.rankings.selectors, runner.rankings.redraw = selectors, settings.redraw
         experiment = runner.experiment
-        if experiment.metric.column is None:
-            raise InputError(f"compare: {experiment.metric.name} has no value per row to pair; choose accuracy or loss")
         sizes = _parse_sizes(settings.budget, len(experiment.pool))
         if settings.methods == "all":
             names = [name for name in names if has_columns(name, method_settings, experiment.pool)]
@@ -142,6 +141,7 @@ def compare(
             "methods": names,
             "budgets": sizes,
             "seeds": settings.seeds,
+            "redraw": settings.redraw,
             "equal": settings.equal,
             "detect": settings.detect,
         }
@@ -217,11 +217,12 @@ def compare_with_baseline(runner: ExperimentRunner, *, detect: float) -> list[Pa
     for method, size in groups:
         pairs = runner.pair_runs((method, size), (BASELINE, size))
         if len(pairs) >= 2:
-            needed = estimate_seeds_needed(*pairs.stack(), gain=detect, n_tests=len(groups))
+            needed = estimate_seeds_needed(*pairs.stack(), gain=detect, n_tests=len(groups), shared=pairs.shared)
             effects.append((method, size, pairs.estimate_effect(n_tests=len(groups)), needed))
     adjusted = adjust_p_values([effect.p for _, _, effect, _ in effects])
     costs = build_cost_table(runner).group_by("method", "n_rows").agg(pl.col("select_seconds", "train_seconds").mean())
     seconds = {(m, n): (s, t) for m, n, s, t in costs.iter_rows()}
+    others = compare_in_other_metrics(runner, [(method, size) for method, size, _, _ in effects])
     return [
         PairwiseResult(
             method=method,
@@ -233,9 +234,43 @@ def compare_with_baseline(runner: ExperimentRunner, *, detect: float) -> list[Pa
             select_seconds=round(seconds[method, size][0], 3),
             train_seconds=round(seconds[method, size][1], 3),
             net=compute_net_effect(runner, effect, size, *seconds[method, size]),
+            others=others.get((method, size), {}),
         )
         for (method, size, effect, needed), p in zip(effects, adjusted, strict=True)
     ]
+
+
+def compare_in_other_metrics(
+    runner: ExperimentRunner, groups: Sequence[tuple[str, int]]
+) -> dict[tuple[str, int], dict[str, Any]]:
+    """Return the differences to random in the other rates; none unless classes are uneven.
+
+    Args:
+        runner: with finished cells.
+        groups: methods and budgets that have an effect.
+    """
+    experiment = runner.experiment
+    if experiment.pool.kind != "classification" or not has_uneven_classes(experiment.pool):
+        return {}
+    verdicts: dict[tuple[str, int], dict[str, Any]] = {group: {} for group in groups}
+    for name in ("accuracy", "macro_f1", "balanced_accuracy"):
+        if name == experiment.metric.name:
+            continue
+        metric = find_metric(name, "classification")
+        effects = [
+            replace(runner.pair_runs(group, (BASELINE, group[1])), metric=metric).estimate_effect(n_tests=len(groups))
+            for group in groups
+        ]
+        for group, effect, p in zip(groups, effects, adjust_p_values([e.p for e in effects]), strict=True):
+            sentence = describe_effect(effect, p, is_rate=True)
+            verdicts[group][name] = {"difference": asdict(effect), "p_holm": p, "sentence": sentence}
+    return verdicts
+
+
+def has_uneven_classes(rows: Dataset) -> bool:
+    """Tell whether the largest class has half more rows than classes have on average."""
+    counts = rows.frame["response"].value_counts()["count"]
+    return len(counts) > 1 and float(counts.max()) >= UNEVEN * float(counts.mean())  # type: ignore[arg-type]
 
 
 def compute_net_effect(
@@ -330,40 +365,6 @@ def _describe_values(runner: ExperimentRunner) -> list[dict[str, Any]]:
             stderr = runner.estimate_stderr(method, size)
             values.append({"method": method, "n_rows": size, "value": mean, "stderr": stderr, "n_seeds": n_seeds})
     return values
-
-
-def choose_methods(
-    names: str | Sequence[str], settings: MethodSettings, selectors: Mapping[str, Selector]
-) -> list[str]:
-    """Return the methods of a comparison; "all" are those that ask no language model.
-
-    Raises:
-        InputError: there is nothing to compare random with.
-        NotFoundError: there is no such method.
-        SettingsError: a method has no such setting.
-    """
-    if names == "all":
-        names = [name for name in available() if not _needs_model(name, settings)]
-    methods = list_methods(names, "compare")
-    if methods == [BASELINE]:
-        raise InputError(f"compare: at least one method besides {BASELINE} is needed, got {list(names)}")
-    methods = list(dict.fromkeys([*methods, LENGTH]))
-    check_methods(methods, settings, "compare", selectors)
-    return methods
-
-
-def _needs_model(name: str, settings: MethodSettings) -> bool:
-    """Tell whether a method asks a language model, which "all" does not pay for unasked."""
-    cheap = {"embedding", "length", "ngram"}
-    needs = create(name, settings.get(name)).requirements.features
-    return any(need not in cheap and not need.startswith("column:") for need in needs)
-
-
-def has_columns(name: str, settings: MethodSettings, pool: Dataset) -> bool:
-    """Tell whether the pool has the columns that a method groups rows by."""
-    columns = {"source", *pool.column_names, *(["label"] if pool.kind == "classification" else [])}
-    needs = create(name, settings.get(name)).requirements.features
-    return {need.removeprefix("column:") for need in needs if need.startswith("column:")} <= columns
 
 
 def _parse_sizes(budgets: Sequence[str | int | float], n_pool: int) -> list[int]:

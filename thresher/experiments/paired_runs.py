@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ import polars as pl
 
 from thresher.evaluation.effect import Effect, estimate_effect
 from thresher.evaluation.metric import Metric
-from thresher.numeric.arrays import Float64
+from thresher.numeric.arrays import Float64, Int64
 
 
 @dataclass(frozen=True)
@@ -21,18 +21,26 @@ class PairedRuns:
         metric: that is compared.
         ours: one table of outcomes per seed.
         theirs: of the other side, same seeds.
+        shared: correlation of two seeds, from the rows that both chose; see `estimate_overlap`.
     """
 
     metric: Metric
     ours: tuple[pl.DataFrame, ...]
     theirs: tuple[pl.DataFrame, ...]
+    shared: float = 0.0
 
     @staticmethod
-    def match(metric: Metric, ours: Iterable[pl.DataFrame | None], theirs: Iterable[pl.DataFrame | None]) -> PairedRuns:
+    def match(
+        metric: Metric,
+        ours: Iterable[pl.DataFrame | None],
+        theirs: Iterable[pl.DataFrame | None],
+        *,
+        shared: float = 0.0,
+    ) -> PairedRuns:
         """Return the pairs of which both runs finished; failed ones are None."""
         pairs = zip(ours, theirs, strict=True)
         finished = [(our, their) for our, their in pairs if our is not None and their is not None]
-        return PairedRuns(metric, tuple(our for our, _ in finished), tuple(their for _, their in finished))
+        return PairedRuns(metric, tuple(our for our, _ in finished), tuple(their for _, their in finished), shared)
 
     def __len__(self) -> int:
         """Return the number of pairs."""
@@ -57,4 +65,22 @@ class PairedRuns:
             n_tests: comparisons that are made together.
         """
         is_higher_better = self.metric.is_higher_better
-        return estimate_effect(*self.stack(), is_higher_better=is_higher_better, n_tests=n_tests)
+        return estimate_effect(*self.stack(), is_higher_better=is_higher_better, n_tests=n_tests, shared=self.shared)
+
+
+def estimate_overlap(choices: Sequence[Int64], n_pool: int) -> float:
+    """Return the share of rows that two seeds' choices have in common beyond chance, 0..1.
+
+    Random rows have none, and a method that does not draw has nearly all that its pools share. What
+    a choice owes to its luck is a sum over its rows, so this is the correlation of that luck.
+
+    Args:
+        choices: of each seed, (k,) positions in the pool.
+        n_pool: rows to choose from.
+    """
+    k = len(choices[0])
+    pairs = [np.isin(a, b).mean() for i, a in enumerate(choices) for b in choices[:i]]
+    if not pairs or k >= n_pool:
+        return 0.0
+    chance = k / n_pool
+    return float(max(0.0, (np.mean(pairs) - chance) / (1 - chance)))

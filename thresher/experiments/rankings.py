@@ -11,12 +11,17 @@ import numpy as np
 
 from thresher.dataset import Dataset
 from thresher.errors import InputError, SettingsError, did_you_mean
-from thresher.experiments.settings import BASELINE, MethodSettings
+from thresher.experiments.settings import BASELINE, MethodSettings, list_methods
 from thresher.numeric.arrays import Int64
 from thresher.progress import OnProgress
 from thresher.selection.run import select
-from thresher.selectors import Selector, create
+from thresher.selectors import Selector, available, create
 from thresher.selectors.registry import as_selector
+from thresher.selectors.uniform import hash_rows
+from thresher.subset.quota import parse_quota
+
+LENGTH = "length"  # methods may win by reading more, so this one is always beside them
+_REDRAW = 0x5EED  # keeps the draw of the pool apart from that of random rows
 
 
 def name_methods(options: Mapping[str, Any], command: str) -> tuple[dict[str, Any], dict[str, Selector]]:
@@ -63,18 +68,101 @@ def check_methods(
         selectors: methods that were given as selectors, by name.
 
     Raises:
+        InputError: a method is not named in the form of `MethodName`.
         NotFoundError: there is no such method.
         SettingsError: a method has no such setting, or settings are given for a method that is not
             asked for.
     """
-    unknown = [name for name in settings if name not in names]
+    parsed = {name: MethodName.parse(name) for name in names if name not in selectors}
+    base_names = {method.name for method in parsed.values()} | set(selectors)
+    unknown = [name for name in settings if name not in base_names]
     if unknown:
         raise SettingsError(
             f"{command}: settings must be of the methods {', '.join(names)}, got some of {unknown[0]}"
             f"{did_you_mean(unknown[0], names)}"
         )
-    for name in set(names).difference(selectors):
-        create(name, settings.get(name))
+    for method in parsed.values():
+        if not method.build(settings).takes_quota and method.quota is not None:
+            raise InputError(f"{command}: {method.name} takes no quota, got quota={method.quota}; leave it out")
+
+
+def choose_methods(
+    names: str | Sequence[str], settings: MethodSettings, selectors: Mapping[str, Selector]
+) -> list[str]:
+    """Return the methods of a comparison; "all" are those that ask no language model.
+
+    Raises:
+        InputError: there is nothing to compare random with.
+        NotFoundError: there is no such method.
+        SettingsError: a method has no such setting.
+    """
+    if names == "all":
+        names = [name for name in available() if not _needs_model(name, settings)]
+    methods = list_methods(names, "compare")
+    if methods == [BASELINE]:
+        raise InputError(f"compare: at least one method besides {BASELINE} is needed, got {list(names)}")
+    methods = list(dict.fromkeys([*methods, LENGTH]))
+    check_methods(methods, settings, "compare", selectors)
+    return methods
+
+
+def _needs_model(name: str, settings: MethodSettings) -> bool:
+    """Tell whether a method asks a language model, which "all" does not pay for unasked."""
+    cheap = {"embedding", "length", "ngram"}
+    needs = create(name, settings.get(name)).requirements.features
+    return any(need not in cheap and not need.startswith("column:") for need in needs)
+
+
+def has_columns(name: str, settings: MethodSettings, pool: Dataset) -> bool:
+    """Tell whether the pool has the columns that a method groups rows by."""
+    columns = {"source", *pool.column_names, *(["label"] if pool.kind == "classification" else [])}
+    needs = create(name, settings.get(name)).requirements.features
+    return {need.removeprefix("column:") for need in needs if need.startswith("column:")} <= columns
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodName:
+    """A method as people name it, with settings, a quota and the number of a repetition.
+
+    `facility-location quota=label=sqrt`, `stratified balance=sqrt`, `random#2`.
+
+    Attributes:
+        name: of the selector.
+        settings: of it, over those that all of this name get.
+        quota: as `select` takes it, or None.
+        number: 2 for the second of equal methods, which draws anew.
+    """
+
+    name: str
+    settings: Mapping[str, str]
+    quota: str | None
+    number: int
+
+    @staticmethod
+    def parse(text: str) -> MethodName:
+        """Return what a text means.
+
+        Raises:
+            InputError: it is not METHOD[#NUMBER] [NAME=VALUE ...].
+        """
+        first, *pairs = text.split()
+        name, mark, number = first.partition("#")
+        if not name or (mark and not (number.isdecimal() and int(number) >= 1)) or not all("=" in p for p in pairs):
+            raise InputError(
+                f"methods: must be METHOD, METHOD#2 or METHOD NAME=VALUE ..., got '{text}'; "
+                f"for example 'facility-location quota=label=sqrt'"
+            )
+        values = dict(pair.split("=", 1) for pair in pairs)
+        quota = values.pop("quota", None)
+        settings = {setting.replace("-", "_"): value for setting, value in values.items()}
+        if quota is not None:
+            parse_quota(quota)
+        return MethodName(name=name, settings=settings, quota=quota, number=int(number or 1))
+
+    def build(self, settings: MethodSettings) -> Selector:
+        """Return the selector, with the settings that all of its name get."""
+        selector: Selector = create(self.name, {**settings.get(self.name, {}), **self.settings})
+        return selector
 
 
 class Ranking(NamedTuple):
@@ -99,6 +187,7 @@ class Rankings:
         settings: of the methods, by name.
         on_progress: listener.
         selectors: methods that were given as selectors, by name.
+        redraw: share of the pool that each seed draws, to choose from; 1 for all of it.
         known: by method and seed; seed None where the method uses no random numbers, so that every
             seed has the same ranking.
     """
@@ -108,6 +197,7 @@ class Rankings:
     settings: MethodSettings = field(default_factory=dict)
     on_progress: OnProgress | None = None
     selectors: Mapping[str, Selector] = field(default_factory=dict)
+    redraw: float = 1.0
     known: dict[tuple[str, int | None], Ranking] = field(default_factory=dict)
 
     def rank(self, method: str, n_rows: int, *, seed: int) -> Ranking:
@@ -120,17 +210,23 @@ class Rankings:
         if shorter is not None and len(shorter.rows) >= n_rows:
             return shorter
         started = time.monotonic()
+        name = None if method in self.selectors else MethodName.parse(method)
+        number = 1 if name is None else name.number
+        # a repetition draws all that is drawn anew
+        own_seed = seed if number == 1 else int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+        rows = self._draw_pool(n_rows, own_seed)
         subset = select(
-            self.pool,
-            self.selectors.get(method, method),
+            self.pool if rows is None else self.pool.take(rows),
+            self.selectors[method] if name is None else name.build(self.settings),
             budget=n_rows,
-            settings=None if method in self.selectors else self.settings.get(method),
+            quota=None if name is None else name.quota,
             order="rank",
-            seed=seed,
+            seed=own_seed,
             on_progress=self.on_progress,
             **self.options,
         )
-        ranking = Ranking(subset.kept, time.monotonic() - started)
+        kept = subset.kept if rows is None else rows[subset.kept]
+        ranking = Ranking(kept, time.monotonic() - started)
         n_ranked = len(ranking.rows)
         if n_ranked < n_rows:
             raise InputError(f"{method}: ranks only {n_ranked} rows; {n_rows} are needed")
@@ -139,6 +235,19 @@ class Rankings:
             raise InputError(
                 f"{method}: its first {len(shorter.rows)} rows change with the budget; it cannot be compared"
             )
-        uses_seed = subset.manifest.content["depends_on_seed"]
+        uses_seed = rows is not None or number > 1 or subset.manifest.content["depends_on_seed"]
         self.known[method, seed if uses_seed else None] = ranking
         return ranking
+
+    def _draw_pool(self, n_rows: int, seed: int) -> Int64 | None:
+        """Return the rows that a seed chooses from, ascending; None for all of them.
+
+        They follow from the rows' ids, whatever the order of the file, and are never fewer than
+        those to be chosen.
+        """
+        n = len(self.pool)
+        n_drawn = max(round(self.redraw * n), n_rows)
+        if n_drawn >= n:
+            return None
+        value = hash_rows(self.pool.frame["row_id"], np.random.default_rng([_REDRAW, seed]))
+        return np.sort(np.argsort(value, kind="stable")[:n_drawn])

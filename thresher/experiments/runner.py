@@ -16,7 +16,7 @@ from thresher.experiments.cells.cell import Cell, Outcome
 from thresher.experiments.cells.retries import build_retry_listener, describe_unfinished
 from thresher.experiments.cells.worker_pool import WorkerPool, count_workers
 from thresher.experiments.experiment import Experiment, prepare_experiment
-from thresher.experiments.paired_runs import PairedRuns
+from thresher.experiments.paired_runs import PairedRuns, estimate_overlap
 from thresher.experiments.planning import Cost
 from thresher.experiments.rankings import Rankings
 from thresher.experiments.settings import MethodExperimentSettings
@@ -24,6 +24,7 @@ from thresher.progress import OnProgress, Progress
 from thresher.trainer.untouched.settings import UntouchedSettings
 
 CellId = tuple[str, int, int]  # method, rows, seed
+MOST_SHARED = 0.95  # all rows are kept, or nearly: then seeds differ by their training alone
 
 
 @dataclass
@@ -180,7 +181,19 @@ class ExperimentRunner:
         names = sorted(name for name in self.outcomes if name[:2] == ours)
         seeds = [seed for *_, seed in names if (*theirs, seed) in self.outcomes]
         sides = ([self.outcomes[*group, seed].outcomes for seed in seeds] for group in (ours, theirs))
-        return PairedRuns.match(self.experiment.metric, *sides)
+        return PairedRuns.match(self.experiment.metric, *sides, shared=self._estimate_shared(ours, theirs, seeds))
+
+    def _estimate_shared(self, ours: tuple[str, int], theirs: tuple[str, int], seeds: Sequence[int]) -> float:
+        """Return the correlation of two seeds that the rows which both chose give a difference.
+
+        It is 0 where seeds choose from the same rows: then the subsets are judged, not the methods.
+        """
+        if self.rankings.redraw >= 1:
+            return 0.0
+        choices = ([self.cells[*group, seed].rows for seed in seeds] for group in (ours, theirs))
+        overlaps = [estimate_overlap(rows, len(self.experiment.pool)) for rows in choices if rows]
+        # both sides are lucky alike: the luck of the difference is half of each
+        return min(float(np.mean(overlaps)), MOST_SHARED) if overlaps else 0.0
 
     def list_unfinished(self) -> list[dict[str, Any]]:
         """Return `method`, `n_rows`, `seed` and `reason` of the cells that the machine ended."""

@@ -67,7 +67,8 @@ class ExperimentSettings(UntouchedSettings):
     )
     metric: str | None = option(
         None,
-        "accuracy, macro_f1, loss; or loss, exact_match, rouge_l, chrf for language models. Default: the first one.",
+        "accuracy, macro_f1, balanced_accuracy, loss; or loss, exact_match, rouge_l, chrf for language models. "
+        "Default: the first one.",
         panel=MODEL,
     )
     settings: TrainSettings = option(
@@ -171,11 +172,18 @@ class ComparisonSettings(MethodExperimentSettings):
 
     methods: tuple[str, ...] | Literal["all"] = option(
         "all",
-        "Names of methods, or all that ask no language model and find their columns; random and length are always "
-        "among them.",
+        "Names of methods, with settings and quotas as 'facility-location quota=label=sqrt', or all that ask no "
+        "language model and find their columns; random and length are always among them. random#2 is random once more.",
     )
     budget: tuple[str | int | float, ...] = option(("10%",), "Rows or a share, one or several: 10% or 500,1000.")
     seeds: int = option(5, "Runs of each method at each budget; their spread is the error bar.", ge=2)
+    redraw: float = option(
+        0.8,
+        "Share of the pool that each seed draws to choose from, so that a method is judged and not one of its subsets; "
+        "1: all seeds choose from the whole pool.",
+        gt=0,
+        le=1,
+    )
     detect: float = option(0.01, "True difference to report the needed seeds for, in units of the metric.", gt=0, lt=1)
     equal: Equal = option("steps", "What all methods get as much of.")
 
@@ -248,6 +256,7 @@ class ComparisonOptions(MethodExperimentOptions, total=False):
     methods: Any  # names, selectors, functions (`selectors.registry.Method`), one or several
     budget: str | int | float | Sequence[str | int | float]
     seeds: int
+    redraw: float
     detect: float
     equal: Equal
 
@@ -271,7 +280,19 @@ def list_methods(names: Sequence[str], command: str) -> list[str]:
     Raises:
         InputError: there is none.
     """
-    methods = [name.strip() for name in names if name.strip()]
+    methods = _join_quotas(names)
     if not methods:
         raise InputError(f"{command}: at least one method is needed, got none")
     return list(dict.fromkeys([BASELINE, *methods]))
+
+
+def _join_quotas(names: Sequence[str]) -> list[str]:
+    """Return the names, with what a comma inside of a quota has cut off put back."""
+    joined: list[str] = []
+    for name in names:
+        words = name.split()
+        if joined and words and "=" in words[0] and "quota=" in joined[-1]:
+            joined[-1] += f",{' '.join(words)}"
+        elif words:
+            joined.append(" ".join(words))
+    return joined

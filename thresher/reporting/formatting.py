@@ -12,7 +12,7 @@ from typing import Any, TypeGuard
 
 from thresher.numeric import units
 
-RATES = frozenset({"accuracy", "macro_f1", "exact_match", "rouge_l", "precision", "recall", "f1"})
+RATES = frozenset({"accuracy", "macro_f1", "balanced_accuracy", "exact_match", "rouge_l", "precision", "recall", "f1"})
 NOTHING = "–"
 PERCENT = "\u00a0%"  # the sign stays with its number
 

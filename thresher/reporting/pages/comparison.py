@@ -110,9 +110,22 @@ def _build_effect(experiment: Experiment, verdicts: list[Verdict], baseline: str
     if verdicts:
         cells = [(verdict["method"], fmt.count(verdict["n_rows"]), verdict["sentence"]) for verdict in verdicts]
         in_words = Table(caption="In words", columns=("method", "rows", "verdict"), rows=cells, numeric=(1,))
-        blocks += [_build_forest(experiment, verdicts, baseline), in_words]
+        blocks += [_build_forest(experiment, verdicts, baseline), in_words, *_build_others(verdicts)]
         blocks += _build_seeds_needed(experiment, verdicts)
     return blocks
+
+
+def _build_others(verdicts: list[Verdict]) -> list[Block]:
+    """Return the verdicts in the other rates, which differ where classes are uneven."""
+    cells = [
+        (verdict["method"], fmt.count(verdict["n_rows"]), fmt.readable_name(metric), other["sentence"])
+        for verdict in verdicts
+        for metric, other in verdict.get("others", {}).items()
+    ]
+    caption = "In other metrics: the classes are uneven, and accuracy is mostly that of the frequent ones"
+    return [Table(caption=caption, columns=("method", "rows", "metric", "verdict"), rows=cells, numeric=(1,))] * bool(
+        cells
+    )
 
 
 def _build_forest(experiment: Experiment, verdicts: list[Verdict], baseline: str) -> Figure:
