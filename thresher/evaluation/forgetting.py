@@ -59,9 +59,9 @@ def describe_loss(lost: Gain, allowed: float) -> str:
     size = f"{abs(lost.value):.4f} bits per byte [{lost.low:+.4f}, {lost.high:+.4f}]"
     moved = "lost" if lost.value >= 0 else "gained"
     answer = {
-        "lost": f"forgets more than the {allowed:g} that are allowed",
-        "kept": f"forgets no more than the {allowed:g} that are allowed",
-        "cannot tell": f"cannot tell whether it forgets more than the {allowed:g} that are allowed",
+        "lost": f"forgets more than the allowed {allowed:g}",
+        "kept": f"forgets no more than the allowed {allowed:g}",
+        "cannot tell": f"may forget more than the allowed {allowed:g}, or less",
     }[name_loss(lost, allowed)]
     return f"{answer}: {moved} {size} on {lost.n:,} general rows"
 

@@ -70,7 +70,7 @@ def _answer_loss(adapter: Adapter | None) -> str:
     if general is None or general["sentence"] is None:
         is_labels = adapter.metrics["task"] == "classification"
         return "Nothing: a classifier writes no text." if is_labels else "Not asked: no general rows were given."
-    return _finish(general["sentence"])
+    return _finish(f"the model {general['sentence']}")
 
 
 def _answer_next(clean: Curated, adapter: Adapter | None, left_out: Sequence[str]) -> str:

@@ -87,7 +87,7 @@ def write_forgetting(general: Mapping[str, Any] | None) -> list[str]:
     if not general:
         return []
     if "methods" not in general:
-        return [] if not general["sentence"] else [_finish(general["sentence"])]
+        return [] if not general["sentence"] else [_finish(f"the model {general['sentence']}")]
     return [_finish(f"{method}: {entry['sentence']}") for method, entry in general["methods"].items()]
 
 
@@ -140,7 +140,7 @@ def _describe_answers(general: Mapping[str, Any]) -> list[Block]:
         before, after = (rate.text(form[side]) for side in ("before", "after"))
         blocks.append(
             Paragraph(
-                f"The answers of the task are {form['form']}. General questions were answered in that form in {before} "
+                f"Answers of the task have a form: {form['form']}. General questions were answered in it in {before} "
                 f"of cases before and {after} after."
             )
         )

@@ -168,7 +168,7 @@ def format_forgetting(section: dict[str, Any] | None) -> list[str]:
     """Return the section `general` in lines for a summary."""
     if not section or section["sentence"] is None:
         return []
-    lines = [section["sentence"]]
+    lines = [f"the trained model {section['sentence']}"]
     questions, form = section["questions"], section["form"]
     if questions is not None:
         shares = f"{questions['before']['value']:.0%} before, {questions['after']['value']:.0%} after"

@@ -110,7 +110,7 @@ def format_front(section: dict[str, Any] | None) -> list[str]:
     ]
     if section["is_chosen"]:
         lines.append(
-            f"saved at scale {section['scale']:g}: the largest gain within the {section['allowed']:g} bits per byte "
-            f"that are allowed; it was chosen on these same rows"
+            f"saved at scale {section['scale']:g}: the largest gain within the allowed {section['allowed']:g} bits per "
+            f"byte; it was chosen on these same rows"
         )
     return lines
