@@ -43,6 +43,7 @@ def tune(
 
 def summarize(result: Tuning) -> str:
     """Return the winner, its score against the default, and how far early values held."""
+    from thresher.experiments.tuning import describe_greedy
     from thresher.experiments.untouched.row_zero import format_row_zero
 
     content, best = result.content, result.best
@@ -70,6 +71,7 @@ def summarize(result: Tuning) -> str:
             f"{len(average['trials'])} finalists averaged: {content['metric']} {average['average']:.4f}; against the "
             f"winner: {average['verdict']}"
         )
+        lines.append(f"greedy soup: {describe_greedy(average, content['metric'])}")
     agreement = content["agreement"]
     if agreement["rank_correlation"] is not None:
         n_stayed = agreement["top_five_kept"]

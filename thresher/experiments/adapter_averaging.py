@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from shutil import rmtree
@@ -14,13 +14,16 @@ from thresher.artifacts.folder import atomic_file, copy_folder, write_atomic, wr
 from thresher.artifacts.seal import encode_record, find_damage, hash_file, hash_files, seal_record
 from thresher.artifacts.stored import read_table
 from thresher.errors import InputError
+from thresher.experiments.cells.cell import Outcome
 from thresher.experiments.comparison import describe_effect
+from thresher.experiments.experiment import Experiment
 from thresher.experiments.paired_runs import PairedRuns
 from thresher.experiments.search import Search, TrialResult, run_settings
 from thresher.trainer.settings import TrainSettings
 
 AVERAGED = "averaged"  # folder of the adapter
 RUNS = ".averaging"
+DEV = ".averaging-dev"  # of adapters that did not see the dev rows
 
 
 def average_finalists(
@@ -41,7 +44,8 @@ def average_finalists(
 
     Returns:
         For `tune.json`: `trials`, `average` and `winner` (mean values over the seeds),
-        `difference`, `verdict`.
+        `difference`, `verdict`; under `greedy` the same of a greedy soup of the finalists, chosen
+        on the dev rows, without values where that is the best finalist alone.
 
     Raises:
         IncompleteError: the machine ended runs of the winner.
@@ -51,24 +55,57 @@ def average_finalists(
     if len(chosen) < 2:
         search.require_finished()
         raise InputError(f"tune: average needs two finalists that ran to the end, found {len(chosen)}; leave it out")
-    metric, seeds = search.test.metric, search.seeds
+    seeds = search.seeds
     # a winner other than the default was run on the test rows before, and reported
     names = [] if best else [f"winner on the test rows, seed {seed}" for seed in seeds]
     winners = run_settings(search, search.test, [trials[best].settings] * len(seeds), seeds, names, stage="winner")
-    averages = []
+    settings = {number: trials[number].settings for number in chosen}
+    uniform = _compare_average(search, settings, winners, work)
+    rmtree(work / AVERAGED, ignore_errors=True)
+    copy_folder(work / RUNS / f"{_name_mean(chosen)}-{seeds[0]}", work / AVERAGED)
+    greedy = choose_greedily(chosen, lambda members: _measure_on_dev(search, settings, members, work))
+    entry = {"trials": chosen, **uniform, "greedy": {"trials": greedy}}
+    if len(greedy) == len(chosen):
+        entry["greedy"] |= uniform
+    elif len(greedy) > 1:
+        entry["greedy"] |= _compare_average(search, {number: settings[number] for number in greedy}, winners, work)
+    return entry
+
+
+def choose_greedily(order: Sequence[int], measure: Callable[[Sequence[int]], float]) -> list[int]:
+    """Return the members of a greedy soup (Wortsman et al. 2022, arXiv:2203.05482, algorithm 1).
+
+    Each is added where the mean with it is no worse on the dev rows, so the soup is never worse
+    there than the first alone.
+
+    Args:
+        order: of the adapters, the best first.
+        measure: value of the mean of some of them on the dev rows, higher being better.
+    """
+    members = [order[0]]
+    value = measure(members)
+    for number in order[1:]:
+        with_it = measure([*members, number])
+        if with_it >= value:
+            members, value = [*members, number], with_it
+    return members
+
+
+def _compare_average(
+    search: Search, settings: Mapping[int, TrainSettings], winners: Sequence[Outcome], work: Path
+) -> dict[str, Any]:
+    """Measure the mean of adapters on the test rows for each seed, beside the winner."""
+    metric, seeds, averages = search.test.metric, search.seeds, []
     for seed in seeds:
-        averages.append(_measure_average(search, [trials[number].settings for number in chosen], seed, work))
-        note = f"average of {len(chosen)} adapters, seed {seed}: {search.test.describe_score(averages[-1])}"
+        averages.append(_measure_average(search.test, settings, seed, work, _name_mean(list(settings))))
+        note = f"average of {len(settings)} adapters, seed {seed}: {search.test.describe_score(averages[-1])}"
         search.report("averages", len(averages), len(seeds), note)
     pairs = PairedRuns.match(metric, averages, [outcome.outcomes for outcome in winners])
     if len(pairs) < 2:
         search.require_finished()
         raise InputError("tune: the winner could not be measured on the test rows with two seeds; leave average out")
-    rmtree(work / AVERAGED, ignore_errors=True)
-    copy_folder(work / RUNS / f"mean-{seeds[0]}", work / AVERAGED)
     effect, (average, winner) = pairs.estimate_effect(), pairs.compute_means()
     return {
-        "trials": chosen,
         "average": average,
         "winner": winner,
         "difference": asdict(effect),
@@ -76,20 +113,34 @@ def average_finalists(
     }
 
 
-def _measure_average(search: Search, settings: Sequence[TrainSettings], seed: int, work: Path) -> pl.DataFrame:
-    """Return the outcomes of the mean of one adapter per settings, saved for a next call."""
+def _measure_on_dev(search: Search, settings: Mapping[int, TrainSettings], members: Sequence[int], work: Path) -> float:
+    """Return the value on the dev rows of the mean of adapters that did not see them."""
+    sign, seed = 1.0 if search.dev.metric.is_higher_better else -1.0, search.seeds[0]
+    chosen = {number: settings[number] for number in members}
+    table = _measure_average(search.dev, chosen, seed, work / DEV, _name_mean(members))
+    return sign * search.dev.metric.measure(table).value
+
+
+def _name_mean(members: Sequence[int]) -> str:
+    return "-".join(["mean", *map(str, members)])
+
+
+def _measure_average(
+    experiment: Experiment, settings: Mapping[int, TrainSettings], seed: int, work: Path, name: str
+) -> pl.DataFrame:
+    """Return the outcomes of the mean of one adapter per trial, saved for a next call."""
     from thresher.trainer.engine.average_adapters import average_adapters
     from thresher.trainer.runs import ADAPTER, measure_adapter, run_all
 
-    measured, done = work / RUNS / f"mean-{seed}.parquet", work / RUNS / f"mean-{seed}.json"
+    mean = work / RUNS / f"{name}-{seed}"
+    measured, done = mean.with_suffix(".parquet"), mean.with_suffix(".json")
     if done.is_file() and find_damage(work / RUNS, done.name) is None:
         return read_table(measured)
     folders = []
-    for number, each in enumerate(settings):
-        context = search.test.build_context(search.test.pool, seed=seed, settings=each)
+    for number, each in settings.items():
+        context = experiment.build_context(experiment.pool, seed=seed, settings=each)
         (run,) = run_all(context, work / RUNS / f"{number}-{seed}")
         folders.append(run.folder / ADAPTER)
-    mean = work / RUNS / f"mean-{seed}"
     rmtree(mean, ignore_errors=True)  # of a killed call
     average_adapters(folders, mean)
     outcomes = measure_adapter(context, mean)

@@ -316,6 +316,19 @@ def _describe_base(search: Search, pairs: PairedRuns | None) -> dict[str, Any] |
     return None if references is None else describe_gains(search.test, references, runs)
 
 
+def describe_greedy(average: Mapping[str, Any], metric: str) -> str:
+    """Return in words what a greedy soup of the finalists is, and how it does."""
+    greedy = average.get("greedy")
+    if greedy is None:
+        return "not measured"
+    trials = ", ".join(map(str, greedy["trials"]))
+    if len(greedy["trials"]) == 1:
+        return f"trial {trials} alone; no other finalist makes the mean better on the dev rows"
+    if greedy["trials"] == average["trials"]:
+        return "all of them"
+    return f"trials {trials}: {metric} {greedy['average']:.4f}; against the winner: {greedy['verdict']}"
+
+
 def measure_agreement(
     trials: Sequence[TrialResult], finals: Mapping[int, float], *, is_higher_better: bool
 ) -> dict[str, Any]:
