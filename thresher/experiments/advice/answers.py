@@ -83,7 +83,8 @@ def _answer_next(clean: Curated, adapter: Adapter | None, left_out: Sequence[str
         if base and base["verdict"] == "worse":
             advice.append("do not use the adapter; check that answers and labels are right and of the form you ask for")
         if base and base["verdict"] == "no difference":
-            advice.append("keep the untouched model, or bring more rows")
+            plain = "a plain probe does as well" if metrics["task"] == "classification" else "keep the untouched model"
+            advice.append(f"{plain}, unless you bring more rows")
         if general and general["verdict"] == "lost":
             advice.append("train with --scale auto, which keeps the largest gain within what may be forgotten")
         if base and base["verdict"] == "better" and not (general and general["verdict"] == "lost"):

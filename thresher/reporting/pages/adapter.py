@@ -47,7 +47,7 @@ def build_adapter_page(folder: Path, manifest: Manifest) -> Page:
         tiles=_build_tiles(content, metrics),
         sections=[
             Section("Held-out scores", _build_scores(metrics)),
-            Section("The untouched model", build_references(metrics.get("base"))),
+            Section("The untouched model", build_references(metrics.get("base"), metrics["task"])),
             Section("What it forgot", [*build_forgetting(metrics.get("general")), *build_front(metrics.get("scale"))]),
             Section("Loss during training", () if losses is None else (losses,)),
             Section("Classes", _build_classes(folder, metrics)),

@@ -44,7 +44,7 @@ def build_advice_page(folder: Path, manifest: Manifest) -> Page:
         ),
         sections=[
             Section("The questions", [_build_answers([first, *others])]),
-            Section("The untouched model", build_references(metrics.get("base"))),
+            Section("The untouched model", build_references(metrics.get("base"), str(content["task"]))),
             Section("What it forgot", build_forgetting(metrics.get("general"))),
             Section("The steps", _build_steps(folder, advice)),
             build_reproduction(manifest, folder),

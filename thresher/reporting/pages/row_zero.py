@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from thresher.reporting import formatting as fmt
@@ -26,14 +27,14 @@ def write_row_zero(base: Mapping[str, Any] | None) -> list[str]:
     return [_finish(f"{method}: {entry['sentence']}") for method, entry in base["methods"].items()]
 
 
-def build_references(base: Mapping[str, Any] | None) -> list[Block]:
+def build_references(base: Mapping[str, Any] | None, task: str) -> list[Block]:
     """Return the table of an adapter's references: their scores, and the gain of training."""
     if not base:
         return []
     cells = []
     for reference in base["references"]:
         for name, score in reference["scores"].items():
-            display = describe_score(name)
+            display = replace(describe_score(name), task=task)
             gain = reference["gains"].get(name)
             cells.append((*_name_reference(reference), display.label, *_format_row(display, score, gain)))
     table = Table(

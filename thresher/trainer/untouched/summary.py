@@ -72,7 +72,8 @@ def describe_base(ours: Sequence[pl.DataFrame], references: Sequence[Reference],
     }
     sign = 1 if main.is_higher_better else -1
     strongest = max(references, key=lambda each: sign * main.measure(each.outcomes[0]).value)
-    gain = gains[strongest.name][main.name]
+    gain, tail = gains[strongest.name][main.name], _describe_others(gains[strongest.name], main.name)
+    contrary = [name for name in _list_directions(gains[strongest.name], -1) if name != main.name]
     return {
         "metric": main.name,
         "is_higher_better": main.is_higher_better,
@@ -80,13 +81,26 @@ def describe_base(ours: Sequence[pl.DataFrame], references: Sequence[Reference],
         **({} if task != "sft" else {"lenient_match": _score_leniently(ours[0])}),
         "strongest": strongest.name,
         "verdict": None if gain is None else name_verdict(gain),
-        "sentence": None if gain is None else describe_gain(gain, strongest.name, main),
-        "contrary": [
-            name
-            for name, other in gains[strongest.name].items()
-            if other is not None and other.direction < 0 and name != main.name
-        ],
+        "sentence": None if gain is None else f"{describe_gain(gain, strongest.name, main)}{tail}",
+        "contrary": contrary,
     }
+
+
+def _list_directions(gains: Mapping[str, Gain | None], direction: int) -> list[str]:
+    """Return the metrics by which training is clearly better (1) or worse (-1)."""
+    return [name for name, gain in gains.items() if gain is not None and gain.direction == direction]
+
+
+def _describe_others(gains: Mapping[str, Gain | None], main: str) -> str:
+    """Return what the other metrics say that the main one does not; empty where they agree."""
+    own = gains[main]
+    better, worse = _list_directions(gains, 1), _list_directions(gains, -1)
+    parts = []
+    if own is not None and own.direction >= 0 and worse:
+        parts.append(f", but by {', '.join(worse)} training is clearly worse")
+    if own is not None and own.direction <= 0 and better:
+        parts.append(f"; by {', '.join(better)} training is clearly better")
+    return "".join(parts)
 
 
 def name_verdict(gain: Gain) -> str:
@@ -151,8 +165,7 @@ def format_references(metrics: Mapping[str, Any]) -> list[str]:
         parts.append(f"on {n_random:,} random rows {_format_score(control['held_out'][name])}")
     lines = [f"{name}: {', '.join(parts)}"]
     if base["sentence"]:
-        contrary = f", but by {', '.join(base['contrary'])} training is clearly worse" if base["contrary"] else ""
-        lines.append(f"{base['sentence']}{contrary}")
+        lines.append(base["sentence"])
     lenient = base.get("lenient_match")
     if lenient:
         shown = [f"{each['name']} {_format_score(each['lenient_match'])}" for each in base["references"]]
