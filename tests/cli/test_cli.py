@@ -131,6 +131,19 @@ def test_a_budget_that_does_not_fit_is_refused(pool, capsys, budget):
     assert "budget: " in refused(capsys, "select", pool, "--method", "random", f"--budget={budget}")
 
 
+def test_without_a_method_rows_like_the_target_are_chosen(pool, tmp_path, capsys):
+    target = tmp_path / "target.jsonl"
+    target.write_text("".join(line + "\n" for line in pool.read_text().splitlines()[:5]))
+    command = ["select", str(pool), "--budget", "5", "--encoder", "static", "--target", str(target)]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 0
+    assert Manifest.read(tmp_path / "out").content["pilot"]["chosen"] == "target-similarity"
+    assert "the rows most like the target" in capsys.readouterr().err
+    target.write_text("")
+    assert "rows are required, found none; the file is empty" in refused(capsys, *command[:-1], target)
+    arguments = ("select", pool, "--budget", "5", "--existing", target)
+    assert "existing: auto does not look at rows you already have" in refused(capsys, *arguments)
+
+
 def test_a_threshold_on_a_method_that_only_ranks_is_refused(pool, capsys):
     sentence = refused(
         capsys, "select", pool, "--method", "k-center", "--encoder", "static", "--budget", "score>0.5", "--quiet"

@@ -72,13 +72,12 @@ def select(
     from thresher.errors import InputError
     from thresher.selection.distributed import shards
     from thresher.selection.dry_run import plan
-    from thresher.selection.request import check_roles
+    from thresher.selection.request import check_roles_first
     from thresher.selection.run import select as select_rows
-    from thresher.selectors.registry import as_selector
 
     if as_json and out is None and not dry_run:
         raise InputError("--json: needs --out DIR, because without it the kept rows go to stdout; add --out")
-    check_roles(as_selector(method, selection.settings), vars(selection))
+    check_roles_first(method, selection)
     read_pool = shards if engine is Engine.ray and not dry_run else load
     rows = read_pool(options.list_pool(pool, read), **vars(read.to_read_settings()))
     if out is None and not dry_run:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
+
 from thresher.artifacts.manifest import versions
 from thresher.dataset import Dataset, load
 from thresher.dataset.provenance import describe_reading
@@ -215,6 +217,17 @@ def check_request(call: SelectCall, read: Callable[[], Dataset], whole: Callable
         seed=int(settings.seed),
         strict=settings.strict,
     )
+
+
+def check_roles_first(method: str | Selector, settings: SelectSettings) -> None:
+    """Check the rows beside the pool before anything is read, as far as that can be told then.
+
+    Raises:
+        InputError: the method does not look at such rows, or needs others.
+    """
+    given = {role for role in ROLES if getattr(settings, role) is not None}
+    facts = PoolFacts(kind="unknown", roles=given, read=pl.DataFrame)
+    check_roles(as_selector(method, settings.settings).adapt(facts), vars(settings))
 
 
 def check_roles(selector: Selector, given: Mapping[str, Any]) -> None:
