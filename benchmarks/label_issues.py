@@ -1,109 +1,191 @@
-"""How well cross-fitted self-confidence ranks wrong labels first, against the truth.
+"""How well wrong labels are found: by which form of trust, at what precision, and when not.
 
-    OMP_NUM_THREADS=1 python benchmarks/label_issues.py --data DIR [--encoder static] [--draws 500]
+    OMP_NUM_THREADS=1 python benchmarks/label_issues.py --data DIR [--encoder static] [--draws 200]
 
-DIR holds `noise_*_weak.jsonl`: rows with `text`, `given` and `true` labels. For each file and
-each score: area under the ROC curve and under the precision-recall curve for finding the wrong
-labels, with 95 % bootstrap intervals over rows. Scores are `self_confidence` as it is (plain and
-normalized), each of its two classifiers alone, and other penalties C. Beside them what
-`find_label_issues` names: how many, and how many of these are wrong. Chance is 0.5 for the ROC
-curve and the share of wrong labels for the other: a score below it hides wrong labels.
+DIR holds `noise/` with `noise_*_weak.jsonl`: rows with `text`, `given` and `true` labels, and
+`banking77/`. For each weakly labeled file: area under the ROC curve for ranking wrong labels first,
+with 95 % bootstrap intervals over rows, of the plain probability of the given label, of the same
+divided by the label's share, and of `measure_trust`; precision and recall of `find_untrusted` (the
+default of the rule `label-issues`) and of confident learning; and what training on the surest part
+of the rows does: accuracy on held-out true labels of a logistic regression, against random rows of
+the same number.
+
+Planted: on 1,500 rows of each set with its true labels (Banking77: 12 classes of uneven size),
+errors of 14 kinds at random and 5 by a rule that the text shows. `behind` is by how much the trust
+is behind the better of the two forms; `cannot_tell` whether the rule says so.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import time
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 from machine import machine
+from planted_noise import AT_RANDOM, BY_RULE, Planter
 
 import thresher as th
-from thresher.features import make_context
-from thresher.features.labels.class_probability import _CrossFit, class_names, given_classes, normalize_confidence
-from thresher.features.labels.cross_fit import PENALTY, predict_folds
+from thresher.features import compute, make_context
+from thresher.features.labels.class_probability import class_names, given_classes
 from thresher.features.labels.label_issues import find_label_issues
+from thresher.features.labels.label_trust import divide_by_prior, find_untrusted, measure_trust
+from thresher.features.labels.tellable import explain_cannot_tell
+from thresher.numeric.vectors import unit_rows
+from thresher.selectors.pilot.student import grade_student
 
 RESULT = Path(__file__).parent / "results" / "label_issues.json"
-PENALTIES = (0.1, 1.0, 10.0)
-# 5-fold logistic regression on static embeddings, on TF-IDF, and disagreement of 10 neighbors
-BASELINES = {
-    "noise_agnews_weak.jsonl": (0.836, 0.802, 0.831),
-    "noise_chemprot_weak.jsonl": (0.686, 0.695, 0.656),
-}
+N_PLANTED = 1_500
+SHARES = (0.5, 0.7, 0.8, 0.9, 0.95)
+N_SPLITS = 4
 
 
-def areas(score, is_wrong):
-    """Return the areas under the ROC and the precision-recall curve; low scores mean wrong."""
-    from sklearn.metrics import average_precision_score, roc_auc_score
+def measure_area(score, is_wrong):
+    """Return the area under the ROC curve; low scores mean wrong, unknown ones right."""
+    from sklearn.metrics import roc_auc_score
 
-    return roc_auc_score(is_wrong, -score), average_precision_score(is_wrong, -score)
+    return float(roc_auc_score(is_wrong, -np.nan_to_num(score, nan=1.0)))
 
 
-def with_intervals(score, is_wrong, n_draws):
-    """Return both areas with their 95 % percentile intervals over resampled rows."""
+def with_interval(score, is_wrong, n_draws):
+    """Return the area with its 95 % percentile interval over resampled rows."""
     rng = np.random.default_rng(0)
-    n = len(score)
-    draws = np.array([areas(score[rows], is_wrong[rows]) for rows in (rng.integers(0, n, n) for _ in range(n_draws))])
-    low, high = np.percentile(draws, [2.5, 97.5], axis=0).T.round(4).T.tolist()
-    roc, pr = areas(score, is_wrong)
+    draws = [rng.integers(0, len(score), len(score)) for _ in range(n_draws)]
+    areas = [measure_area(score[rows], is_wrong[rows]) for rows in draws]
+    low, high = np.percentile(areas, [2.5, 97.5])
+    return {"value": round(measure_area(score, is_wrong), 4), "low": round(low, 4), "high": round(high, 4)}
+
+
+def read_features(texts, labels, encoder):
+    """Return the pool, its features, and the place of each of its rows among the texts."""
+    pool = th.load([{"text": text, "label": label} for text, label in zip(texts, labels, strict=True)])
+    needs = {"embedding", "class_probability", "class_votes"}
+    return pool, compute(pool, needs, make_context(encoder=encoder).resolved())
+
+
+def score_forms(features, codes):
+    """Return the three scores of the given labels."""
+    p = features["class_probability"].astype(np.float64)
+    rows = np.arange(len(codes))
+    trust = measure_trust(p, codes)
     return {
-        "auroc": {"value": round(roc, 4), "low": low[0], "high": high[0]},
-        "auprc": {"value": round(pr, 4), "low": low[1], "high": high[1]},
-    }
+        "plain": p[rows, codes],
+        "prior-divided": divide_by_prior(p, codes)[rows, codes],
+        "trust": trust.value,
+    }, trust.form
 
 
-def probabilities(work, views, penalty):
-    """Return (n_texts, k) cross-fitted probabilities."""
-    probability = np.zeros((work.rows.n_texts, work.rows.n_classes))
-    for judged in predict_folds(work.rows, views, range(work.rows.n_folds), penalty=penalty):
-        probability[judged.texts] = judged.probability
-    return probability
-
-
-def measure(path, encoder, n_draws):
-    """Return the areas of each score on one file."""
-    lines = [json.loads(line) for line in path.open()]
-    pool = th.load([{"text": line["text"], "label": str(line["given"])} for line in lines])
-    names, codes = class_names(pool), given_classes(pool)
-    work = _CrossFit(pool, names, make_context(encoder=encoder).resolved())
-    embedding, words = work._views
-    text = work.text
-    began = time.process_time()
-    own = probabilities(work, [embedding, words], PENALTY)[text]
-    seconds = time.process_time() - began
-    at = np.arange(len(codes))
-    scores = {
-        "self_confidence": own[at, codes],
-        "self_confidence, normalized": normalize_confidence(own, codes)[at, codes],
-    }
-    for label, views in (("embedding alone", [embedding]), ("words alone", [words]), ("both", [embedding, words])):
-        for penalty in PENALTIES:
-            if (label, penalty) != ("both", PENALTY):
-                scores[f"{label}, C = {penalty:g}"] = probabilities(work, views, penalty)[text][at, codes]
-    issues = find_label_issues(own, codes, names)
-    is_wrong = np.array([line["given"] != line["true"] for line in lines])
-    named = np.zeros(len(codes), dtype=bool)
+def count_named(issues, is_wrong):
+    """Return precision, its estimate and recall of the named rows."""
+    named = np.zeros(len(is_wrong), bool)
     named[issues["row"].to_numpy()] = True
-    truth = np.array([str(line["true"]) for line in lines])[issues["row"].to_numpy()]
+    return {
+        "named": int(named.sum()),
+        "precision": round(float(is_wrong[named].mean()), 4) if named.any() else None,
+        "estimated_precision": round(float(issues["wrong"].mean()), 4) if named.any() and "wrong" in issues else None,
+        "recall": round(float(named[is_wrong].mean()), 4),
+    }
+
+
+def keep_surest(features, score, given, true):
+    """Return the gain in accuracy on true labels of training on the surest rows, not random."""
+    x = unit_rows(features["embedding"])
+    gains = {f"{share:.0%}": [] for share in SHARES}
+    for split in range(N_SPLITS):
+        rng = np.random.default_rng(split)
+        order = rng.permutation(len(x))
+        test, pool = order[: len(x) // 4], order[len(x) // 4 :][:4000]
+        by_trust = pool[np.argsort(-np.nan_to_num(score[pool], nan=1.0), kind="stable")]
+        for share in SHARES:
+            n = round(share * len(pool))
+            ours, control = (
+                grade_student(x[rows], given[rows], x[test], true[test]).accuracy.mean()
+                for rows in (by_trust[:n], rng.permutation(pool)[:n])
+            )
+            gains[f"{share:.0%}"].append(100 * (ours - control))
+    return {
+        share: {"points": round(float(np.mean(v)), 2), "se": round(float(np.std(v, ddof=1) / len(v) ** 0.5), 2)}
+        for share, v in gains.items()
+    }
+
+
+def measure_weak(path, encoder, n_draws):
+    """Return what is found on a file with weak labels."""
+    lines = pl.read_ndjson(path).with_columns(pl.col("given", "true").cast(pl.String))
+    pool, features = read_features(lines["text"], lines["given"], encoder)
+    names, codes = class_names(pool), given_classes(pool)
+    is_wrong = (lines["given"] != lines["true"]).to_numpy()
+    scores, form = score_forms(features, codes)
+    every = sorted({*names, *lines["true"].unique()})
+    given, true = (np.searchsorted(every, lines[column].to_numpy()) for column in ("given", "true"))
+    p = features["class_probability"]
     return {
         "rows": len(pool),
         "classes": len(names),
         "share_wrong": round(float(is_wrong.mean()), 4),
-        "seconds_of_classifiers": round(seconds, 1),
-        "baselines_auroc": dict(
-            zip(("embedding", "tf-idf", "10 neighbors"), BASELINES.get(path.name, ()), strict=False)
-        ),
-        "scores": {name: with_intervals(score, is_wrong, n_draws) for name, score in scores.items()},
-        "label_issues": {
-            "named": int(named.sum()),
-            "precision": round(float(is_wrong[named].mean()), 4),
-            "recall": round(float(named[is_wrong].mean()), 4),
-            "suggestion_is_true": round(float((issues["suggested"].to_numpy() == truth).mean()), 4),
-        },
+        "form": form,
+        "auroc": {name: with_interval(score, is_wrong, n_draws) for name, score in scores.items()},
+        "find_untrusted": count_named(find_untrusted(p, codes, names), is_wrong),
+        "confident_learning": count_named(find_label_issues(p, codes, names), is_wrong),
+        "cannot_tell": explain_cannot_tell(p, codes, features["class_votes"], codes),
+        "surest_rows_against_random": keep_surest(features, scores["trust"], given, true),
     }
+
+
+def read_sets(folder):
+    """Return texts and true labels of each set, no text twice."""
+    sets = {
+        name: pl.read_ndjson(folder / "noise" / f"noise_{name}_weak.jsonl").select(
+            "text", label=pl.col("true").cast(pl.String)
+        )
+        for name in ("agnews", "chemprot")
+    }
+    banking = pl.read_csv(folder / "banking77" / "train.csv").select("text", label="category")
+    kept = np.random.default_rng(0).choice(sorted(set(banking["label"])), 12, replace=False)
+    parts = [
+        banking.filter(pl.col("label") == name).head(max(15, int(170 / (1 + i) ** 0.8))) for i, name in enumerate(kept)
+    ]
+    sets["banking77, 12 uneven classes"] = pl.concat(parts)
+    return {
+        name: rows.unique("text", maintain_order=True).sample(min(N_PLANTED, rows["text"].n_unique()), seed=1)
+        for name, rows in sets.items()
+    }
+
+
+def measure_planted(rows, encoder):
+    """Return one line per kind of planted errors."""
+    texts = rows["text"].to_list()
+    names, y = np.unique(rows["label"].to_numpy().astype(str), return_inverse=True)
+    _, features = read_features(texts, names[y].tolist(), encoder)
+    p = features["class_probability"].astype(np.float64)
+    own = p[np.arange(len(y)), y]
+    p[np.arange(len(y)), y] = -1
+    results = []
+    for number, kind in enumerate((*AT_RANDOM, *BY_RULE)):
+        planter = Planter(y, texts, features["embedding"], p.argmax(axis=1), p.max(axis=1) - own, number)
+        planted = planter.plant(kind)
+        is_wrong = planted != y
+        if not is_wrong.any():
+            continue
+        pool, changed = read_features(texts, names[planted].tolist(), encoder)
+        codes = given_classes(pool)
+        scores, form = score_forms(changed, codes)
+        areas = {name: round(measure_area(score, is_wrong), 4) for name, score in scores.items()}
+        probability = changed["class_probability"]
+        results.append(
+            {
+                "kind": kind,
+                "share_wrong": round(float(is_wrong.mean()), 3),
+                "form": form,
+                **areas,
+                "behind": round(max(areas["plain"], areas["prior-divided"]) - areas["trust"], 4),
+                "cannot_tell": explain_cannot_tell(probability, codes, changed["class_votes"], codes) is not None,
+                **count_named(find_untrusted(probability, codes, class_names(pool)), is_wrong),
+            }
+        )
+        print("  ", results[-1], flush=True)
+    return results
 
 
 def main():
@@ -111,21 +193,31 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--encoder", default="static")
-    parser.add_argument("--draws", type=int, default=500)
+    parser.add_argument("--draws", type=int, default=200)
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
-    files = {
-        path.name: measure(path, options.encoder, options.draws)
-        for path in sorted(options.data.glob("noise_*_weak.jsonl"))
+    result = {"encoder": options.encoder, "draws": options.draws, "machine": machine("scikit-learn"), "weak": {}}
+    for path in sorted((options.data / "noise").glob("noise_*_weak.jsonl")):
+        result["weak"][path.name] = measure_weak(path, options.encoder, options.draws)
+        print(path.name, json.dumps(result["weak"][path.name], indent=1), flush=True)
+    result["planted"] = {}
+    for name, rows in read_sets(options.data).items():
+        print(name)
+        result["planted"][name] = measure_planted(rows, options.encoder)
+    lines = [line for lines in result["planted"].values() for line in lines]
+    random = [line for line in lines if not line["kind"].startswith("by rule")]
+    result["summary"] = {
+        "planted_at_random": len(random),
+        "behind_by_more_than_0.01": sum(line["behind"] > 0.01 for line in random),
+        "most_behind": max(line["behind"] for line in random),
+        "cannot_tell_above_0.75": sum(line["cannot_tell"] and line["trust"] > 0.75 for line in lines),
+        "by_rule_below_0.65": sum(line["kind"].startswith("by rule") and line["trust"] < 0.65 for line in lines),
+        "of_these_cannot_tell": sum(
+            line["kind"].startswith("by rule") and line["trust"] < 0.65 and line["cannot_tell"] for line in lines
+        ),
     }
-    result = {"encoder": options.encoder, "draws": options.draws, "files": files, "machine": machine("scikit-learn")}
-    options.out.write_text(json.dumps(result, indent=2) + "\n")
-    for name, entry in files.items():
-        print(name, {key: value for key, value in entry.items() if key != "scores"})
-        for score, area in entry["scores"].items():
-            print(
-                f"  {score:32}", *(f"{a} {v['value']:.3f} [{v['low']:.3f}, {v['high']:.3f}]" for a, v in area.items())
-            )
+    print(result["summary"])
+    options.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

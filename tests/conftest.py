@@ -219,6 +219,7 @@ class Rows:
     labels: list[str] | None = None
     columns: dict[str, pl.Series] = field(default_factory=dict)
     files: list[str] | None = None
+    given: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def frame(self) -> pl.DataFrame:

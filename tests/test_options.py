@@ -8,7 +8,10 @@ from dataclasses import fields
 import pytest
 
 import thresher as th
+from thresher.dataset.loading import LoadOptions
 from thresher.dataset.settings import ReadOptions, ReadSettings
+from thresher.dataset.values.given import GivenOptions, GivenSettings
+from thresher.features.table import ScoreOptions
 from thresher.models.settings import ModelOptions, ModelSettings
 from thresher.selection.settings import SelectOptions, SelectSettings
 
@@ -17,8 +20,11 @@ from thresher.selection.settings import SelectOptions, SelectSettings
     ("typed", "groups"),
     [
         (ReadOptions, [ReadSettings]),
+        (LoadOptions, [ReadSettings, GivenSettings]),
+        (GivenOptions, [GivenSettings]),
         (ModelOptions, [ModelSettings]),
-        (SelectOptions, [SelectSettings, ModelSettings]),
+        (SelectOptions, [SelectSettings, GivenSettings, ModelSettings]),
+        (ScoreOptions, [GivenSettings, ModelSettings]),
     ],
 )
 def test_the_typed_copy_names_the_fields_of_the_settings(typed, groups):
@@ -28,10 +34,10 @@ def test_the_typed_copy_names_the_fields_of_the_settings(typed, groups):
 @pytest.mark.parametrize(
     ("function", "groups"),
     [
-        (th.load, [ReadSettings]),
-        (th.select, [SelectSettings, ModelSettings]),
-        (th.plan, [SelectSettings, ModelSettings]),
-        (th.score, [ModelSettings]),
+        (th.load, [ReadSettings, GivenSettings]),
+        (th.select, [SelectSettings, GivenSettings, ModelSettings]),
+        (th.plan, [SelectSettings, GivenSettings, ModelSettings]),
+        (th.score, [GivenSettings, ModelSettings]),
         (th.curate, [ModelSettings]),
     ],
 )

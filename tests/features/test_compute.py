@@ -192,7 +192,7 @@ def test_the_former_names_of_features_are_accepted_everywhere(tiny_llama):
         "n_truncated_tokens",
     ]
     assert create("delift", {"kernel": "utility"}).requirements.features == {"in_context_utility"}
-    assert create("target-similarity", {"kernel": "hidden"}) == create("target-similarity")
+    assert create("target-similarity", {"kernel": "hidden"}) == create("rds+")
 
 
 @pytest.mark.parametrize(("encoder", "n_lines"), [(None, 1), ("auto", 1), ("static", 0)])

@@ -13,7 +13,9 @@ MEANT = {
     "less": ("gradient", {}),
     "ifd": ("difficulty", {}),
     "superfiltering": ("difficulty", {"ratio": "perplexity"}),
-    "rds+": ("target-similarity", {}),
+    "rds+": ("target-similarity", {"kernel": "hidden_state"}),
+    "bm25": ("target-similarity", {"kernel": "bm25"}),
+    "sift": ("target-similarity", {"form": "sift"}),
     "qdit": ("quality-diversity", {}),
     "slick": ("known-unknown", {}),
     "clear": ("confidence", {}),
@@ -21,6 +23,8 @@ MEANT = {
     "davir": ("learnability", {"form": "relative"}),
     "lobass": ("learnability", {"form": "difference"}),
     "coreset": ("k-center", {}),
+    "cover*margin": ("uncertainty-coverage", {}),
+    "margin-coverage": ("uncertainty-coverage", {}),
 }
 
 

@@ -26,6 +26,7 @@ ILLEGAL = {
     "stratified": [("by", ""), ("balance", "even"), ("n_clusters", 0)],
     "prototypes": [("by", ""), ("balance", "even"), ("doubtful", "first"), ("n_clusters", 0)],
     "length": [("order", "long")],
+    "top": [("by", ""), ("order", "long")],
     "k-center": [("metric", "manhattan")],
     "deft-ucs": [("n_clusters", 0), ("easy_share", 1.5), ("easy_share", "x"), ("balance", "even")],
     "perplexity": [("band", "hot")],
@@ -39,9 +40,16 @@ ILLEGAL = {
         ("eta", -1.0),
         ("nu", -1.0),
     ],
-    "target-similarity": [("kernel", "full")],
+    "target-similarity": [("kernel", "full"), ("form", "pool"), ("noise", 0.0)],
     "novelty": [("epochs", 0), ("reference", "")],
-    "gradient": [("share", 0.0), ("share", 2.0), ("epochs", 0), ("dim", 0), ("checkpoints", "")],
+    "gradient": [
+        ("precondition", "none"),
+        ("share", 0.0),
+        ("share", 2.0),
+        ("epochs", 0),
+        ("dim", 0),
+        ("checkpoints", ""),
+    ],
     "learnability": [("form", "ratio"), ("min_loss", -1.0), ("reference", "")],
     "facility-location": [
         ("kernel", "full"),
@@ -52,6 +60,7 @@ ILLEGAL = {
     ],
     "graph-cut": [("redundancy", -1.0), ("kernel", "full"), ("n_neighbors", 0)],
     "saturated-coverage": [("saturation", 1.5), ("kernel", "full"), ("optimizer", "fast"), ("epsilon", 1.0)],
+    "uncertainty-coverage": [("rounds", "two"), ("kernel", "full"), ("optimizer", "fast"), ("epsilon", 1.0)],
     "feature-based": [("counts", "words"), ("concave", "cube"), ("n_topics", 0)],
     "max-coverage": [("counts", "words"), ("times", 0.0), ("n_topics", 0)],
 }
@@ -104,7 +113,7 @@ def features(n=60, *, seed=0, d=16, kind="random"):
         arrays=arrays,
         context={
             name: rng.standard_normal((3, d)).astype(np.float32)
-            for name in ("target_hidden_state", "target_target_gradient")
+            for name in ("target_embedding", "target_target_gradient")
         },
     )
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from thresher.cli import experiment_options as shared
 from thresher.cli.with_options import with_options
 from thresher.dataset.settings import EvalReadSettings, PoolSettings
+from thresher.dataset.values.given import GivenSettings
 from thresher.experiments.settings import ComparisonSettings
 from thresher.printable import join_lines
 
@@ -14,10 +15,18 @@ if TYPE_CHECKING:
     from thresher.experiments.comparison import Comparison
 
 
-@with_options(ComparisonSettings, PoolSettings, EvalReadSettings, shared.OutputSettings, defaults={"workers": "auto"})
+@with_options(
+    ComparisonSettings,
+    GivenSettings,
+    PoolSettings,
+    EvalReadSettings,
+    shared.OutputSettings,
+    defaults={"workers": "auto"},
+)
 def compare(
     eval_rows: shared.Eval,
     settings: ComparisonSettings,
+    given: GivenSettings,
     read: PoolSettings,
     eval_read: EvalReadSettings,
     output: shared.OutputSettings,
@@ -31,7 +40,7 @@ def compare(
     from thresher.experiments.comparison import compare as compare_methods
 
     shared.run_experiment(
-        compare_methods, pool, eval_rows, settings, read, eval_read, output=output, summarize=summarize
+        compare_methods, pool, eval_rows, settings, read, eval_read, output=output, summarize=summarize, given=given
     )
 
 

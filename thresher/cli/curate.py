@@ -14,6 +14,7 @@ from thresher.cli import options
 from thresher.cli.output import print_block, print_json, print_json_text, print_line
 from thresher.cli.with_options import with_options
 from thresher.dataset.settings import READ_PANEL, EvalReadSettings, PoolSettings
+from thresher.dataset.values.given import GivenSettings
 from thresher.errors import InputError
 from thresher.models.settings import ModelSettings
 from thresher.printable import join_lines
@@ -27,10 +28,11 @@ curate_app = typer.Typer(help="Clean a pool: duplicates, leaks, wrong labels, pe
 
 
 @curate_app.command()
-@with_options(ModelSettings, PoolSettings, EvalReadSettings)
+@with_options(ModelSettings, GivenSettings, PoolSettings, EvalReadSettings)
 def clean(
     out: Annotated[Path, typer.Option(help="Folder for the result.")],
     models: ModelSettings,
+    given: GivenSettings,
     read: PoolSettings,
     eval_read: EvalReadSettings,
     pool: options.Pool = None,
@@ -63,7 +65,7 @@ def clean(
     existing_read = {name: value for name, value in existing_read.items() if value is not None}
     options.check_side_settings("existing", existing, existing_read)
     options.check_side_settings("eval", eval, eval_read.given)
-    rows = options.read_rows(pool, read)
+    rows = given.attach(options.read_rows(pool, read))
     side = replace(read.to_read_settings(), strict=False)
     with progress_display(quiet=quiet) as show:
         curated = curate(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from thresher.cli import experiment_options as shared
 from thresher.cli.with_options import with_options
 from thresher.dataset.settings import EvalReadSettings, PoolSettings
+from thresher.dataset.values.given import GivenSettings
 from thresher.experiments.settings import CurveSettings
 from thresher.printable import join_lines
 
@@ -15,10 +16,13 @@ if TYPE_CHECKING:
     from thresher.experiments.curve import LearningCurve
 
 
-@with_options(CurveSettings, PoolSettings, EvalReadSettings, shared.OutputSettings, defaults={"workers": "auto"})
+@with_options(
+    CurveSettings, GivenSettings, PoolSettings, EvalReadSettings, shared.OutputSettings, defaults={"workers": "auto"}
+)
 def curve(
     eval_rows: shared.Eval,
     settings: CurveSettings,
+    given: GivenSettings,
     read: PoolSettings,
     eval_read: EvalReadSettings,
     output: shared.OutputSettings,
@@ -34,7 +38,7 @@ def curve(
     from thresher.experiments.learning_curve import learning_curve
 
     shared.run_experiment(
-        learning_curve, pool, eval_rows, settings, read, eval_read, output=output, summarize=summarize
+        learning_curve, pool, eval_rows, settings, read, eval_read, output=output, summarize=summarize, given=given
     )
 
 

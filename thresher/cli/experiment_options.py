@@ -12,6 +12,7 @@ import typer
 from thresher.cli import options
 from thresher.cli.output import print_block, print_json, print_line
 from thresher.dataset.settings import EvalReadSettings, PoolSettings
+from thresher.dataset.values.given import GivenSettings
 from thresher.experiments.settings import ExperimentSettings
 from thresher.validation import option
 
@@ -42,6 +43,7 @@ def run_experiment(
     *,
     output: OutputSettings,
     summarize: Callable[[Any], str],
+    given: GivenSettings | None = None,
 ) -> None:
     """Run an experiment, and show its result.
 
@@ -54,6 +56,7 @@ def run_experiment(
         eval_read: how those of `eval_source` are read where that differs.
         output: how the result is shown.
         summarize: returns a few lines about the result.
+        given: what the user brought in place of models.
 
     Raises:
         typer.Exit: with 75 where the machine ended runs, so that the result is incomplete.
@@ -64,6 +67,7 @@ def run_experiment(
     options.check_side_settings("eval", eval_source, eval_read.given, is_share=is_share)
     with progress_display(quiet=output.quiet) as show:
         rows = options.read_and_report(source, read, quiet=output.quiet)
+        rows = rows if given is None else given.attach(rows)
         eval_rows: Any = eval_source
         if not is_share:
             side = read.to_read_settings()

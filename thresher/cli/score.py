@@ -11,13 +11,15 @@ from thresher.cli import options
 from thresher.cli.output import print_json_text, print_line
 from thresher.cli.with_options import with_options
 from thresher.dataset.settings import PoolSettings
+from thresher.dataset.values.given import GivenSettings
 from thresher.models.settings import ModelSettings
 
 
-@with_options(ModelSettings, PoolSettings)
+@with_options(ModelSettings, GivenSettings, PoolSettings)
 def score(
     features: Annotated[str, typer.Option(help="With commas: length,loss,embedding,number:COLUMN, ...")],
     models: ModelSettings,
+    given: GivenSettings,
     read: PoolSettings,
     pool: options.Pool = None,
     reference: Annotated[str | None, typer.Option(help="Model that learned such rows, for reference_loss.")] = None,
@@ -39,7 +41,7 @@ def score(
     if as_json and out is None:
         raise InputError("--json: needs --out FILE, because without it the features go to stdout; add --out")
     refuse_unused_examples(parse_names(features), examples)
-    rows = options.read_rows(pool, read)
+    rows = given.attach(options.read_rows(pool, read))
     with progress_display(quiet=quiet) as show:
         table = score_rows(
             rows,

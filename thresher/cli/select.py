@@ -15,6 +15,7 @@ from thresher.cli import options
 from thresher.cli.output import print_block, print_json, print_json_text
 from thresher.cli.with_options import with_options
 from thresher.dataset.settings import PoolSettings
+from thresher.dataset.values.given import GivenSettings
 from thresher.models.settings import ModelSettings
 from thresher.printable import join_lines
 from thresher.selection.settings import SelectSettings
@@ -38,12 +39,13 @@ class Engine(StrEnum):
     ray = "ray"
 
 
-@with_options(SelectSettings, ModelSettings, PoolSettings)
+@with_options(SelectSettings, GivenSettings, ModelSettings, PoolSettings)
 def select(
     pool: options.Pool = None,
     *,
     method: Annotated[str, typer.Option(help="'thresher methods' lists them.")] = "auto",
     selection: SelectSettings,
+    given: GivenSettings,
     models: ModelSettings,
     read: PoolSettings,
     out: Annotated[Path | None, typer.Option(help="Folder for the result. Default: kept rows go to stdout.")] = None,
@@ -51,9 +53,7 @@ def select(
     engine: Annotated[
         Engine, typer.Option(help="local, or ray: shards of files on a cluster.", rich_help_panel=_RAY)
     ] = Engine.local,
-    address: Annotated[
-        str | None, typer.Option(help="HOST:PORT of the cluster, or auto.", rich_help_panel=_RAY)
-    ] = None,
+    address: Annotated[str | None, typer.Option(help="HOST:PORT or auto.", rich_help_panel=_RAY)] = None,
     partitions: Annotated[
         int | None, typer.Option(help="Parts that are chosen from separately first.", rich_help_panel=_RAY)
     ] = None,
@@ -85,7 +85,7 @@ def select(
     with progress_display(quiet=quiet) as show:
         side = options.get_side_settings(read)
         sides = {role: options.read_side_rows(getattr(selection, role), side, quiet=quiet) for role in SIDES}
-        settings: dict[str, Any] = {**vars(selection), **vars(models), **sides, "strict": read.strict}
+        settings: dict[str, Any] = {**vars(selection), **vars(given), **vars(models), **sides, "strict": read.strict}
         if dry_run:
             _print_plan(plan(rows, method, on_progress=show, **settings), as_json=as_json)
             return

@@ -18,6 +18,7 @@ from thresher.curation.rule import Rule, available, create
 from thresher.dataset import Dataset, ensure_dataset
 from thresher.dataset.provenance import describe_reading, describe_rows, describe_run, refuse_input_as_output
 from thresher.dataset.rejection import count_values
+from thresher.dataset.values.given import hash_given
 from thresher.errors import InputError, SettingsError, did_you_mean
 from thresher.models.settings import ModelOptions, ModelSettings
 from thresher.plugins import check_members
@@ -193,7 +194,7 @@ def _make_plan(
     if not isinstance(seed, int | np.integer) or seed < 0:
         raise InputError(f"seed: must be a whole number of at least 0, got {seed!r}")
     dataset = ensure_dataset(pool)
-    context = FeatureContext(models=models, on_progress=on_progress)
+    context = FeatureContext(models=models, on_progress=on_progress, given=hash_given(dataset))
     return _Plan(
         pool=dataset,
         rules=built,

@@ -22,7 +22,7 @@ from thresher.dataset.row_id import hash_row_ids
 from thresher.dataset.schema import Schema
 from thresher.dataset.values.class_names import decode_rows
 from thresher.errors import InputError, NotFoundError, did_you_mean
-from thresher.numeric.arrays import Int32, Int64, Ints
+from thresher.numeric.arrays import Array, Int32, Int64, Ints
 from thresher.printable import escape_line
 
 Indices = Sequence[int] | Ints | pl.Series
@@ -65,6 +65,7 @@ class Dataset:
         file_notes: those of them that are about what single files hold.
         decoded_columns: those whose numbers mean other classes in other files: read by name.
         readings: how each source was read, of several side by side; empty for a single one.
+        given: features that the user brought, by name, (n, ...) each (`dataset.values.given`).
     """
 
     schema: Schema
@@ -78,6 +79,7 @@ class Dataset:
     file_notes: tuple[str, ...] = ()
     decoded_columns: frozenset[str] = frozenset()
     readings: tuple[SourceReading, ...] = ()
+    given: Mapping[str, Array] = field(default_factory=dict)
     _columns: dict[str, pl.Series] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -199,6 +201,7 @@ class Dataset:
             n_read=len(at),
             shard=self.shard[at],
             position=self.position[at],
+            given={name: values[at] for name, values in self.given.items()},
             _columns={name: column.gather(at) for name, column in self._columns.items()},
         )
 

@@ -32,6 +32,7 @@ from thresher.dataset.settings import ReadOptions, ReadSettings
 from thresher.dataset.sources import detect_file_format
 from thresher.dataset.values.class_names import check_label_names, find_label_names, list_disagreeing_columns
 from thresher.dataset.values.close_guesses import ask_about_columns
+from thresher.dataset.values.given import GivenOptions, GivenSettings
 from thresher.dataset.values.labels import are_number_labels
 from thresher.dataset.values.marks import refuse_marks, refuse_pairs
 from thresher.dataset.values.notes import count_labels, list_file_notes, list_notes
@@ -63,8 +64,12 @@ MAX_ROW_BYTES = 4 << 20
 _ANY = Schema(name="text", kind="text", columns={"text": ("text",)})
 
 
-@document_options(ReadSettings)
-def load(source: Rows, *, extra_columns: Sequence[str] = (), **options: Unpack[ReadOptions]) -> Dataset:
+class LoadOptions(ReadOptions, GivenOptions, total=False):
+    """What `load` takes besides the rows, for type checkers."""
+
+
+@document_options(ReadSettings, GivenSettings)
+def load(source: Rows, *, extra_columns: Sequence[str] = (), **options: Unpack[LoadOptions]) -> Dataset:
     """Load rows to select from or to train on.
 
     Rows that cannot be used are rejected: `Dataset.rejected` has them with file, line and reason.
@@ -79,9 +84,10 @@ def load(source: Rows, *, extra_columns: Sequence[str] = (), **options: Unpack[R
             "owner/name:config:split", "rows.csv:prompt=question,response=answer".
         extra_columns: columns that will be asked for with `Dataset.column`: checked to exist, and
             read now.
-        **options: fields of `ReadSettings`. The schema may be that of another Dataset, to read
-            these rows as those were read; `columns` maps a role to a column of yours ("A+B" joins
-            columns): prompt and response (and system), or text and label, or text, or messages.
+        **options: fields of `ReadSettings` and `GivenSettings`. The schema may be that of another
+            Dataset, to read these rows as those were read; `columns` maps a role to a column of
+            yours ("A+B" joins columns): prompt and response (and system), or text and label, or
+            text, or messages.
 
     Raises:
         InputError: the source cannot be read, no schema fits, no row is usable (of several sources:
@@ -90,8 +96,8 @@ def load(source: Rows, *, extra_columns: Sequence[str] = (), **options: Unpack[R
         SettingsError: an option is unknown or illegal, or names no schema or role.
         MissingExtraError: a Hub id was given and `datasets` is not installed.
     """
-    (read,) = split_options("load", options, ReadSettings)
-    dataset = _load_sources(source, read)
+    read, given = split_options("load", options, ReadSettings, GivenSettings)
+    dataset: Dataset = given.attach(_load_sources(source, read))
     for name in extra_columns:
         dataset.column(name)
     return dataset

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import polars as pl
 
@@ -16,10 +15,6 @@ from thresher.evaluation.classification import (
 )
 from thresher.evaluation.estimate import Estimate, mean, proportion, ratio
 from thresher.numeric.arrays import Float64
-
-MetricName = Literal[
-    "accuracy", "macro_f1", "balanced_accuracy", "loss", "exact_match", "rouge_l", "chrf", "lenient_match"
-]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +30,7 @@ class Metric:
         scale: divisor of the column, so that every rate lies in 0..1 (chrF goes up to 100).
     """
 
-    name: MetricName
+    name: str
     is_higher_better: bool
     column: str | None
     weight: str | None = None

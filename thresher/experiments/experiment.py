@@ -14,6 +14,7 @@ from thresher.dataset.own_text.matching import describe_matches, match_rows
 from thresher.errors import InputError, SettingsError
 from thresher.evaluation.classification import count_unknown_labels, describe_unknown_labels
 from thresher.evaluation.metric import Metric, find_metric
+from thresher.evaluation.own_metric import OwnMetric, find_own_metric
 from thresher.experiments.settings import Overlap
 from thresher.models.causal_lm.default_model import choose_model
 from thresher.progress import OnProgress, Progress
@@ -61,7 +62,7 @@ class Experiment:
     def find_problem(self, outcomes: pl.DataFrame) -> str | None:
         """Say why outcomes cannot be compared, as a metric that is not a number; else None."""
         name = self.metric.column
-        if name is None:
+        if name is None or isinstance(self.metric, OwnMetric):
             return None
         n_bad = 0
         if name == "loss" and self.labels:  # a label that the pool lacks rightly has no loss
@@ -105,7 +106,7 @@ def prepare_experiment(
     eval: Any,  # noqa: A002 - the name of the command's option
     model: str | Path | None,
     settings: TrainSettings,
-    metric: str | None,
+    metric: Any,
     overlap: Overlap = "refuse",
     untouched: UntouchedSettings = NOTHING,
     on_progress: OnProgress | None = None,
@@ -117,7 +118,8 @@ def prepare_experiment(
         eval: rows to measure on, or a share of the pool to hold out.
         model: Hub id, folder or name, or None for MiniLM or what `choose_model` finds.
         settings: of the training.
-        metric: name, or None for the task's default.
+        metric: name, a metric of the user's own (`find_own_metric`), or None for the task's
+            default.
         overlap: what happens when a test row is also in the pool: "refuse", or "drop" it from the
             pool.
         untouched: how the base is measured before training.
@@ -150,7 +152,7 @@ def prepare_experiment(
     if len(test) < 2:
         raise InputError("eval: at least 2 test rows are needed, as their spread is the error bar, got 1; add some")
     untouched.check_rows(rows.kind, has_held_out=True)
-    compared = find_metric(metric, rows.kind)
+    compared = _find_any_metric(metric, rows.kind)
     _require_answers(compared, settings)
     experiment = Experiment(
         pool=rows,
@@ -167,6 +169,11 @@ def prepare_experiment(
     if on_progress is not None and note:
         on_progress(Progress(stage="eval", done=len(test), total=len(test), note=note))
     return experiment
+
+
+def _find_any_metric(metric: Any, kind: str) -> Metric:
+    own = metric if isinstance(metric, Metric) else find_own_metric(metric)
+    return own or find_metric(metric, kind)
 
 
 def _require_answers(metric: Metric, settings: TrainSettings) -> None:

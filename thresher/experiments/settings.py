@@ -65,10 +65,10 @@ class ExperimentSettings(UntouchedSettings):
         "Base model: Hub id or folder, smollm2 or tiny. Default: SmolLM2-135M-Instruct, MiniLM for labels.",
         panel=MODEL,
     )
-    metric: str | None = option(
+    metric: Any = option(
         None,
-        "accuracy, macro_f1, balanced_accuracy, loss; or loss, exact_match, rouge_l, chrf for language models. "
-        "Default: the first one.",
+        "accuracy, macro_f1, balanced_accuracy, loss; or loss, exact_match, rouge_l, chrf for language models; or your "
+        "own: 'command:PROGRAM' or an entry point of thresher.metrics. Default: the first one.",
         panel=MODEL,
     )
     settings: TrainSettings = option(
@@ -217,7 +217,7 @@ class ExperimentOptions(UntouchedOptions, total=False):
     """`ExperimentSettings`, for type checkers."""
 
     model: str | Path | None
-    metric: str | None
+    metric: Any
     settings: TrainSettings
     overlap: Overlap
     workers: int | Literal["auto"] | None

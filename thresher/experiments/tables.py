@@ -13,6 +13,7 @@ from thresher.artifacts.folder import write_csv, write_parquet
 from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
 from thresher.dataset import Dataset
 from thresher.dataset.provenance import describe_schema, describe_sides
+from thresher.dataset.values.given import hash_given
 from thresher.errors import InputError
 from thresher.evaluation.estimate import mean_over_seeds
 from thresher.experiments.cells.cell import Outcome
@@ -258,4 +259,7 @@ def compute_identity(runner: ExperimentRunner, asked: dict[str, Any]) -> str:
     """Return the identity of an experiment: what it asks for, of which cells, chosen how."""
     methods = {method: dict(values) for method, values in runner.rankings.settings.items()}
     options = {"options": dict(runner.rankings.options), "methods": methods}
+    given = hash_given(runner.experiment.pool)
+    if given:
+        options["given"] = given
     return digest({"bench": describe_experiment(runner.experiment), "asked": asked, "select": options})

@@ -132,7 +132,7 @@ def tune(
         eval=settings.dev,
         model=test.model,
         settings=training,
-        metric=test.metric.name,
+        metric=test.metric,
         untouched=test.untouched,
     )
     if test.metric.column is None:

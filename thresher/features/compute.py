@@ -53,6 +53,7 @@ def compute(dataset: Dataset, needs: Iterable[str], context: FeatureContext | No
         row_id=dataset.frame["row_id"],
         arrays=arrays,
         missing={name: result.missing for name, result in partial.items()},
+        reasons={name: result.reasons for name, result in partial.items() if result.reasons is not None},
         notes={name: result.notes for name, result in partial.items()} | _facts(providers, dataset, context),
     )
 

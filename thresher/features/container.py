@@ -48,6 +48,7 @@ class Features(Mapping[str, Array]):
             one. Only features that can lack values are in it.
         notes: name -> facts about how an array came to be that belong into a manifest, such as rows
             that were cut.
+        reasons: name -> (n,) string: why a value is what it is, null where there is nothing to say.
         products: makes matrix products of the arrays; numpy unless whoever computed them knows a
             device.
         store: keeps what selectors compute and others can use again, such as neighbor graphs;
@@ -59,6 +60,7 @@ class Features(Mapping[str, Array]):
     context: Mapping[str, Array] = field(default_factory=dict)
     missing: Mapping[str, pl.Series] = field(default_factory=dict)
     notes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    reasons: Mapping[str, pl.Series] = field(default_factory=dict)
     products: MatmulBackend = NUMPY
     store: ArrayStore = NO_STORE
 

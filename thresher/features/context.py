@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -39,6 +40,7 @@ class FeatureContext(ModelContext):
         is_default_encoder: whether nobody named the encoder.
         own_text: whether `embedding` reads what rows say of their own, without text that many
             share.
+        given: hash of each feature that the user brought, by name; the values are in the dataset.
     """
 
     reference: str | TrainedFolder | None = None
@@ -50,6 +52,7 @@ class FeatureContext(ModelContext):
     gradient: GradientSettings = field(default_factory=GradientSettings)
     is_default_encoder: bool = field(default=False, compare=False)
     own_text: bool = False
+    given: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse an illegal number of examples.

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from thresher.cache.batch import Batch
 from thresher.dataset.own_text.own_text import find_own_texts
+from thresher.errors import InputError
 from thresher.features.context import FeatureContext
 from thresher.features.registry import FeatureProvider
 from thresher.models.encoders.encoder import MINILM, STATIC, Encoder, count_other_script
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 # a core, 57 tokens a row, float32 (benchmarks/encoders.py)
 MINILM_ROWS_PER_S = 88
+EMBEDDING, GIVEN = "embedding", "given"  # given by the user
 WINDOWS = "windows-1"  # recipe of the vectors of long texts
 
 
@@ -41,7 +43,12 @@ class Embedding(FeatureProvider):
     _known: tuple[Dataset, pl.Series, Bool] | None = None  # what was looked up last
 
     def describe(self, context: FeatureContext) -> dict[str, str]:
-        """Return the encoder, stored precision and fingerprint; `context` is `resolved`."""
+        """Return the encoder, stored precision and fingerprint; `context` is `resolved`.
+
+        Of the user's own vectors, their hash.
+        """
+        if EMBEDDING in context.given:
+            return {"encoder": GIVEN, "fingerprint": context.given[EMBEDDING]}
         encoder = context.load_encoder()
         return {
             "encoder": encoder.name,
@@ -52,8 +59,11 @@ class Embedding(FeatureProvider):
     def facts(self, dataset: Dataset, context: FeatureContext) -> dict[str, int]:
         """Return how many texts an embedded, English encoder cannot read, and how many are long.
 
-        The numbers are of all texts, whatever the cache knows.
+        The numbers are of all texts, whatever the cache knows. None are where the user brought the
+        vectors.
         """
+        if EMBEDDING in dataset.given:
+            return {}
         texts, is_long = self._read_texts(dataset, context)
         is_english = context.resolved().models.encoder in (STATIC, MINILM)
         counts = {
@@ -65,8 +75,18 @@ class Embedding(FeatureProvider):
     def compute(self, dataset: Dataset, context: FeatureContext) -> NDArray[np.floating]:
         """Return (n, d) of the context's `embedding_dtype`; texts in the cache are not encoded.
 
-        No model loads if it knows all.
+        No model loads if it knows all, or if the user brought the vectors.
+
+        Raises:
+            InputError: the vectors of some rows are the user's own, and these rows have none.
         """
+        if EMBEDDING in dataset.given:
+            return np.asarray(dataset.given[EMBEDDING])
+        if EMBEDDING in context.given:
+            raise InputError(
+                "embeddings: rows beside the pool need vectors of the same model, found none; name a column that they "
+                "have too, or a Parquet file with the row_id of all of them"
+            )
         texts, is_long = self._read_texts(dataset, context)
         context = context.resolved()
         encoder, dtype = context.load_encoder(), context.models.embedding_dtype

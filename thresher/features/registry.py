@@ -27,11 +27,13 @@ class FeatureValues:
         values: (n,) floating, NaN where there is no value.
         missing: (n,) string: why there is no value, null where there is one.
         notes: facts for the manifest, such as the number of rows that were cut.
+        reasons: (n,) string or None: why a value is what it is, null where there is nothing to say.
     """
 
     values: Array
     missing: pl.Series
     notes: Mapping[str, int] = field(default_factory=dict)
+    reasons: pl.Series | None = None
 
 
 class FeatureProvider(ABC):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from thresher.models.generation.decoding import Decoding
 from thresher.validation import Settings, option
+
+Precondition = Literal["adam", "factors"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +29,9 @@ class ConfidenceSettings(Settings):
     alpha: float = option(0.8, "Weight of agreement in meaning; the rest is that of equal words.", ge=0, le=1)
     beta: float = option(0.7, "Weight of agreement with the samples; the rest is the model's judgment.", ge=0, le=1)
     seed: int = option(0, "Random seed of the samples.", ge=0)
+    labels: Literal["auto", "plain", "prior-divided"] = option(
+        "auto", "Of labels: the plain probability, divided by the label's share, or as a rule decides."
+    )
 
     @property
     def decoding(self) -> Decoding:
@@ -69,6 +75,7 @@ class GradientSettings(Settings):
 
     dim: int = option(1024, "Numbers that stand for the gradient of a row at one checkpoint.", ge=1)
     epochs: int = option(4, "Epochs of the warm-up, one checkpoint each.", ge=1)
+    precondition: Precondition = option("adam", "What a row's gradient goes through: AdamW's moments, or LoRA factors.")
 
 
 def _make_decoding(settings: ConfidenceSettings | AnswerAccuracySettings) -> Decoding:

@@ -25,6 +25,7 @@ from thresher.dataset.provenance import (
     describe_run,
     refuse_input_as_output,
 )
+from thresher.dataset.values.given import GivenOptions, GivenSettings, hash_given
 from thresher.errors import InputError, OutputError
 from thresher.features.container import current_name
 from thresher.models.settings import ModelOptions, ModelSettings
@@ -89,7 +90,11 @@ class FeatureTable:
         return path
 
 
-@document_options(ModelSettings)
+class ScoreOptions(ModelOptions, GivenOptions, total=False):
+    """Fields of `GivenSettings` and `ModelSettings` as keyword arguments, for type checkers."""
+
+
+@document_options(GivenSettings, ModelSettings)
 def score(
     pool: Any,
     features: str | Iterable[str],
@@ -99,7 +104,7 @@ def score(
     out: str | Path | None = None,
     force: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
-    **options: Unpack[ModelOptions],
+    **options: Unpack[ScoreOptions],
 ) -> FeatureTable:
     """Compute features of every row: what the selectors see, for rules of your own.
 
@@ -113,7 +118,7 @@ def score(
         out: file to write, .parquet, .csv or .jsonl; a finished one is read back.
         force: replace an earlier table in `out`.
         on_progress: called with a Progress while features are computed.
-        **options: fields of `ModelSettings`.
+        **options: fields of `GivenSettings` and `ModelSettings`.
 
     Raises:
         InputError: no feature is named, or one cannot be computed of these rows.
@@ -124,10 +129,12 @@ def score(
 
     names = parse_names(features)
     refuse_unused_examples(names, examples)
-    rows = pool if isinstance(pool, Dataset) else load(pool)
+    given, models = split_options("score", options, GivenSettings, ModelSettings)
+    rows = given.attach(pool if isinstance(pool, Dataset) else load(pool))
     beside = examples if examples is None or isinstance(examples, Dataset) else load(examples)
-    (models,) = split_options("score", options, ModelSettings)
-    context = FeatureContext(models=models, reference=reference, examples=beside, on_progress=on_progress)
+    context = FeatureContext(
+        models=models, reference=reference, examples=beside, on_progress=on_progress, given=hash_given(rows)
+    )
     context = context.resolved()
     request = {"features": names, "pool": rows.fingerprint, "models": fingerprints(names, context, kind=rows.kind)}
     read = [describe_reading(each) for each in (rows, beside) if each is not None]
@@ -166,6 +173,8 @@ def _table(computed: Features, names: Iterable[str]) -> pl.DataFrame:
             columns.append(series.fill_nan(None) if array.ndim == 1 and series.dtype.is_float() else series)
         if name in computed.missing:
             columns.append(computed.missing[name].alias(f"{name}_missing"))
+        if name in computed.reasons:
+            columns.append(computed.reasons[name].alias(f"{name}_reasons"))
     return pl.DataFrame(columns)
 
 

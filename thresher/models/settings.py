@@ -68,6 +68,11 @@ class ModelSettings(Settings):
         ge=2,
         panel=_PANEL,
     )
+    reward_model: str | None = option(
+        None,
+        "Reward model of the feature reward: a sequence classifier with one output, Hub id or folder.",
+        panel=_PANEL,
+    )
     loss_on: LossOn = option("last-assistant", "Turns whose tokens count towards the loss.", panel=_PANEL)
     special_tokens: Treatment | None = option(None, TREATMENT_HELP, panel=_PANEL)
 
@@ -83,5 +88,6 @@ class ModelOptions(TypedDict, total=False):
     embedding_dtype: EmbeddingDtype
     batch_tokens: int | None
     max_length: int | None
+    reward_model: str | None
     loss_on: LossOn
     special_tokens: Treatment | None

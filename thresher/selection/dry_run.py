@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
+from thresher.dataset.values.given import GivenSettings
 from thresher.models.settings import ModelSettings
 from thresher.numeric.units import format_bytes
 from thresher.printable import join_lines
@@ -85,7 +86,7 @@ class Plan:
         return join_lines(lines)
 
 
-@document_options(SelectSettings, ModelSettings)
+@document_options(SelectSettings, GivenSettings, ModelSettings)
 def plan(
     pool: Any,
     method: str | Selector = "auto",
@@ -103,7 +104,8 @@ def plan(
         pool: as for `select`.
         method: as for `select`.
         on_progress: called with a Progress as each part has been measured.
-        **options: fields of `SelectSettings` (`budget` is required) and of `ModelSettings`.
+        **options: fields of `SelectSettings` (`budget` is required), `GivenSettings` and
+            `ModelSettings`.
     """
     request = resolve_request(SelectCall.of_options(pool, method, options, on_progress))
     lengths = _count_tokens(request)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -11,6 +11,7 @@ import polars as pl
 from thresher.artifacts.manifest import versions
 from thresher.dataset import Dataset, load
 from thresher.dataset.provenance import describe_reading
+from thresher.dataset.values.given import GivenSettings, hash_given
 from thresher.errors import InputError, NotFoundError
 from thresher.models.settings import ModelSettings
 from thresher.selection.pool_adapters import PlannedAdapter, plan_adapters
@@ -38,6 +39,7 @@ class SelectCall:
         settings: of the selection.
         models: which models are run, and how.
         on_progress: listener.
+        given: what the user brought in place of models.
     """
 
     pool: Any
@@ -45,6 +47,7 @@ class SelectCall:
     settings: SelectSettings
     models: ModelSettings
     on_progress: Callable[[Progress], None] | None
+    given: GivenSettings = field(default_factory=GivenSettings)
 
     @classmethod
     def of_options(
@@ -59,8 +62,8 @@ class SelectCall:
         Raises:
             SettingsError: an option is unknown, missing or illegal.
         """
-        settings, models = split_options("select", options, SelectSettings, ModelSettings)
-        return cls(pool=pool, method=method, settings=settings, models=models, on_progress=on_progress)
+        settings, given, models = split_options("select", options, SelectSettings, GivenSettings, ModelSettings)
+        return cls(pool=pool, method=method, settings=settings, models=models, on_progress=on_progress, given=given)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +139,9 @@ def resolve_request(call: SelectCall) -> Request:
         InputError: the budget or the rows do not fit.
         NotFoundError: a column that the method needs is not there.
     """
-    request = check_request(call, lambda: call.pool if isinstance(call.pool, Dataset) else load(call.pool))
+    request = check_request(
+        call, lambda: call.given.attach(call.pool if isinstance(call.pool, Dataset) else load(call.pool))
+    )
     _check_columns(request.selector, request.pool)
     return request
 
@@ -180,7 +185,7 @@ def check_request(call: SelectCall, read: Callable[[], Dataset], whole: Callable
     from thresher.features import FeatureContext
 
     settings = call.settings
-    selector = as_selector(call.method, settings.settings)
+    selector = as_selector(call.method, settings.method_settings)
     budget = parse_budget(settings.budget, method=selector.name)
     quota = None if settings.quota is None else parse_quota(settings.quota)
     pool = read()
@@ -200,9 +205,13 @@ def check_request(call: SelectCall, read: Callable[[], Dataset], whole: Callable
     if budget.unit in ("rows", "share"):
         budget.n_rows(len(pool))
     check_roles(selector, vars(settings))
-    others = {role: _load_side_rows(getattr(settings, role)) for role in ROLES}
+    others = {role: _load_side_rows(getattr(settings, role), call.given) for role in ROLES}
     feature_settings = selector.requirements.feature_settings
-    context = FeatureContext(models=call.models, on_progress=call.on_progress, **feature_settings).resolved()
+    # a pool of shards has no rows here, and nothing is given beside them
+    known = hash_given(pool) if isinstance(pool, Dataset) else {}
+    context = FeatureContext(
+        models=call.models, on_progress=call.on_progress, given=known, **feature_settings
+    ).resolved()
     rows = whole() if whole is not None and selector.requirements.adapters else pool
     planned, context = plan_adapters(selector, rows, context, seed=int(settings.seed))
     return Request(
@@ -227,7 +236,7 @@ def check_roles_first(method: str | Selector, settings: SelectSettings) -> None:
     """
     given = {role for role in ROLES if getattr(settings, role) is not None}
     facts = PoolFacts(kind="unknown", roles=given, read=pl.DataFrame)
-    check_roles(as_selector(method, settings.settings).adapt(facts), vars(settings))
+    check_roles(as_selector(method, settings.method_settings).adapt(facts), vars(settings))
 
 
 def check_roles(selector: Selector, given: Mapping[str, Any]) -> None:
@@ -249,5 +258,9 @@ def check_roles(selector: Selector, given: Mapping[str, Any]) -> None:
             raise InputError(f"{role}: {selector.name} does not look at {ROLES[role]}; leave it out")
 
 
-def _load_side_rows(rows: Any) -> Dataset | None:
-    return rows if rows is None or isinstance(rows, Dataset) else load(rows)
+def _load_side_rows(rows: Any, given: GivenSettings) -> Dataset | None:
+    """Return rows beside the pool, with their own vectors where these are named, too."""
+    if rows is None:
+        return None
+    rows = rows if isinstance(rows, Dataset) else load(rows)
+    return given.attach_to_others(rows)

@@ -14,6 +14,7 @@ from thresher.artifacts.manifest import digest
 from thresher.cache.array_folders import ArrayFolders
 from thresher.dataset import Dataset
 from thresher.dataset.provenance import refuse_input_as_output
+from thresher.dataset.values.given import GivenSettings
 from thresher.errors import InputError
 from thresher.models.settings import ModelSettings
 from thresher.numeric.array_store import NO_STORE
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from thresher.numeric.arrays import Array
 
 
-@document_options(SelectSettings, ModelSettings)
+@document_options(SelectSettings, GivenSettings, ModelSettings)
 def select(
     pool: Any,
     method: str | Selector = "auto",
@@ -63,7 +64,8 @@ def select(
         partitions: with Ray, parts of the pool that are chosen from separately before the choice
             among their picks. Default: none up to 2,000,000 rows.
         on_progress: called with a Progress while features are computed.
-        **options: fields of `SelectSettings` (`budget` is required) and of `ModelSettings`.
+        **options: fields of `SelectSettings` (`budget` is required), `GivenSettings` and
+            `ModelSettings`.
 
     Raises:
         InputError: the budget, a column, or the pool does not fit.
@@ -100,6 +102,8 @@ def _select_on_ray(
     from thresher.selection.distributed import select_distributed
     from thresher.selection.distributed.ray_engine import connect
 
+    if call.given.embeddings is not None or call.given.pred_probs is not None:
+        raise InputError("embeddings, pred_probs: are for the engine 'local', got 'ray'; leave them out")
     if engine != "ray":
         raise InputError(f"engine: must be 'local' or 'ray', got '{engine}'")
     with connect(address) as cluster:

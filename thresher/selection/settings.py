@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Required
 
+from thresher.dataset.values.given import GivenOptions
+from thresher.errors import SettingsError
 from thresher.models.settings import ModelOptions
 from thresher.validation import Settings, option, parse_pairs
 
@@ -30,6 +32,9 @@ class SelectSettings(Settings):
     )
     existing: Any = option(None, "Rows you already have; methods that spread their picks avoid what these cover.")
     target: Any = option(None, "Rows of the task you train for, for target-aware methods.")
+    by: str | None = option(
+        None, "Column that the method goes by, as its setting `by`: of the scores for --method top.", ge=1
+    )
     quota: Any = option(
         None, "Proportions or limits per value of a column: label=sqrt, source:web=70%,forum=30%, label:*<=100."
     )
@@ -37,14 +42,29 @@ class SelectSettings(Settings):
     seed: int = option(0, "Random seed.", ge=0)
     strict: bool = option(False, "Refuse to keep fewer rows than were asked for, as --strict does.", flag="")
 
+    @property
+    def method_settings(self) -> Mapping[str, Any] | None:
+        """The method's own settings, `by` among them.
 
-class SelectOptions(ModelOptions, total=False):
-    """Fields of `SelectSettings` and `ModelSettings` as keyword arguments, for type checkers."""
+        Raises:
+            SettingsError: `by` is given twice.
+        """
+        own = self.settings or {}
+        if self.by is None:
+            return self.settings
+        if "by" in own:
+            raise SettingsError(f"by: is given twice, as --by {self.by} and --set by={own['by']}; leave one out")
+        return {**own, "by": self.by}
+
+
+class SelectOptions(ModelOptions, GivenOptions, total=False):
+    """Three settings classes as keyword arguments, for type checkers."""
 
     budget: Required[int | float | str | Budget]
     settings: Mapping[str, Any] | None
     existing: Any
     target: Any
+    by: str | None
     quota: str | Quota | None
     order: Order
     seed: int

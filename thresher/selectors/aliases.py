@@ -11,14 +11,18 @@ from thresher.plugins import Alias
 
 ALIASES = {
     "bsdetector": Alias("confidence"),
+    "bm25": Alias("target-similarity", {"kernel": "bm25"}),
     "clear": Alias("confidence"),
     "coreset": Alias("k-center"),
+    "cover*margin": Alias("uncertainty-coverage"),
     "davir": Alias("learnability"),
     "ifd": Alias("difficulty"),
     "less": Alias("gradient"),
     "lobass": Alias("learnability", {"form": "difference"}),
+    "margin-coverage": Alias("uncertainty-coverage"),
     "qdit": Alias("quality-diversity"),
-    "rds+": Alias("target-similarity"),
+    "rds+": Alias("target-similarity", {"kernel": "hidden_state"}),
+    "sift": Alias("target-similarity", {"form": "sift"}),
     "slick": Alias("known-unknown"),
     "superfiltering": Alias("difficulty", {"ratio": "perplexity"}),
 }

@@ -23,8 +23,9 @@ class Confidence(ConfidenceSettings, Selector):
     - alpha) (same words as the given answer). S: P(A) / (P(A) + P(B)) when the model is asked
     whether the given answer is correct, over two questions. Agreement in meaning is 1 -
     P(contradiction) of the `entailment` model, both orders averaged, or without one the cosine of
-    the encoder. Of classification data C is the probability of the given label by classifiers that
-    have not seen the row (confident learning's self-confidence), and no language model is asked.
+    the encoder. Of classification data C is the trust in the given label by classifiers that have
+    not seen the row: how much likelier it is than any other label, after a part of the labels'
+    shares was divided out; no language model is asked.
 
     Source: Chen & Mueller 2024, arXiv:2403.12776 (CLEAR) and arXiv:2308.16175 (BSDetector); labels:
     Northcutt et al. 2021, doi:10.1613/jair.1.12125. Cost: n_samples answers of each row, two
@@ -54,6 +55,8 @@ class Confidence(ConfidenceSettings, Selector):
         alpha: weight of agreement in meaning against equality, of O.
         beta: weight of O against S.
         seed: of the draws.
+        labels: of classification data: "auto", "plain" (the probability of the given label) or
+            "prior-divided" (the same, after probabilities were divided by the labels' shares).
 
     Differs: answers are drawn for the row's own prompt, not for variations of it that ask to think
     first. The wording of the two questions is ours: the paper's could not be confirmed. "I am not

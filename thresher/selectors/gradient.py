@@ -12,7 +12,7 @@ from thresher.errors import InputError
 from thresher.features.container import Features
 from thresher.features.reference_adapters import RequiredAdapter
 from thresher.features.requirements import Requirements
-from thresher.features.settings import GradientSettings
+from thresher.features.settings import GradientSettings, Precondition
 from thresher.numeric.arrays import Array
 from thresher.selectors.contract import Selector
 from thresher.subset.scores import Scores
@@ -34,13 +34,14 @@ class Gradient(Selector):
     pool and target, about 3 * epochs passes of the model, and 2 * epochs * dim bytes per row; then
     O(n * epochs * dim * tasks) time. Finished rows are kept, so a killed run goes on. Needs:
     `gradient` of the pool and `target_gradient` of the target's rows (--target), from --model or
-    the default one. Ties: to the lowest row, so equal rows stay together. An empty pool is
-    refused. A row with no token to score is excluded with its reason. Fails: it costs far more than
-    `target-similarity`, which did better on average: 46.4 against 44.2 from 200 thousand rows,
-    random rows 40.9, mean of seven tasks (Ivison et al. 2025, arXiv:2503.01807; LESS could not be
-    afforded on their larger pool). What the target lacks is not kept, and rows of the target in the
-    pool come first. Equal rows pull alike, so repeats come together. Target rows that the warm-up
-    has learned have small gradients whose direction is noise.
+    the default one. Ties: to the lowest row, so equal rows stay together. An empty pool is refused.
+    A row with no token to score is excluded with its reason. Fails: it costs far more than
+    `target-similarity` with kernel=hidden_state (RDS+), which did better on average: 46.4 against
+    44.2 from 200 thousand rows, random rows 40.9, mean of seven tasks (Ivison et al. 2025,
+    arXiv:2503.01807; LESS could not be afforded on their larger pool). What the target lacks is not
+    kept, and rows of the target in the pool come first. Equal rows pull alike, so repeats come
+    together. Target rows that the warm-up has learned have small gradients whose direction is
+    noise.
 
     Attributes:
         checkpoints: folder of a warm-up that kept its epochs (`trained/` in the cache); default: it
@@ -50,6 +51,10 @@ class Gradient(Selector):
         dim: numbers that stand for a gradient at one checkpoint. The error of a cosine is about 1 /
             sqrt(dim), and 1 / sqrt(dim * epochs) of their mean.
         by: column of the target whose values are its tasks; default: the target is one task.
+        precondition: "adam": gradients of the pool go through AdamW's moments (LESS); "factors":
+            they are divided by the small factors of LoRA's matrices, an approximate influence
+            function in place of a step (Martens and Grosse 2015, arXiv:1503.05671; Grosse et al.
+            2023, arXiv:2308.03296). What it gains over `bm25` is for `thresher compare` to say.
 
     Differs: AdamW's moments are corrected for their start at 0 and epsilon stands outside the root,
     as the optimizer itself has it (the official code does neither). Gradients go into a sparse
@@ -65,11 +70,14 @@ class Gradient(Selector):
     epochs: int = option(4, ge=1)
     dim: int = option(1024, ge=1)
     by: str | None = None
+    precondition: Precondition = option("adam")
 
     @property
     def requirements(self) -> Requirements:
         """Gradients of the pool and plain ones of the target, at given or trained checkpoints."""
-        settings: dict[str, Any] = {"gradient": GradientSettings(dim=self.dim, epochs=self.epochs)}
+        settings: dict[str, Any] = {
+            "gradient": GradientSettings(dim=self.dim, epochs=self.epochs, precondition=self.precondition)
+        }
         warm_up = RequiredAdapter(role="checkpoints", epochs=self.epochs, share=self.share, keeps_epochs=True)
         return Requirements(
             features={"gradient"},

@@ -30,6 +30,7 @@ def pool(rows):
         columns,
         embedding=embedding,
         class_probability=probability,
+        class_votes=np.hstack([rng.integers(0, 2, (40, 2)), rng.normal(size=(40, 2))]),
         confidence=rng.random(40),
         length=np.arange(40),
     )
@@ -41,6 +42,7 @@ def one(rows):
         {"id": ["e"], "text": ["the row number 3 tells of topic 3 and of nothing else"], "label": ["l1"]},
         embedding=np.ones((1, 8), np.float32),
         class_probability=np.array([[1.0]], np.float32),
+        class_votes=np.zeros((1, 4)),
         confidence=[0.5],
         length=[10],
     )

@@ -291,25 +291,47 @@ def test_a_condition_that_does_not_fit_the_columns_is_explained(rows, check):
 def test_gamma_is_a_quantile_or_a_threshold(rows, check):
     missing = {"confidence": pl.Series([None, None, None, None, "too long"], dtype=pl.String)}
     pool = rows({"text": list("abcde")}, missing=missing, confidence=[0.1, 0.2, 0.3, 0.4, np.nan])
-    verdict = check(Confidence(), pool)
+    assert gone(check(Confidence(), pool)) == [True, False, False, False, False]
+    verdict = check(Confidence(quantile=0.5), pool)
     assert gone(verdict) == [True, True, False, False, False]
     assert verdict.explanation[4] == "has no confidence: too long"
     assert gone(check(Confidence(threshold=0.2), pool)) == [True, False, False, False, False]
 
 
-def test_rows_named_by_confident_learning_are_dropped(rows, check):
+@pytest.mark.parametrize("by", ["trust", "confident-learning"])
+def test_rows_whose_label_is_probably_wrong_are_dropped(rows, check, by):
     probability = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.2, 0.8], [0.05, 0.95]], np.float32)
-    pool = rows({"text": list("abcde"), "label": ["x", "x", "y", "y", "x"]}, class_probability=probability)
-    verdict = check(LabelIssues(), pool)
+    columns = {"text": list("abcde"), "label": ["x", "x", "y", "y", "x"]}
+    pool = rows(columns, class_probability=probability, class_votes=np.zeros((5, 4)))
+    verdict = check(LabelIssues(by=by), pool)
     assert gone(verdict) == [False] * 4 + [True]
-    assert "'x' has probability 0.050" in verdict.explanation[4]
-    assert gone(check(LabelIssues(max_probability=0.01), pool)) == [False] * 5
+    assert "'x' has probability 0.05" in verdict.explanation[4]
+    assert gone(check(LabelIssues(by=by, max_probability=0.01), pool)) == [False] * 5
+    assert gone(check(LabelIssues(max_trust=0.01), pool)) == [False] * 5
+
+
+def test_where_wrong_labels_cannot_be_told_nothing_is_dropped_unless_asked(rows, check):
+    rng = np.random.default_rng(0)
+    n = 400
+    given, predicted = rng.integers(0, 4, n), rng.integers(0, 4, n)
+    probability = np.full((n, 4), 0.05)
+    probability[np.arange(n), predicted] = 0.85
+    votes = np.hstack([rng.integers(0, 4, (n, 2)), rng.normal(size=(n, 2))])
+    columns = {"text": [f"row {i}" for i in range(n)], "label": [f"l{label}" for label in given]}
+    pool = rows(columns, class_probability=probability, class_votes=votes)
+    verdict = check(LabelIssues(), pool)
+    assert not any(gone(verdict))
+    assert verdict.notes["cannot_tell"].startswith("cannot tell which labels are wrong")
+    assert verdict.notes["issues"] > 100
+    assert sum(gone(check(LabelIssues(cannot_tell="drop"), pool))) == verdict.notes["issues"]
 
 
 def test_too_few_rows_to_learn_labels_are_noted(rows, check):
     probability = np.tile(np.array([[0.9, 0.1], [0.1, 0.9]], np.float32), (150, 1))
     texts = [f"row {number}" for number in range(300)]
-    pool = rows({"text": texts, "label": ["x", "y"] * 150}, class_probability=probability)
+    votes = np.zeros((300, 4))
+    pool = rows({"text": texts, "label": ["x", "y"] * 150}, class_probability=probability, class_votes=votes)
     assert list(check(LabelIssues(), pool).notes) == ["issues"]
-    pool = rows({"text": texts[:10], "label": ["x", "y"] * 5}, class_probability=probability[:10])
+    few = {"class_probability": probability[:10], "class_votes": votes[:10]}
+    pool = rows({"text": texts[:10], "label": ["x", "y"] * 5}, **few)
     assert check(LabelIssues(), pool).notes["few"].startswith("10 rows, 5 of them labeled 'x', are few")

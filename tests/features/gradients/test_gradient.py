@@ -61,8 +61,8 @@ class Plain:
             for name, value in self.parameters.items():
                 value.copy_(self.state[f"parameter/{name}"])
 
-    def gradient(self, row):
-        """Return the gradient of the mean loss of the response's tokens, by parameter."""
+    def loss(self, row):
+        """Return the mean loss of the response's tokens."""
         import torch
 
         conversation = [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["completion"]}]
@@ -73,8 +73,13 @@ class Plain:
         ids = torch.tensor([encoded["input_ids"]])
         asked = [i for i, (start, stop) in enumerate(encoded["offset_mapping"]) if stop > len(head) and start < end]
         logits = self.model(input_ids=ids).logits[0].log_softmax(-1)
-        loss = -torch.stack([logits[i - 1, ids[0, i]] for i in asked]).mean()
-        found = torch.autograd.grad(loss, list(self.parameters.values()))
+        return -torch.stack([logits[i - 1, ids[0, i]] for i in asked]).mean()
+
+    def gradient(self, row):
+        """Return the gradient of the mean loss of the response's tokens, by parameter."""
+        import torch
+
+        found = torch.autograd.grad(self.loss(row), list(self.parameters.values()))
         return dict(zip(self.parameters, found, strict=True))
 
     def adam(self, gradients):
@@ -122,6 +127,77 @@ def test_a_batch_gives_the_gradients_of_its_rows_one_by_one(tiny_llama, folder, 
             wanted = dense(plain.adam(gradients) if feature == "gradient" else gradients, number)
             scale = np.sqrt(rates[number] / rates.sum())
             np.testing.assert_allclose(found[i, number * DIM : (number + 1) * DIM], wanted * scale, atol=1e-3)
+
+
+def watch_matrices(model, seen):
+    """Append name, inputs and outputs of each call of a matrix of the adapter; return the hooks."""
+
+    def watch(name):
+        def keep(part, inputs, output):
+            output.retain_grad()
+            seen.append((name, inputs[0].detach(), output))
+
+        return keep
+
+    parts = [(name, part) for name, part in model.named_modules() if name.endswith(module.MATRICES)]
+    return [part.register_forward_hook(watch(name)) for name, part in parts]
+
+
+def sum_factors(plain, rows):
+    """Return the small second moments of each matrix, token by token, row by row."""
+    import torch
+
+    total = {}
+    for row in rows:
+        seen = []
+        hooks = watch_matrices(plain.model, seen)
+        plain.loss(row).backward()
+        for hook in hooks:
+            hook.remove()
+        for name, inputs, output in seen:
+            for x, back in zip(inputs[0], output.grad[0], strict=True):
+                side = back if name.endswith(".lora_A.default") else x
+                if back.abs().sum() > 0:
+                    total[name] = total.get(name, 0) + torch.outer(side, side).double()
+        plain.model.zero_grad()
+    return total
+
+
+def divide_by_factors(gradients, factors):
+    """Return gradients divided by damped factors."""
+    import torch
+
+    divided = {}
+    for name, gradient in gradients.items():
+        factor = factors[name.removesuffix(".weight")]
+        inverse = torch.linalg.inv(factor + 0.1 * factor.diagonal().mean() * torch.eye(len(factor)))
+        is_first = ".lora_A." in name
+        divided[name] = inverse @ gradient.double() if is_first else gradient.double() @ inverse
+    return divided
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+def test_gradients_are_divided_by_the_small_factors_of_lora(tiny_llama, folder, context):
+    settings = GradientSettings(dim=DIM, epochs=2, precondition="factors")
+    rows = th.load(ROWS)
+    found = compute(rows, {"gradient", "target_gradient"}, replace(context, gradient=settings))
+    usual = compute(rows, {"gradient", "target_gradient"}, context)
+    np.testing.assert_array_equal(found["target_gradient"], usual["target_gradient"])
+    rates = np.array([AdapterState.read(path).rate for path in folder.epochs()])
+    for number, path in enumerate(folder.epochs()):
+        plain = Plain(tiny_llama, folder, path)
+        factors = sum_factors(plain, ROWS)
+        for i, row in enumerate(ROWS):
+            divided = divide_by_factors(plain.gradient(row), factors)
+            wanted = dense(divided, number) * np.sqrt(rates[number] / rates.sum())
+            ours = found["gradient"][i, number * DIM : (number + 1) * DIM]
+            np.testing.assert_allclose(ours, wanted, atol=2e-3)
+
+
+def test_other_settings_of_the_gradient_are_kept_apart(context):
+    settings = GradientSettings(dim=DIM, epochs=2, precondition="factors")
+    described = [fingerprints({"gradient"}, each) for each in (context, replace(context, gradient=settings))]
+    assert described[0] != described[1]
 
 
 def test_moments_are_corrected_as_the_optimizer_does():
@@ -182,11 +258,11 @@ def test_a_killed_run_goes_on_where_it_stopped(context, tmp_path, monkeypatch):
     usual = module.RowGradients._sketches
     asked = []
 
-    def killed(self, rows, ids, **settings):
+    def killed(self, rows, ids, precondition):
         asked.append(len(rows))
         if len(asked) == 18:
             raise KeyboardInterrupt
-        return usual(self, rows, ids, **settings)
+        return usual(self, rows, ids, precondition)
 
     monkeypatch.setattr(module.RowGradients, "_sketches", killed)
     with pytest.raises(KeyboardInterrupt):

@@ -10,13 +10,14 @@ from thresher.features.labels import class_probability as module
 from thresher.features.labels import cross_fit
 from thresher.features.labels.class_probability import (
     ClassProbability,
+    ClassVotes,
     class_names,
     given_classes,
-    normalize_confidence,
     self_confidence,
 )
 from thresher.features.labels.cross_fit import LabeledTexts, predict_folds, word_view
 from thresher.features.labels.folds import stratified_folds
+from thresher.features.labels.label_trust import measure_trust
 
 CONTEXT = make_context(encoder="static", cache=None)
 WORDS = {"drink": ["tea", "coffee", "water", "juice"], "tool": ["saw", "drill", "nail", "file"], "pet": ["cat", "dog"]}
@@ -76,9 +77,11 @@ def test_every_row_gets_probabilities_that_sum_to_1_and_wrong_labels_get_little(
     assert found.shape == (90, 3)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
-    own = self_confidence(pool, CONTEXT).values
-    assert own[:9].max() < own[9:].min()
     assert class_names(pool) == ["drink", "pet", "tool"]
+    trust = self_confidence(pool, CONTEXT).values
+    assert trust[:9].max() < 0.5 < trust[9:].min()
+    own = self_confidence(pool, CONTEXT, form="plain").values
+    assert own[:9].max() < own[9:].min()
     np.testing.assert_allclose(own, found[np.arange(90), given_classes(pool)], atol=1e-7)
 
 
@@ -102,9 +105,47 @@ def test_a_label_never_says_anything_of_its_own_row():
 
 def test_copies_of_a_text_are_judged_by_classifiers_that_have_seen_none_of_them():
     rows = [*make_rows(60), *[{"text": "tea coffee tea", "label": "pet"}] * 40]
-    own = self_confidence(th.load(rows), CONTEXT).values
+    own = self_confidence(th.load(rows), CONTEXT, form="plain").values
     assert own[60:].max() < 0.3
     assert np.ptp(own[60:]) == 0
+
+
+def test_votes_are_those_of_each_classifier_alone():
+    rows = make_rows(n_wrong=9)
+    pool = th.load(rows)
+    votes = ClassVotes().compute(pool, CONTEXT).values
+    work = module._CrossFit(pool, class_names(pool), CONTEXT)
+    given = given_classes(pool)
+    share = np.bincount(given) / len(given)
+    for place, view in enumerate(work._views):
+        alone = np.zeros((len(rows), 3))
+        for judged in predict_folds(work.rows, [view], range(5)):
+            alone[judged.texts] = judged.probability
+        alone = alone[work.text]
+        assert votes[:, place].tolist() == alone.argmax(axis=1).tolist()
+        own = np.log(alone / share**0.5)[np.arange(90), given]
+        others = np.log(alone / share**0.5)
+        others[np.arange(90), given] = -np.inf
+        np.testing.assert_allclose(votes[:, 2 + place], own - others.max(axis=1), atol=1e-4)
+
+
+def test_votes_and_probabilities_come_from_the_same_classifiers(tmp_path, monkeypatch):
+    context = make_context(encoder="static", cache=FeatureCache(tmp_path))
+    pool = th.load(make_rows(40))
+    compute(pool, {"class_probability"}, context)
+
+    def refuse(*args):
+        raise AssertionError("fitted again")
+
+    monkeypatch.setattr(module, "predict_folds", refuse)
+    assert compute(pool, {"class_votes"}, context)["class_votes"].shape == (40, 4)
+
+
+def test_probabilities_of_the_user_leave_no_votes_and_it_is_said():
+    pool = th.load(make_rows(30), pred_probs=np.full((30, 3), 1 / 3))
+    votes = ClassVotes().compute(pool, CONTEXT)
+    assert np.isnan(votes.values).all()
+    assert votes.missing[0] == module.ONE_CLASSIFIER
 
 
 def test_the_order_of_the_rows_changes_nothing():
@@ -182,17 +223,15 @@ def test_two_texts_of_two_labels_have_no_value():
     assert found.missing.null_count() == 0
 
 
-def test_normalizing_takes_off_what_rows_of_a_class_have_on_average():
-    p = np.array([[0.9, 0.1], [0.7, 0.3], [0.6, 0.4], [0.2, 0.8]])
-    given = np.array([0, 0, 1, 1])
-    means = np.array([(0.9 + 0.7) / 2, (0.4 + 0.8) / 2])
-    shifted = p - means + means.max()
-    np.testing.assert_allclose(normalize_confidence(p, given), shifted / shifted.sum(axis=1, keepdims=True))
+def test_the_form_of_the_confidence_is_that_which_is_asked_for():
     pool = th.load(make_rows(40, n_wrong=4))
-    plain = ClassProbability().compute(pool, CONTEXT).astype(np.float64)
-    codes = given_classes(pool)
-    found = self_confidence(pool, CONTEXT, is_normalized=True).values
-    np.testing.assert_allclose(found, normalize_confidence(plain, codes)[np.arange(40), codes])
+    p = ClassProbability().compute(pool, CONTEXT).astype(np.float64)
+    codes, at = given_classes(pool), np.arange(40)
+    np.testing.assert_allclose(self_confidence(pool, CONTEXT, form="plain").values, p[at, codes])
+    divided = p / (np.bincount(codes) / 40)
+    expected = (divided / divided.sum(axis=1, keepdims=True))[at, codes]
+    np.testing.assert_allclose(self_confidence(pool, CONTEXT, form="prior-divided").values, expected)
+    np.testing.assert_allclose(self_confidence(pool, CONTEXT).values, measure_trust(p, codes).value)
 
 
 def test_a_classifier_learns_from_a_bounded_number_of_rows_with_some_of_each_class(monkeypatch):

@@ -378,7 +378,7 @@ def test_gradients_of_a_batch_are_those_of_each_row_alone(tiny_llama, tmp_path, 
     gradients = RowGradients(LanguageModel(str(tmp_path / "adapter"), device="cpu"), state, dim=dim, number=0)
     rng = np.random.default_rng(0)
     rows = [TokenRow(rng.integers(0, VOCABULARY, n).astype(np.int32), np.arange(n) > 1) for n in (9, 5, 7)]
-    (found,) = gradients.compute_batches(rows, batch_tokens=1000, is_preconditioned=False)
+    (found,) = gradients.compute_batches(rows, batch_tokens=1000, precondition=None)
     for i, sketch in zip(found.positions, found.values, strict=True):
         ids = torch.from_numpy(rows[i].ids.astype(np.int64))
         said = made(input_ids=ids[None, :-1], use_cache=False).logits[0].log_softmax(-1)

@@ -45,8 +45,8 @@ class Confidence(FeatureProvider):
     S, self-reflection: the model is asked whether the given answer is correct, and whether it is
     really sure; P(A) / (P(A) + P(B)) of the next token, averaged over the two questions.
 
-    Of classification data it is the cross-fitted probability of the given label
-    (`class_probability`), and no language model is asked.
+    Of classification data it is the trust in the given label (`measure_trust`), by classifiers that
+    have not seen the row (`class_probability`), and no language model is asked.
 
     Source: Chen & Mueller 2024, arXiv:2308.16175 (BSDetector); of the given answer:
     arXiv:2403.12776 (CLEAR).
@@ -76,7 +76,9 @@ class Confidence(FeatureProvider):
 
     def describe_kind(self, context: FeatureContext, kind: str) -> dict[str, str]:
         """Return what is behind the values; of classification data no language model."""
-        return ClassProbability().describe(context) if kind == "classification" else self.describe(context)
+        if kind != "classification":
+            return self.describe(context)
+        return {**ClassProbability().describe(context), "form": context.confidence.labels}
 
     def compute(self, dataset: Dataset, context: FeatureContext) -> FeatureValues:
         """Return (n,) float64, NaN with its reason for a row that got no answer or no verdict.
@@ -86,7 +88,7 @@ class Confidence(FeatureProvider):
         """
         context = context.resolved()
         if dataset.kind == "classification":
-            return self_confidence(dataset, context)
+            return self_confidence(dataset, context, form=context.confidence.labels)
         rows = PromptRows.from_dataset(dataset, by=self.name)
         generator = load_generator(context)
         # referenced, so that the features computed after this one share the model

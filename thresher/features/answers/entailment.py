@@ -5,55 +5,33 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import orjson
 import polars as pl
 
 from thresher.cache.batch import Batch
-from thresher.cache.fingerprint import fingerprint
 from thresher.errors import InputError
-from thresher.models.causal_lm.base_model import (
-    PATTERNS,
-    BaseModel,
-    QuietLoading,
-    find_base,
-    first_line,
-    load_tokenizer,
-    loading_errors,
-)
+from thresher.features.answers.sequence_classifier import SequenceClassifier
 from thresher.models.precision import inference
 from thresher.models.stages import Stage
 from thresher.models.token_batches import BATCH_TOKENS, token_batches
-from thresher.models.untrusted.fit import check_size, refuse_missing
 from thresher.numeric.arrays import Float32, Float64
 
 if TYPE_CHECKING:
     from thresher.features.context import FeatureContext
 
-RECIPE = "entailment-1"
 WINDOW_PAIRS = 4096  # pairs tokenized and sorted by length together
 MAX_LENGTH = 512  # what such models were trained on
 P, IS_CUT = range(2)  # columns of the cached (n, 2) float64
 
 
-class Entailment:
+class Entailment(SequenceClassifier):
     """A sequence classifier with a label for contradiction, by folder or Hub id."""
 
-    def __init__(self, name: str, *, device: str | None) -> None:
-        self.name = name
-        self._device = device
-
-    @cached_property
-    def _base(self) -> BaseModel:
-        return find_base(self.name, fingerprint=RECIPE)  # the files are hashed below
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Hash of weights, configuration and tokenizer."""
-        files = {(path.name, path) for pattern in PATTERNS for path in self._base.folder.glob(pattern)}
-        return fingerprint(files, recipe=RECIPE)
+    recipe: ClassVar[str] = "entailment-1"
+    role: ClassVar[str] = "entailment model"
 
     @cached_property
     def contradiction(self) -> int:
@@ -113,35 +91,3 @@ class Entailment:
         with inference(f"entailment model '{self.name}': a batch of {tuple(inputs['input_ids'].shape)} tokens"):
             p: Float32 = self._model(**inputs).logits.float().softmax(dim=-1).cpu().numpy()
         return p
-
-    @cached_property
-    def _tokenizer(self) -> Any:
-        return load_tokenizer(self._base)
-
-    @cached_property
-    def _model(self) -> Any:
-        import torch
-        from transformers import AutoModelForSequenceClassification
-
-        device = self._device or ("cuda" if torch.cuda.is_available() else "cpu")
-        try:
-            with QuietLoading():
-                check_size(
-                    self._base.folder, AutoModelForSequenceClassification, owner=f"entailment model '{self.name}'"
-                )
-                model, report = AutoModelForSequenceClassification.from_pretrained(
-                    self._base.folder,
-                    dtype=torch.float32,
-                    use_safetensors=True,
-                    # a model is data: code that comes with one is never run
-                    trust_remote_code=False,
-                    output_loading_info=True,
-                )
-            refuse_missing(report["missing_keys"], owner=f"entailment model '{self.name}'")
-            return model.to(device).eval()
-        except InputError:
-            raise
-        except loading_errors() as error:
-            raise InputError(
-                f"entailment model '{self.name}': cannot be loaded for classification ({first_line(error)})"
-            ) from None

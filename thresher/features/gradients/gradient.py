@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import polars as pl
+import xxhash
 
 from thresher.cache.batch import Batch
 from thresher.cache.fingerprint import combine_fingerprints
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 OWN_RECIPE = "gradient-2"
 WINDOW_ROWS = 1024  # rows tokenized and sorted by length together
+FACTORS_RECIPE, FACTOR_ROWS = "factors-1", 256  # rows that the factors are estimated from
 BACKWARD = 3.0  # a forward and a backward pass, in forward passes
 NO_CHECKPOINTS = (
     "needs adapters that were kept after each epoch with the state of their optimizer, found none; give their folder "
@@ -58,6 +60,8 @@ class Gradient(FeatureProvider):
         about = Loss().describe(context)
         about["dim"] = str(context.gradient.dim)
         how = f"{self._stored_as}-{OWN_RECIPE}-{RECIPE}-{context.gradient.dim}"
+        if self._uses_factors(context):
+            about["precondition"], how = "factors", f"{how}-{FACTORS_RECIPE}"
         dtype = _choose_dtype(context, load_row_tokenizer(context))
         if dtype != about["dtype"]:
             about["dtype"], how = dtype, f"{how}-{dtype}"
@@ -100,16 +104,26 @@ class Gradient(FeatureProvider):
             )
         ]
 
+    def _uses_factors(self, context: FeatureContext) -> bool:
+        return self._is_preconditioned and context.gradient.precondition == "factors"
+
     def _make_stage(
         self, texts: pl.Series, context: FeatureContext, state: AdapterState, *, number: int, tokenizer: RowTokenizer
     ) -> Stage:
         """Return the stage of one checkpoint: (n, dim) float16 of length 1, NaN without loss."""
         loaded: list[RowGradients] = []
         batch_tokens = context.models.batch_tokens or BATCH_TOKENS
+        precondition = context.gradient.precondition if self._is_preconditioned else None
+        # the factors are those of a sample that follows from the texts, whatever their order
+        sample = _sample_texts(texts) if self._uses_factors(context) else []
+        own = combine_fingerprints(self.describe(context)["fingerprint"], str(number), *sample)
 
         def batches(part: pl.Series) -> Iterator[Batch]:
             if not loaded:  # no model is loaded where the cache has all
                 loaded.append(_load_gradients(context, tokenizer, state, number))
+                if sample:
+                    fine_rows = [each.row for each in tokenizer.tokenize(sample) if not each.problem]
+                    loaded[0].fit_factors(fine_rows, batch_tokens=batch_tokens)
             for start in range(0, len(part), WINDOW_ROWS):
                 tokenized = tokenizer.tokenize(part[start : start + WINDOW_ROWS].to_list())
                 has_problem = np.array([bool(each.problem) for each in tokenized])
@@ -117,9 +131,7 @@ class Gradient(FeatureProvider):
                 if len(rest):
                     yield Batch(start + rest, np.full((len(rest), context.gradient.dim), np.nan, np.float16))
                 rows = [tokenized[i].row for i in fine]
-                for batch in loaded[0].compute_batches(
-                    rows, batch_tokens=batch_tokens, is_preconditioned=self._is_preconditioned
-                ):
+                for batch in loaded[0].compute_batches(rows, batch_tokens=batch_tokens, precondition=precondition):
                     tokenizer.lm.n_tokens += sum(rows[i].n_read for i in batch.positions)
                     yield Batch(start + fine[batch.positions], batch.values)
 
@@ -129,7 +141,7 @@ class Gradient(FeatureProvider):
             compute=batches,
             feature=self._stored_as,
             model=tokenizer.lm.name,
-            fingerprint=combine_fingerprints(self.describe(context)["fingerprint"], str(number)),
+            fingerprint=own,
         )
 
     def _explain_missing(
@@ -152,6 +164,12 @@ class TargetGradient(Gradient):
     name: ClassVar[str] = "target_gradient"
     _stored_as: ClassVar[str] = "gradient_plain"  # from before a renaming
     _is_preconditioned: ClassVar[bool] = False
+
+
+def _sample_texts(texts: pl.Series) -> list[str]:
+    """Return some of the texts, those with the lowest hashes."""
+    distinct = sorted(set(texts.to_list()), key=lambda text: xxhash.xxh3_64_intdigest(text.encode()))
+    return distinct[:FACTOR_ROWS]
 
 
 def _load_gradients(context: FeatureContext, tokenizer: RowTokenizer, state: AdapterState, number: int) -> RowGradients:

@@ -29,7 +29,11 @@ from thresher.models.token_batches import token_batches
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from thresher.features.settings import Precondition
+
 MATRICES = (".lora_A.default", ".lora_B.default")
+FIRST = MATRICES[0]
+DAMPING, TINY = 0.1, 1e-30  # of the mean of a factor's diagonal
 PREFIX, SUFFIX = "base_model.model.", ".weight"  # around a module's name in a checkpoint
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # of the trainer's AdamW
 GPU_BATCH_SHARE = 4  # a backward pass holds all activations, so its batches are smaller
@@ -144,6 +148,7 @@ class RowGradients:
             name: (state.first[name].to(device).float(), state.second[name].to(device).float()) for name in state.weight
         }
         self._sketch = {}
+        self._factors: dict[str, torch.Tensor] = {}
         for name, part in self._modules.items():
             with torch.no_grad():
                 part.weight.copy_(state.weight[name])
@@ -152,15 +157,47 @@ class RowGradients:
             place, sign = make_sketch(name, part.weight.numel(), dim=dim, number=number)
             self._sketch[name] = place.to(device), sign.to(device)
 
+    def fit_factors(self, rows: Sequence[TokenRow], *, batch_tokens: int) -> None:
+        """Estimate the factors by which `compute_batches` divides gradients with "factors".
+
+        LoRA's pair B A has one small side, the rank r. For A the (r, r) second moment of what comes
+        back to its outputs, for B that of what its inputs are, over the tokens of the rows: the
+        small factor of the Kronecker product that approximates the Fisher matrix of each (Martens
+        and Grosse 2015, arXiv:1503.05671); the large one is taken as the identity.
+
+        Args:
+            rows: a sample of the pool.
+            batch_tokens: tokens in one pass, padding included.
+        """
+        total: dict[str, torch.Tensor] = {}
+        n_tokens = sum(row.n_read for row in rows)
+        n_read = np.array([row.n_read for row in rows], dtype=np.int64)
+        for batch in token_batches(n_read, self._lm.limit_batch_tokens(batch_tokens)):
+            chosen = [rows[i] for i in batch]
+            ids = padded(self._lm, [row.ids[: row.n_read] for row in chosen])
+            _, calls, returned = self._run(chosen, ids)
+            for (name, inputs, _), back in zip(calls, returned, strict=True):
+                # padded places give nothing back, and what goes into B there is left out with them
+                side = back if name.endswith(FIRST) else inputs * back.abs().sum(-1, keepdim=True).gt(0)
+                flat = side.detach().float().flatten(0, -2)
+                total[name] = total.get(name, 0) + flat.T @ flat
+        self._factors = {}
+        for name, moment in total.items():
+            moment = moment / max(1, n_tokens)
+            damping = DAMPING * moment.diagonal().mean() + TINY
+            identity = torch.eye(len(moment), device=moment.device)
+            self._factors[name] = torch.linalg.inv(moment + damping * identity)
+
     def compute_batches(
-        self, rows: Sequence[TokenRow], *, batch_tokens: int, is_preconditioned: bool
+        self, rows: Sequence[TokenRow], *, batch_tokens: int, precondition: Precondition | None
     ) -> Iterator[Batch]:
         """Yield (b, dim) float16 sketches of length 1, or zero, the longest rows first.
 
         Args:
             rows: each with a scored token; the loss of a row is the mean over these.
             batch_tokens: tokens in one pass, padding included.
-            is_preconditioned: give the direction of AdamW's step rather than the gradient.
+            precondition: "adam" gives the direction of AdamW's step, "factors" the gradient divided
+                by the factors that were fitted, None the gradient.
 
         Raises:
             InputError: a batch does not fit the device's memory.
@@ -172,7 +209,7 @@ class RowGradients:
             chosen = [rows[i] for i in batch]
             ids = padded(self._lm, [row.ids[: row.n_read] for row in chosen])
             try:
-                sketches = self._sketches(chosen, ids, is_preconditioned=is_preconditioned)
+                sketches = self._sketches(chosen, ids, precondition)
             except torch.OutOfMemoryError:
                 raise InputError(
                     f"model '{self._lm.name}': gradients of a batch of {ids.shape} tokens must fit the device's memory "
@@ -181,18 +218,23 @@ class RowGradients:
             yield Batch(batch, sketches)
 
     def _sketches(
-        self, rows: Sequence[TokenRow], ids: NDArray[np.int64], *, is_preconditioned: bool
+        self, rows: Sequence[TokenRow], ids: NDArray[np.int64], precondition: Precondition | None
     ) -> NDArray[np.float16]:
         total = torch.zeros(len(rows), self._dim, device=self._lm.device)
         for at, name, gradient in self._gradients(rows, ids):
-            if is_preconditioned:
+            if precondition == "adam":
                 gradient = adam_direction(gradient, *self._moments[name], self._state.step)
+            elif precondition == "factors" and name in self._factors:
+                factor = self._factors[name]
+                gradient = factor @ gradient if name.endswith(FIRST) else gradient @ factor
             place, sign = self._sketch[name]
             total[at].index_add_(1, place, gradient.flatten(1) * sign)
         return normalize(total, dim=1).half().cpu().numpy()
 
-    def _gradients(self, rows: Sequence[TokenRow], ids: NDArray[np.int64]) -> Iterator[tuple[slice, str, torch.Tensor]]:
-        """Yield (k, out, in) float32 of each matrix: gradients of the mean losses of rows."""
+    def _run(
+        self, rows: Sequence[TokenRow], ids: NDArray[np.int64]
+    ) -> tuple[torch.Tensor, list[tuple[str, torch.Tensor, torch.Tensor]], Sequence[torch.Tensor]]:
+        """Return the losses of rows, each call of a matrix, and what comes back to its outputs."""
         # what each matrix was given and made, once per call: some models (HRM) run their layers
         # several times
         calls: list[tuple[str, torch.Tensor, torch.Tensor]] = []
@@ -214,6 +256,12 @@ class RowGradients:
         others = sorted(self._modules.keys() - {name for name, _, _ in calls})
         with full_precision():
             returned = torch.autograd.grad(losses.sum(), [output for _, _, output in calls], retain_graph=bool(others))
+        return losses, calls, returned
+
+    def _gradients(self, rows: Sequence[TokenRow], ids: NDArray[np.int64]) -> Iterator[tuple[slice, str, torch.Tensor]]:
+        """Yield (k, out, in) float32 of each matrix: gradients of the mean losses of rows."""
+        losses, calls, returned = self._run(rows, ids)
+        others = sorted(self._modules.keys() - {name for name, _, _ in calls})
         gradients: dict[str, torch.Tensor] = {}
         for (name, inputs, _), back in zip(calls, returned, strict=True):
             if inputs.shape[:-1].numel() != ids.size:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
@@ -14,20 +15,24 @@ from numpy.typing import NDArray
 from thresher.cache.batch import Batch
 from thresher.cache.fingerprint import combine_fingerprints
 from thresher.cache.keys import text_keys
+from thresher.dataset.values.given import CLASS, PROBABILITY
 from thresher.errors import InputError, first_three
 from thresher.features.compute import column_codes
 from thresher.features.context import FeatureContext
-from thresher.features.embedding import Embedding
-from thresher.features.labels.cross_fit import N_FOLDS, LabeledTexts, predict_folds, word_view
+from thresher.features.embedding import GIVEN, Embedding
+from thresher.features.labels.cross_fit import N_FOLDS, FoldPrediction, LabeledTexts, predict_folds, word_view
+from thresher.features.labels.label_trust import Form, compare_classes, divide_by_prior, measure_trust
 from thresher.features.registry import FeatureProvider, FeatureValues
 from thresher.models.stages import Stage
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
 
-RECIPE = "class-probability-1"
+RECIPE = "class-probability-2"
+VOTES = ("class of embeddings", "class of words", "margin of embeddings", "margin of words")
 MAX_CLASSES = 1_000
 MAX_CELLS = 10**9  # of the array: 4 GB
+ONE_CLASSIFIER = "the class probabilities are your own, so there are no two classifiers to compare"
 UNKNOWN = "its label is on no other text, so nothing shows how likely it is"
 
 
@@ -51,7 +56,12 @@ class ClassProbability(FeatureProvider):
     whole_pool_kinds: ClassVar[frozenset[str]] = frozenset({"classification"})
 
     def describe(self, context: FeatureContext) -> dict[str, str]:
-        """Return encoder, folds and the fingerprint of all; the context must be `resolved`."""
+        """Return encoder, folds and the fingerprint of all; the context must be `resolved`.
+
+        Of the user's own probabilities, their hash.
+        """
+        if self.name in context.given:
+            return {"encoder": GIVEN, "fingerprint": context.given[self.name]}
         about = Embedding().describe(context)
         return {
             "encoder": about["encoder"],
@@ -66,26 +76,72 @@ class ClassProbability(FeatureProvider):
             InputError: the rows have no labels, one label, too many of them, or all the same text.
         """
         names = class_names(dataset)
-        _check(dataset, names)
-        context = context.resolved()
-        work = _CrossFit(dataset, names, context)
-        about = self.describe(context)
-        stage = Stage(
-            name=self.name,
-            texts=dataset.texts(),
-            compute=work.compute_batches,
-            feature=self.name,
-            model=about["encoder"],
-            fingerprint=combine_fingerprints(about["fingerprint"], work.hash_content()),
-            groups=work.rows.fold[work.text],  # the classifiers of a fold predict for all its texts
-        )
-        values = context.run_stage(stage)
-        if values is None:
-            raise AssertionError("a dataset with two labels has rows")
-        if work.n_unfinished:
-            note = f"{self.name}: {work.n_unfinished} classifiers were stopped before they had converged"
-            context.report_notes(self.name, len(dataset), [note])
-        return values
+        if self.name in dataset.given:
+            return _select_classes(dataset)
+        return cross_fit(dataset, context)[:, : len(names)]
+
+
+class ClassVotes(FeatureProvider):
+    """What each of the two classifiers behind `class_probability` says alone: (n, 4), see `VOTES`.
+
+    Its likeliest class, and by how much in logarithms it prefers the text's own label (the most
+    frequent one of its copies) to the likeliest other class, each divided by the root of the
+    class's share of the labels.
+    """
+
+    name: ClassVar[str] = "class_votes"
+    whole_pool_kinds: ClassVar[frozenset[str]] = frozenset({"classification"})
+
+    def describe(self, context: FeatureContext) -> dict[str, str]:
+        """Return what `class_probability` says of itself without the user's own probabilities."""
+        return ClassProbability().describe(replace(context, given=_drop_probability(context.given)))
+
+    def compute(self, dataset: Dataset, context: FeatureContext) -> FeatureValues:
+        """Return (n, 4) float32; NaN with its reason where the user gave the probabilities.
+
+        Raises:
+            InputError: as `class_probability`.
+        """
+        n_classes = len(class_names(dataset))
+        is_given = PROBABILITY in dataset.given
+        values = np.full((len(dataset), len(VOTES)), np.nan, np.float32)
+        if not is_given:
+            values = cross_fit(dataset, context)[:, n_classes:]
+        why = pl.Series("missing", [ONE_CLASSIFIER if is_given else None] * len(dataset), dtype=pl.String)
+        return FeatureValues(values=values, missing=why)
+
+
+def _drop_probability(given: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in given.items() if name != PROBABILITY}
+
+
+def cross_fit(dataset: Dataset, context: FeatureContext) -> NDArray[np.float32]:
+    """Return (n, k + 4) float32 of the two classifiers: probabilities, and votes (`VOTES`).
+
+    Raises:
+        InputError: the rows have no labels, one label, too many of them, or all the same text.
+    """
+    names = class_names(dataset)
+    _check(dataset, names)
+    context = context.resolved()
+    work = _CrossFit(dataset, names, context)
+    about = ClassVotes().describe(context)
+    stage = Stage(
+        name=PROBABILITY,
+        texts=dataset.texts(),
+        compute=work.compute_batches,
+        feature=PROBABILITY,
+        model=about["encoder"],
+        fingerprint=combine_fingerprints(about["fingerprint"], work.hash_content()),
+        groups=work.rows.fold[work.text],  # the classifiers of a fold predict for all its texts
+    )
+    values = context.run_stage(stage)
+    if values is None:
+        raise AssertionError("a dataset with two labels has rows")
+    if work.n_unfinished:
+        note = f"{PROBABILITY}: {work.n_unfinished} classifiers were stopped before they had converged"
+        context.report_notes(PROBABILITY, len(dataset), [note])
+    return np.asarray(values, dtype=np.float32)
 
 
 class _CrossFit:
@@ -126,7 +182,28 @@ class _CrossFit:
             # which of the texts lie in this fold
             positions = np.flatnonzero(np.isin(text, predicted.texts))
             at = np.searchsorted(predicted.texts, text[positions])
-            yield Batch(positions, predicted.probability[at].astype(np.float32))
+            both = np.hstack([predicted.probability, self._vote(predicted)])
+            yield Batch(positions, both[at].astype(np.float32))
+
+    def _vote(self, predicted: FoldPrediction) -> NDArray[np.float64]:
+        """Return (t, 4) of the texts of a fold."""
+        label = self.rows.main_label[predicted.texts]
+        counts = np.bincount(self.rows.label, weights=self.rows.weight, minlength=self.rows.n_classes)
+        root = np.sqrt(counts).astype(np.float64)
+        margins = [compare_classes(np.exp(logs), label, root)[0] for logs in predicted.logs]
+        return np.stack([*(logs.argmax(axis=1) for logs in predicted.logs), *margins], axis=1)
+
+
+def _select_classes(dataset: Dataset) -> NDArray[np.float32]:
+    """Return the user's own probabilities of the labels that these rows have, scaled to sum to 1.
+
+    The rows may be some of those that they were given for, and then lack some of the labels.
+    """
+    first = np.unique(given_classes(dataset), return_index=True)[1]
+    values = dataset.given[PROBABILITY][:, dataset.given[CLASS][first]].astype(np.float64)
+    total = values.sum(axis=1, keepdims=True)
+    scaled: NDArray[np.float64] = np.divide(values, total, out=np.zeros_like(values), where=total > 0)
+    return scaled.astype(np.float32)
 
 
 def class_names(dataset: Dataset) -> list[str]:
@@ -145,19 +222,17 @@ def given_classes(dataset: Dataset) -> NDArray[np.int64]:
     return column_codes(dataset, "label")
 
 
-def self_confidence(dataset: Dataset, context: FeatureContext, *, is_normalized: bool = False) -> FeatureValues:
-    """Return the cross-fitted probability of each row's given label: low where it may be wrong.
-
-    Plain by default, as cleanlab ranks label errors (its `adjust_pred_probs` is off) and as Kuan &
-    Mueller 2022 (doi:10.5281/zenodo.18168246) take it for their basic score.
+def self_confidence(dataset: Dataset, context: FeatureContext, *, form: Form = "auto") -> FeatureValues:
+    """Return how far each row's given label can be trusted: low where it may be wrong.
 
     Args:
         dataset: rows with a text and a label.
         context: encoder, device and cache.
-        is_normalized: first take off the mean self-confidence of the rows given each class, add the
-            largest of these means, and make the sum 1 (confident learning's thresholds; Northcutt
-            et al. 2021, arXiv:1911.00068). A frequent class then does not look surer than a rare
-            one.
+        form: "auto": the trust of `measure_trust`, in which a rule decides how much of the classes'
+            shares is divided out; "plain": the cross-fitted probability of the given label, as
+            cleanlab ranks label errors (its `adjust_pred_probs` is off) and as Kuan & Mueller 2022
+            (doi:10.5281/zenodo.18168246) take it for their basic score; "prior-divided": the same
+            after each class's probability was divided by its share of the labels.
 
     Returns:
         (n,) float64 in 0..1, NaN with a reason for a row whose label stands on no other text.
@@ -166,21 +241,14 @@ def self_confidence(dataset: Dataset, context: FeatureContext, *, is_normalized:
     given_class = given_classes(dataset)
     own = probability[np.arange(len(given_class)), given_class]
     is_unknown = own == 0
-    if is_normalized:
-        shifted = normalize_confidence(probability, given_class)
-        own = shifted[np.arange(len(given_class)), given_class]
+    if form == "auto":
+        own = measure_trust(probability, given_class).value
+    elif form == "prior-divided":
+        own = divide_by_prior(probability, given_class)[np.arange(len(given_class)), given_class]
     own = np.where(is_unknown, np.nan, own)
     reasons = pl.Series("missing", np.where(is_unknown, UNKNOWN, ""), dtype=pl.String).replace("", None)
     notes = {"rows": len(given_class), "rows_missing": int(is_unknown.sum()), "classes": probability.shape[1]}
     return FeatureValues(values=own, missing=reasons, notes=notes)
-
-
-def normalize_confidence(probability: NDArray[np.float64], given_class: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return (n, k) probabilities less each class's mean self-confidence, rows summing to 1."""
-    threshold = class_thresholds(probability, given_class)
-    shifted = probability - threshold + threshold.max()  # none is below 0
-    scaled: NDArray[np.float64] = shifted / shifted.sum(axis=1, keepdims=True)
-    return scaled
 
 
 def class_thresholds(probability: NDArray[np.float64], given_class: NDArray[np.int64]) -> NDArray[np.float64]:

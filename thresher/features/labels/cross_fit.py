@@ -57,11 +57,16 @@ class LabeledTexts:
         return min(N_FOLDS, self.n_texts)
 
     @cached_property
-    def fold(self) -> Int64:
-        """Fold of each text, (u,): stratified by its most frequent label, the lowest if equal."""
+    def main_label(self) -> Int64:
+        """Most frequent label of each text, (u,), the lowest if equal."""
         order = np.lexsort((self.label, -self.weight, self.text))
         first = np.unique(self.text[order], return_index=True)[1]
-        return stratified_folds(self.label[order][first], self.n_folds)
+        return self.label[order][first]
+
+    @cached_property
+    def fold(self) -> Int64:
+        """Fold of each text, (u,): stratified by its most frequent label."""
+        return stratified_folds(self.main_label, self.n_folds)
 
     def training_pairs(self, fold: int) -> Int64:
         """Return the pairs to learn when a fold is held out: some of each class, then by hash."""
@@ -85,11 +90,13 @@ class FoldPrediction:
         texts: (t,) their positions.
         probability: (t, k) float64, rows sum to 1; 0 for a class that occurs in no other fold.
         n_unfinished: classifiers that stopped at the limit of their iterations.
+        logs: (v, t, k) log-probabilities by each view alone; -inf for a class that it has not seen.
     """
 
     texts: Int64
     probability: Float64
     n_unfinished: int
+    logs: Float64
 
 
 def predict_folds(
@@ -112,12 +119,14 @@ def predict_folds(
         # no pair of a held-out text is learned: its fold is left out whole, and copies share a fold
         fits = [_Fit(rows, view, rows.training_pairs(fold), penalty) for view in views]
         # the mean of log-probabilities is the geometric mean of probabilities, scaled to sum to 1
-        logs = np.mean([fit.log_probability(view[texts]) for fit, view in zip(fits, views, strict=True)], axis=0)
-        pooled = np.exp(logs - logs.max(axis=1, keepdims=True))
+        logs = np.stack([fit.log_probability(view[texts]) for fit, view in zip(fits, views, strict=True)])
+        mean = logs.mean(axis=0)
+        pooled = np.exp(mean - mean.max(axis=1, keepdims=True))
         yield FoldPrediction(
             texts=texts,
             probability=pooled / pooled.sum(axis=1, keepdims=True),
             n_unfinished=sum(fit.is_unfinished for fit in fits),
+            logs=logs,
         )
 
 

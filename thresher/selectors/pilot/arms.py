@@ -14,11 +14,12 @@ from thresher.selectors.contract import Selector, score_rows
 from thresher.selectors.facility_location import FacilityLocation
 from thresher.selectors.prototypes import Prototypes
 from thresher.selectors.stratified import Stratified
+from thresher.selectors.uncertainty_coverage import UncertaintyCoverage
 from thresher.selectors.uniform import Uniform
 from thresher.subset.quota import Quota
 
 CONTROL = "random"
-MAX_QUOTA_ROWS = 50_000  # a quota needs the ranking of all rows, which greedy methods pay for
+MAX_GREEDY_ROWS = 50_000  # greedy methods compare pairs, and a quota needs the ranking of all rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +85,13 @@ def list_labeled_arms(n_rows: int) -> list[Arm]:
         {"name": "prototypes doubtful=ignore", "selector": Prototypes(doubtful="ignore")},
         {"name": "prototypes balance=proportional", "selector": Prototypes(balance="proportional")},
     ]
-    if n_rows <= MAX_QUOTA_ROWS:
-        arms.append({"name": "facility-location quota=label=sqrt", "selector": FacilityLocation(), "quota": by_root})
+    if n_rows <= MAX_GREEDY_ROWS:
+        arms += [
+            {"name": "facility-location quota=label=sqrt", "selector": FacilityLocation(), "quota": by_root},
+            {
+                "name": "uncertainty-coverage without doubtful labels",
+                "selector": UncertaintyCoverage(),
+                "skips_doubtful": True,
+            },
+        ]
     return [Arm(**arm) for arm in arms]

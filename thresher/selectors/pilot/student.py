@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -31,6 +31,26 @@ class Grade(NamedTuple):
         return self.accuracy if metric == "accuracy" else self.macro_f1
 
 
+def fit_student(x: Float32, y: Int64) -> Any:
+    """Return a logistic regression that learned some rows; None if all have one class.
+
+    Args:
+        x: (m, d) unit embeddings.
+        y: (m,) their classes.
+    """
+    if len(np.unique(y)) < 2:
+        return None
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(C=PENALTY, max_iter=MAX_ITERATIONS, tol=1e-3)
+    with warnings.catch_warnings():
+        # a judge needs no third digit, and few rows of many classes are what is asked about
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.simplefilter("ignore", UserWarning)
+        return model.fit(x, y)
+
+
 def grade_student(x: Float32, y: Int64, test_x: Float32, test_y: Int64) -> Grade:
     """Train a student on some rows and judge it on others.
 
@@ -40,17 +60,8 @@ def grade_student(x: Float32, y: Int64, test_x: Float32, test_y: Int64) -> Grade
         test_x: (h, d) of the held-out rows.
         test_y: (h,) their classes.
     """
-    predicted = np.full(len(test_y), y[0])
-    if len(np.unique(y)) > 1:
-        from sklearn.exceptions import ConvergenceWarning
-        from sklearn.linear_model import LogisticRegression
-
-        model = LogisticRegression(C=PENALTY, max_iter=MAX_ITERATIONS, tol=1e-3)
-        with warnings.catch_warnings():
-            # a judge needs no third digit, and few rows of many classes are what is asked about
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            warnings.simplefilter("ignore", UserWarning)
-            predicted = model.fit(x, y).predict(test_x)
+    model = fit_student(x, y)
+    predicted = np.full(len(test_y), y[0]) if model is None else model.predict(test_x)
     return rate_predictions(predicted, test_y)
 
 
