@@ -22,10 +22,15 @@ $(INSTALLED): requirements.lock models.lock torch.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
-demo: $(INSTALLED)  ## choose 20 % of the embedded data set, train on it and on random rows, compare; a small curve
-	$(BIN)/thresher select data/products/train.jsonl --budget 20% --out out/demo/subset --force
+demo: $(INSTALLED)  ## choose labeled rows, and instructions for a task; train on them and on random rows; a small curve
+	$(BIN)/thresher select data/products/train.jsonl --budget 10% --out out/demo/subset --force
 	$(BIN)/thresher train out/demo/subset --eval data/products/test.jsonl --out out/demo/adapter --force
-	$(BIN)/thresher curve data/products/train.jsonl --eval 8% --methods random --sizes 20,40,80,160,320 --out out/demo/curve --force
+	$(BIN)/thresher select data/instructions/pool.jsonl --method target-similarity --target data/instructions/target.jsonl \
+		--budget 64 --out out/demo/instructions --force
+	$(BIN)/thresher train out/demo/instructions --eval data/instructions/test.jsonl --batch-size 8 --max-steps 16 \
+		--learning-rate 1e-3 --eval-generations 0 --out out/demo/instruction-adapter --force
+	$(BIN)/thresher curve data/products/train.jsonl --eval 8% --methods random --sizes 20,40,80,160,320 --train min_steps=40 \
+		--out out/demo/curve --force
 
 test: lint types imports layout fast  ## everything that CI checks
 
