@@ -71,7 +71,6 @@ def select(
     from thresher.dataset import load
     from thresher.errors import InputError
     from thresher.selection.distributed import shards
-    from thresher.selection.dry_run import plan
     from thresher.selection.request import check_roles_first
     from thresher.selection.run import select as select_rows
 
@@ -87,6 +86,8 @@ def select(
         sides = {role: options.read_side_rows(getattr(selection, role), side, quiet=quiet) for role in SIDES}
         settings: dict[str, Any] = {**vars(selection), **vars(given), **vars(models), **sides, "strict": read.strict}
         if dry_run:
+            from thresher.selection.dry_run import plan
+
             _print_plan(plan(rows, method, on_progress=show, **settings), as_json=as_json)
             return
         settings |= {"engine": engine.value, "address": address, "partitions": partitions}

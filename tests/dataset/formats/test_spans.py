@@ -3,10 +3,12 @@
 import csv
 import io
 import json
+from unittest import mock
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from thresher.dataset.formats import csv_spans
 from thresher.dataset.formats.csv_spans import CsvScanner
 from thresher.dataset.formats.json_array_spans import ArrayScanner
 from thresher.dataset.formats.spans import LineScanner
@@ -43,12 +45,14 @@ cell = st.text(st.sampled_from('ab",\n;x '), max_size=6)
     rows=st.lists(st.lists(cell, min_size=2, max_size=3), max_size=6),
     cuts=st.lists(st.integers(0, 200)),
     line_feed=st.sampled_from(["\n", "\r\n"]),
+    n_interpreted=st.sampled_from([0, 20, 10**6]),
 )
-def test_records_are_those_of_the_csv_module(rows, cuts, line_feed):
+def test_records_are_those_of_the_csv_module(rows, cuts, line_feed, n_interpreted):
     buffer = io.StringIO(newline="")
     csv.writer(buffer, lineterminator=line_feed).writerows(rows)
     content = buffer.getvalue().encode()
-    records, spans = scanned(CsvScanner(","), content, cuts)
+    with mock.patch.object(csv_spans, "_SMALL_BYTES", n_interpreted):  # compiled code goes on
+        records, spans = scanned(CsvScanner(","), content, cuts)
     assert [next(csv.reader([record.decode()])) for record in records] == rows
     assert spans.n_fields.tolist() == [len(row) for row in rows]
     lines = [1 + content[:start].count(b"\n") for start in spans.start.tolist()]

@@ -1,12 +1,16 @@
-"""The rows of a CSV file, found without parsing: a state machine over the bytes, compiled."""
+"""The rows of a CSV file, found without parsing: a state machine over the bytes.
+
+It is compiled for files of some size. For a small one the interpreter is done sooner than numba is
+imported.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from thresher.dataset.formats.spans import Spans
 
@@ -18,6 +22,9 @@ FAULTS = {_BARE_RETURN: "a carriage return stands outside quotes", _AFTER_QUOTE:
 _RETURN_SEEN = 1  # no fault yet: the line feed may follow
 _FIELD_START, _PLAIN, _QUOTED, _QUOTE_SEEN = 0, 1, 2, 3  # where in a field the scanner is
 _LINE_FEED, _RETURN, _QUOTE = 10, 13, 34  # bytes
+# Bytes of a file up to which the interpreter looks at them: 0.1 s on a slow core, where importing
+# numba takes 0.4.
+_SMALL_BYTES = 1_000_000
 
 
 def find_csv_spans(
@@ -89,14 +96,20 @@ class CsvScanner:
     def __init__(self, delimiter: str, *, offset: int = 0, line: int = 1) -> None:
         self._delimiter = ord(delimiter)
         self._offset = offset
+        self._n_interpreted = 0
         self._state = np.array([_FIELD_START, offset, line, line, 1, 0], np.int64)
         self._records = [np.empty((0, 4), np.int64)]
 
     def feed(self, chunk: bytes) -> None:
         """Look at the next chunk of the file."""
-        data = np.frombuffer(chunk, np.uint8)
-        records = np.empty((len(data) + 1, 4), np.int64)
-        n = _scan_csv(data, self._offset, self._delimiter, self._state, records)
+        self._n_interpreted += len(chunk)
+        records = np.empty((len(chunk) + 1, 4), np.int64)
+        if self._n_interpreted <= _SMALL_BYTES:
+            state = self._state.tolist()
+            n = _scan_csv(chunk, self._offset, self._delimiter, state, records)
+            self._state[:] = state
+        else:
+            n = _compile_scan()(np.frombuffer(chunk, np.uint8), self._offset, self._delimiter, self._state, records)
         self._records.append(records[:n].copy())
         self._offset += len(chunk)
 
@@ -115,7 +128,13 @@ class CsvScanner:
         return Spans(start=starts, end=ends, line=lines, n_fields=fields, faults=faults)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@cache
+def _compile_scan() -> Callable[..., int]:
+    from thresher.numeric.numba_jit import jit
+
+    return jit(_scan_csv)
+
+
 def _scan_csv(data: Any, offset: int, delimiter: int, state: Any, records: Any) -> int:  # noqa: C901
     """Write start, end, line, and fields or fault of each record that ends here; return how many.
 

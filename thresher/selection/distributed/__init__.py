@@ -12,8 +12,22 @@ two methods: this process (`InProcess`), or Ray (`ray_engine`). Imported by `sel
 
 from __future__ import annotations
 
-from thresher.selection.distributed.engine import Engine, InProcess
-from thresher.selection.distributed.pool_files import PoolFiles, shards
-from thresher.selection.distributed.run import select_distributed
+from typing import TYPE_CHECKING
+
+from thresher.lazy import export_lazily
+
+if TYPE_CHECKING:
+    from thresher.selection.distributed.engine import Engine, InProcess
+    from thresher.selection.distributed.pool_files import PoolFiles, shards
+    from thresher.selection.distributed.run import select_distributed
 
 __all__ = ["Engine", "InProcess", "PoolFiles", "select_distributed", "shards"]
+
+__getattr__ = export_lazily(
+    __name__,
+    {
+        **dict.fromkeys(("Engine", "InProcess"), "engine"),
+        **dict.fromkeys(("PoolFiles", "shards"), "pool_files"),
+        "select_distributed": "run",
+    },
+)
