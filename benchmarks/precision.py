@@ -2,11 +2,13 @@
 
     OMP_NUM_THREADS=1 python benchmarks/precision.py --data FOLDER [--rows 200] [--model smollm2]
 
-FOLDER holds alpaca_9k and dolly_3k; the product listings are those of this repository. Of `rows`
-rows drawn at random, each value is computed in both precisions in turns, nothing cached:
+FOLDER holds alpaca_9k, dolly_3k and gsm8k; the product listings are those of this repository. Of
+`rows` rows drawn at random, each value is computed in both precisions in turns, nothing cached:
 
 - agreement of scores: Spearman's rank correlation over the rows that both place, and the share of
   the same picks at 10 and 30 % (two random choices of 30 % share 30 %);
+- the same for hidden states, by which `target-similarity` chooses: a row's cosine to the nearest of
+  the first 20 rows;
 - agreement of embeddings: the least cosine of a row's two vectors, and the share of the same picks
   of `facility-location`, `k-center` and `herding`;
 - training: loss and gradient of one step of LoRA on the same 8 rows;
@@ -42,6 +44,7 @@ DTYPES = ("float32", "bfloat16")
 SHARES = (0.1, 0.3)
 STEP_ROWS = 8
 SCORES = ("perplexity", "difficulty")
+N_TARGET = 20
 GEOMETRIC = ("facility-location", "k-center", "herding")
 
 
@@ -68,17 +71,34 @@ def compare_likelihoods(rows: th.Dataset, model: str) -> dict:
         loss, alone = (np.asarray(features[name]) for name in ("loss", "loss_unconditional"))
         values[dtype] = {"perplexity": loss, "difficulty": np.exp(loss - alone)}
     entry = {"seconds": seconds, "speedup": round(seconds["float32"] / seconds["bfloat16"], 2)}
-    for name in SCORES:
-        exact, rough = (values[dtype][name] for dtype in DTYPES)
-        is_there = np.isfinite(exact) & np.isfinite(rough)
-        exact, rough = exact[is_there], rough[is_there]
-        entry[name] = {
-            "rows": len(exact),
-            "spearman": round(float(spearmanr(exact, rough).statistic), 5),
-            "same_picks": {f"{share:.0%}": share_of_picks(exact, rough, round(share * len(exact))) for share in SHARES},
-            "largest_difference": round(float(np.abs(exact - rough).max()), 4),
-        }
-    return entry
+    return entry | {name: compare_scores(*(values[dtype][name] for dtype in DTYPES)) for name in SCORES}
+
+
+def compare_scores(exact: np.ndarray, rough: np.ndarray) -> dict:
+    """Return how far two scores of the same rows agree, in order and in picks."""
+    is_there = np.isfinite(exact) & np.isfinite(rough)
+    exact, rough = exact[is_there], rough[is_there]
+    n = {share: round(share * len(exact)) for share in SHARES}
+    return {
+        "rows": len(exact),
+        "spearman": round(float(spearmanr(exact, rough).statistic), 5),
+        "same_picks": {f"{share:.0%}": round(share_of_picks(exact, rough, n[share]), 4) for share in SHARES},
+        "picks": {f"{share:.0%}": n[share] for share in SHARES},
+        "largest_difference": round(float(np.abs(exact - rough).max()), 4),
+    }
+
+
+def compare_hidden_states(rows: th.Dataset, model: str) -> dict:
+    """Return agreement and seconds of hidden states."""
+    seconds, values = {}, {}
+    for dtype in DTYPES:
+        context = make_context(model=model, device="cpu", dtype=dtype, cache=None)
+        context.load_language_model().model  # noqa: B018 - loaded before the clock starts
+        began = time.process_time()
+        states = np.asarray(compute(rows, {"hidden_state"}, context)["hidden_state"])
+        seconds[dtype] = round(time.process_time() - began, 2)
+        values[dtype] = (states[N_TARGET:] @ states[:N_TARGET].T).max(axis=1)
+    return {"seconds": seconds, **compare_scores(*(values[dtype] for dtype in DTYPES))}
 
 
 def compare_embeddings(rows: th.Dataset, encoder: str) -> dict:
@@ -143,12 +163,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--rows", type=int, default=200)
     parser.add_argument("--model", default="smollm2")
-    parser.add_argument("--parts", default="embeddings,scores,training", help="what is measured; the rest is kept")
+    parser.add_argument(
+        "--parts", default="embeddings,scores,hidden states,training", help="what is measured; the rest is kept"
+    )
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
-    alpaca, dolly = (
+    alpaca, dolly, gsm8k = (
         sample(th.load(options.data / path), options.rows)
-        for path in ("alpaca_9k/random_9k.json", "dolly_3k/dolly_3k.json")
+        for path in ("alpaca_9k/random_9k.json", "dolly_3k/dolly_3k.json", "gsm8k/train.jsonl")
     )
     products = sample(th.load(PRODUCTS), 3 * options.rows)
     result = json.loads(options.out.read_text()) if options.out.is_file() else {}
@@ -162,6 +184,9 @@ def main() -> None:
         "embeddings, products": lambda: compare_embeddings(products, "minilm"),
         "embeddings, Alpaca": lambda: compare_embeddings(alpaca, "minilm"),
         "scores, Alpaca": lambda: compare_likelihoods(alpaca, options.model),
+        "scores, Dolly": lambda: compare_likelihoods(dolly, options.model),
+        "scores, GSM8K": lambda: compare_likelihoods(gsm8k, options.model),
+        "hidden states, Alpaca": lambda: compare_hidden_states(alpaca, options.model),
         "training, Dolly": lambda: compare_training(dolly, options.model),
     }
     for name, measure in parts.items():
