@@ -42,6 +42,7 @@ RESULT = Path(__file__).parent / "results" / "precision.json"
 PRODUCTS = Path(__file__).parents[1] / "data" / "products" / "train.jsonl"
 DTYPES = ("float32", "bfloat16")
 SHARES = (0.1, 0.3)
+PARTS = "embeddings,scores,hidden states,training"
 STEP_ROWS = 8
 SCORES = ("perplexity", "difficulty")
 N_TARGET = 20
@@ -163,9 +164,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--rows", type=int, default=200)
     parser.add_argument("--model", default="smollm2")
-    parser.add_argument(
-        "--parts", default="embeddings,scores,hidden states,training", help="what is measured; the rest is kept"
-    )
+    parser.add_argument("--parts", default=PARTS, help="what is measured; the rest is kept")
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
     alpaca, dolly, gsm8k = (
