@@ -48,7 +48,7 @@ WAYS = {
     "scoring": ("thresher", "thresher, float32", "loop", "llama.cpp"),
     "training": ("thresher", "thresher, packed", "trl", "trl, random order"),
 }
-ONCE = ("thresher, float32", "thresher, packed", "trl, random order")  # slow, and beside the point
+ONCE = ("thresher, float32", "llama.cpp", "thresher, packed", "trl, random order")  # slow, and beside the point
 PACKAGES = {"llama.cpp": "xllamacpp", "trl": "trl", "trl, random order": "trl"}
 N_ROWS, N_HELD_OUT = 200, 100
 MAX_LENGTH, BATCH_SIZE, RATE, RANK = 512, 8, 2e-4, 8
