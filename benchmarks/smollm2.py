@@ -48,9 +48,11 @@ WAYS = {
     "scoring": ("thresher", "thresher, float32", "loop", "llama.cpp"),
     "training": ("thresher", "thresher, packed", "trl", "trl, random order"),
 }
-ONCE = ("thresher, float32", "llama.cpp", "thresher, packed", "trl, random order")  # slow, and beside the point
+# slow, and beside the point
+ONCE = ("thresher, float32", "llama.cpp", "thresher, packed", "trl, random order")
 PACKAGES = {"llama.cpp": "xllamacpp", "trl": "trl", "trl, random order": "trl"}
 N_ROWS, N_HELD_OUT = 200, 100
+SHARES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
 MAX_LENGTH, BATCH_SIZE, RATE, RANK = 512, 8, 2e-4, 8
 
 
@@ -275,15 +277,18 @@ def measure_one(part: str, way: str, options: argparse.Namespace) -> dict:
         return train(way, options.data, Path(folder))
 
 
-def compare_difficulties(runs: dict[str, list[dict]]) -> dict:
-    """Return the rank correlation of each way's scores with the loop's, and take the scores out."""
+def compare_difficulties(exact: list[float], rough: list[float]) -> dict:
+    """Return how far the default's scores agree with those in float32, in order and in picks."""
     from scipy.stats import spearmanr
 
-    firsts = {way: every[0].get("difficulty") for way, every in runs.items()}
+    orders = [np.argsort(-np.array(scores), kind="stable").tolist() for scores in (exact, rough)]
+    sizes = {share: round(share * len(exact)) for share in SHARES}
+    same = {f"{share:.0%}": len(set(orders[0][:n]) & set(orders[1][:n])) for share, n in sizes.items()}
     return {
-        way: round(float(spearmanr(values, firsts["loop"]).statistic), 5)
-        for way, values in firsts.items()
-        if values is not None and firsts.get("loop") is not None
+        "rank correlation": round(float(spearmanr(exact, rough).statistic), 5),
+        "same picks": same,
+        "of": {f"{share:.0%}": n for share, n in sizes.items()},
+        "share of same picks": round(sum(same.values()) / sum(sizes.values()), 4),
     }
 
 
@@ -328,10 +333,11 @@ def finish(result: dict) -> None:
             continue
         runs = result[part]["runs"]
         result[part] |= summarize(part, runs)
-        if part == "scoring" and all("difficulty" in every[0] for way, every in runs.items() if way != "llama.cpp"):
-            result[part]["rank correlation with the loop"] = compare_difficulties(runs)
-            for each in (each for every in runs.values() for each in every):
-                each.pop("difficulty", None)
+        firsts = [runs[way][0].get("difficulty") for way in ("thresher, float32", "thresher") if way in runs]
+        if len(firsts) == 2 and all(firsts):
+            result[part]["agreement with float32"] = compare_difficulties(*firsts)
+        for each in (each for every in runs.values() for each in every):
+            each.pop("difficulty", None)
         print(part, json.dumps({name: value for name, value in result[part].items() if name != "runs"}, indent=1))
 
 

@@ -23,7 +23,6 @@ from thresher.selection.settings import SelectSettings
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
     from thresher.selection.distributed import PoolFiles
-    from thresher.selection.dry_run import Plan
     from thresher.subset.subset import Subset
 
 
@@ -86,9 +85,7 @@ def select(
         sides = {role: options.read_side_rows(getattr(selection, role), side, quiet=quiet) for role in SIDES}
         settings: dict[str, Any] = {**vars(selection), **vars(given), **vars(models), **sides, "strict": read.strict}
         if dry_run:
-            from thresher.selection.dry_run import plan
-
-            _print_plan(plan(rows, method, on_progress=show, **settings), as_json=as_json)
+            _print_plan(rows, method, as_json=as_json, on_progress=show, **settings)
             return
         settings |= {"engine": engine.value, "address": address, "partitions": partitions}
         subset = select_rows(rows, method, out=out, force=force, on_progress=show, **settings)
@@ -104,8 +101,11 @@ def _print_result(subset: Subset, out: Path | None, schema: str | None, *, as_js
         print_block(format_summary(subset, out, schema), err=True)
 
 
-def _print_plan(estimate: Plan, *, as_json: bool) -> None:
+def _print_plan(rows: Dataset | PoolFiles, method: Any, *, as_json: bool, **settings: Any) -> None:
     """Print a plan on stdout: it is what a dry run is for."""
+    from thresher.selection.dry_run import plan
+
+    estimate = plan(rows, method, **settings)
     if as_json:
         print_json(estimate.to_json())
     else:
