@@ -14,7 +14,7 @@ import pytest
 from thresher.artifacts import folder as output
 from thresher.artifacts.exchange import exchange_folders
 from thresher.artifacts.folder import MANIFEST, OutputFolder, read_identity, write_atomic
-from thresher.errors import OutputError
+from thresher.errors import OutputError, find_exit_code
 
 
 def make(path, identity="one", text="content", **options):
@@ -97,6 +97,20 @@ def test_an_empty_folder_may_be_used(tmp_path):
     (tmp_path / "out").mkdir()
     make(tmp_path / "out")
     assert (tmp_path / "out" / "file.txt").exists()
+
+
+def test_a_place_where_a_file_system_is_mounted_is_refused_for_good(tmp_path, monkeypatch):
+    """As a volume of a container: it can be neither renamed nor deleted, however long one waits."""
+    out = tmp_path / "out"
+    out.mkdir()
+
+    def refuse(path):
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(path))
+
+    monkeypatch.setattr(Path, "rmdir", refuse)
+    with pytest.raises(OutputError, match=r"is mounted; choose a new folder in it, such as .*out/result") as raised:
+        OutputFolder(out, identity="a").__enter__()
+    assert find_exit_code(raised.value) == 2
 
 
 def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):

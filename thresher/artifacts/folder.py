@@ -11,6 +11,7 @@ published. A lock keeps two runs apart; the operating system frees it when a run
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -248,9 +249,13 @@ def check_free(path: Path, *, force: bool) -> None:
     if not path.is_dir():
         raise OutputError(f"{path}: the output must be a folder, found a file; choose another --out")
     held = sorted(entry.name for entry in path.iterdir())
-    if not held:
-        path.rmdir()
+    if not held and _delete_empty(path):
         return
+    if not held or os.path.ismount(path):
+        raise OutputError(
+            f"{path}: the output must be a folder that can be replaced, found a place where a file system is mounted; "
+            f"choose a new folder in it, such as {path / 'result'}"
+        )
     if not force:
         raise OutputError(
             f"{path}: the output folder must be new or empty, it holds {held[0]}"
@@ -261,6 +266,17 @@ def check_free(path: Path, *, force: bool) -> None:
             f"{path}: --force replaces only a folder that thresher wrote, and this one has no readable {MANIFEST} "
             f"(it holds {held[0]}); choose another --out"
         )
+
+
+def _delete_empty(path: Path) -> bool:
+    """Delete an empty folder; tell whether that was possible: a mounted one stays."""
+    try:
+        path.rmdir()
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        return False
+    return True
 
 
 @contextmanager
