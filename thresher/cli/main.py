@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from functools import partial
 from itertools import pairwise
 from typing import Annotated, NamedTuple
 
@@ -35,6 +36,7 @@ from thresher.cli.streams import guard_streams
 from thresher.cli.train import train
 from thresher.cli.tune import tune
 from thresher.cli.usage import describe_usage_error
+from thresher.cli.warm_up import prepare_kernels
 from thresher.errors import (
     TEMPORARY,
     USER_ERROR,
@@ -46,6 +48,7 @@ from thresher.errors import (
     is_storage_error,
 )
 from thresher.models.server_address import SCHEMES
+from thresher.numeric.compilation import announce_compilation
 from thresher.printable import clean_foreign_messages
 
 _SERVER_OPTIONS = {"--model"}
@@ -70,6 +73,7 @@ app.command()(correct)
 app.command()(score)
 app.command()(report)
 app.command()(methods)
+app.command("warm-up")(prepare_kernels)
 app.add_typer(cache_app, name="cache")
 register_jobs(curate_app)
 app.add_typer(curate_app, name="curate")
@@ -113,6 +117,8 @@ def main(arguments: list[str]) -> int:
     try:
         words = [_expand_home(word) for word in arguments if word != "--debug"]
         _refuse_addresses(words)
+        if not {"--quiet", "-q"} & set(words):
+            announce_compilation(partial(print_line, err=True))
         code = app(args=words, prog_name="thresher", standalone_mode=False)
         sys.stdout.flush()
     except (SystemExit, BrokenPipeError) as ending:

@@ -6,6 +6,9 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 from numba import njit
+from numba.core import event
+
+from thresher.numeric.compilation import COMPILING, take_listener
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -18,3 +21,19 @@ def jit(function: F) -> F:
 def jit_fastmath(function: F) -> F:
     """Compile a function whose float sums may be reordered to use vector instructions."""
     return cast("F", njit(cache=True, nogil=True, fastmath=True)(function))
+
+
+class _Announcer(event.Listener):  # type: ignore[misc]
+    """Tells of the first kernel that is compiled and not read from the disk."""
+
+    def on_start(self, event: Any) -> None:
+        """Tell whoever listens, once."""
+        tell = take_listener()
+        if tell is not None:
+            tell(COMPILING)
+
+    def on_end(self, event: Any) -> None:
+        """Do nothing."""
+
+
+event.register("numba:compile", _Announcer())
