@@ -48,5 +48,5 @@ def test_the_first_compilation_is_told_and_no_other(compiled):
             return x + seed
 
         add(np.arange(3))
-    assert len(compiled) == 2
+    assert compiled.count("add") == 2
     assert told == [COMPILING]
