@@ -10,7 +10,7 @@ import pytest
 import thresher as th
 from thresher.dataset.loading import LoadOptions
 from thresher.dataset.settings import ReadOptions, ReadSettings
-from thresher.dataset.values.given import GivenOptions, GivenSettings
+from thresher.dataset.values.given_settings import GivenOptions, GivenSettings
 from thresher.features.table import ScoreOptions
 from thresher.models.settings import ModelOptions, ModelSettings
 from thresher.selection.settings import SelectOptions, SelectSettings

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from thresher.cli import experiment_options as shared
 from thresher.cli.with_options import with_options
 from thresher.dataset.settings import EvalReadSettings, PoolSettings
-from thresher.dataset.values.given import GivenSettings
+from thresher.dataset.values.given_settings import GivenSettings
 from thresher.experiments.settings import ComparisonSettings
 from thresher.printable import join_lines
 

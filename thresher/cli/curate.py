@@ -14,7 +14,7 @@ from thresher.cli import options
 from thresher.cli.output import print_block, print_json, print_json_text, print_line
 from thresher.cli.with_options import with_options
 from thresher.dataset.settings import READ_PANEL, EvalReadSettings, PoolSettings
-from thresher.dataset.values.given import GivenSettings
+from thresher.dataset.values.given_settings import GivenSettings
 from thresher.errors import InputError
 from thresher.models.settings import ModelSettings
 from thresher.printable import join_lines

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from thresher.cli import experiment_options as shared
 from thresher.cli.with_options import with_options
 from thresher.dataset.settings import EvalReadSettings, PoolSettings
-from thresher.dataset.values.given import GivenSettings
+from thresher.dataset.values.given_settings import GivenSettings
 from thresher.experiments.settings import CurveSettings
 from thresher.printable import join_lines
 

@@ -12,7 +12,7 @@ import typer
 from thresher.cli import options
 from thresher.cli.output import print_block, print_json, print_line
 from thresher.dataset.settings import EvalReadSettings, PoolSettings
-from thresher.dataset.values.given import GivenSettings
+from thresher.dataset.values.given_settings import GivenSettings
 from thresher.experiments.settings import ExperimentSettings
 from thresher.validation import option
 

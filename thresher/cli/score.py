@@ -11,7 +11,7 @@ from thresher.cli import options
 from thresher.cli.output import print_json_text, print_line
 from thresher.cli.with_options import with_options
 from thresher.dataset.settings import PoolSettings
-from thresher.dataset.values.given import GivenSettings
+from thresher.dataset.values.given_settings import GivenSettings
 from thresher.models.settings import ModelSettings
 
 

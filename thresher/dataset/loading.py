@@ -32,7 +32,7 @@ from thresher.dataset.settings import ReadOptions, ReadSettings
 from thresher.dataset.sources import detect_file_format
 from thresher.dataset.values.class_names import check_label_names, find_label_names, list_disagreeing_columns
 from thresher.dataset.values.close_guesses import ask_about_columns
-from thresher.dataset.values.given import GivenOptions, GivenSettings
+from thresher.dataset.values.given_settings import GivenOptions, GivenSettings
 from thresher.dataset.values.labels import are_number_labels
 from thresher.dataset.values.marks import refuse_marks, refuse_pairs
 from thresher.dataset.values.notes import count_labels, list_file_notes, list_notes

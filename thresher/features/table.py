@@ -25,7 +25,8 @@ from thresher.dataset.provenance import (
     describe_run,
     refuse_input_as_output,
 )
-from thresher.dataset.values.given import GivenOptions, GivenSettings, hash_given
+from thresher.dataset.values.given import hash_given
+from thresher.dataset.values.given_settings import GivenOptions, GivenSettings
 from thresher.errors import InputError, OutputError
 from thresher.features.container import current_name
 from thresher.models.settings import ModelOptions, ModelSettings

@@ -11,7 +11,8 @@ import polars as pl
 from thresher.artifacts.manifest import versions
 from thresher.dataset import Dataset, load
 from thresher.dataset.provenance import describe_reading
-from thresher.dataset.values.given import GivenSettings, hash_given
+from thresher.dataset.values.given import hash_given
+from thresher.dataset.values.given_settings import GivenSettings
 from thresher.errors import InputError, NotFoundError
 from thresher.models.settings import ModelSettings
 from thresher.selection.pool_adapters import PlannedAdapter, plan_adapters

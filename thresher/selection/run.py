@@ -14,7 +14,7 @@ from thresher.artifacts.manifest import digest
 from thresher.cache.array_folders import ArrayFolders
 from thresher.dataset import Dataset
 from thresher.dataset.provenance import refuse_input_as_output
-from thresher.dataset.values.given import GivenSettings
+from thresher.dataset.values.given_settings import GivenSettings
 from thresher.errors import InputError
 from thresher.models.settings import ModelSettings
 from thresher.numeric.array_store import NO_STORE

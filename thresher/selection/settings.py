@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Required
 
-from thresher.dataset.values.given import GivenOptions
+from thresher.dataset.values.given_settings import GivenOptions
 from thresher.errors import SettingsError
 from thresher.models.settings import ModelOptions
 from thresher.validation import Settings, option, parse_pairs

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -16,65 +16,12 @@ from thresher.artifacts.local_path import expand_path
 from thresher.dataset.dataset import Dataset
 from thresher.errors import InputError, first_three
 from thresher.numeric.arrays import Array, Int64
-from thresher.validation import Settings, option
 
 EMBEDDING, PROBABILITY = "embedding", "class_probability"
 CLASS = "class"  # column of the probabilities that each row's own label has
 ROW_ID = "row_id"
 FILES = (".npy", ".parquet")
 SUM_TOLERANCE = 1e-2  # of probabilities, which may have been rounded
-PANEL = "What you have already"
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class GivenSettings(Settings):
-    """Values of the rows that the user has already, in place of those that a model would make."""
-
-    where = "load"
-
-    embeddings: Any = option(
-        None,
-        "Your own vectors, one per row, in place of an encoder's: a column, or a .npy or Parquet file (with a column "
-        "row_id, in any order).",
-        panel=PANEL,
-    )
-    pred_probs: Any = option(
-        None,
-        "Your own class probabilities, one line per row and one number per label in sorted order, from a model that "
-        "has not seen the row: a column, or a .npy or Parquet file.",
-        panel=PANEL,
-    )
-
-    def attach(self, rows: Dataset) -> Dataset:
-        """Return the rows with what was given.
-
-        Raises:
-            InputError: it does not fit the rows.
-        """
-        if self.embeddings is not None:
-            rows = attach_embeddings(rows, self.embeddings)
-        if self.pred_probs is not None:
-            rows = attach_probabilities(rows, self.pred_probs)
-        return rows
-
-    def attach_to_others(self, rows: Dataset) -> Dataset:
-        """Return rows beside the pool with their vectors, where a column or row ids name them.
-
-        Raises:
-            InputError: these vectors do not fit the rows.
-        """
-        source = self.embeddings
-        if source is None or EMBEDDING in rows.given:
-            return rows
-        is_column = isinstance(source, str) and source in rows.column_names
-        return attach_embeddings(rows, source) if is_column or _has_ids(source) else rows
-
-
-class GivenOptions(TypedDict, total=False):
-    """The fields of `GivenSettings` as keyword arguments, for type checkers."""
-
-    embeddings: Any
-    pred_probs: Any
 
 
 def attach_embeddings(rows: Dataset, source: Any) -> Dataset:
@@ -132,7 +79,7 @@ def hash_given(rows: Dataset) -> dict[str, str]:
     return {name: xxhash.xxh3_128(values[order].tobytes()).hexdigest() for name, values in rows.given.items()}
 
 
-def _has_ids(source: Any) -> bool:
+def has_ids(source: Any) -> bool:
     """Tell whether the vectors say which rows they are of."""
     if isinstance(source, pl.DataFrame):
         return ROW_ID in source.columns
