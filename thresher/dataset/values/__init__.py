@@ -5,5 +5,6 @@
 unasked, `watched.py` looks at columns that are not read, `turn_flags.py` knows turns that are not
 learned, `notes.py` says what a user should know of rows that were read, `given.py` attaches vectors
 and probabilities that the user brings, named by the options of `given_settings.py`. Imports the
-schema and the reasons of rejection; the readers of `dataset` import it. A new kind of mark goes into `marks.py`.
+schema and the reasons of rejection; the readers of `dataset` import it. A new kind of
+mark goes into `marks.py`.
 """
