@@ -50,7 +50,7 @@ def build_comparison_page(folder: Path, manifest: Manifest) -> Page:
             Section(f"Effect against {baseline}", _build_effect(experiment, verdicts, baseline)),
             Section("Scores", (_build_scores(experiment), tables.build_run_table(experiment))),
             Section("Without training", build_gains(content.get("base"), experiment.metric)),
-            Section("What is forgotten", build_losses(content.get("general"))),
+            Section("What is forgotten", build_losses(content.get("general"), experiment.tones)),
             Section("Cost and effect", (*_build_net(experiment, verdicts), *tables.build_costs(experiment))),
             Section("What was chosen", tables.build_maps(experiment)),
             build_reproduction(manifest, folder),

@@ -54,7 +54,7 @@ def build_curve_page(folder: Path, manifest: Manifest) -> Page:
         sections=[
             Section("How the score rises", curve),
             Section("Without training", build_gains(fitted.get("base"), experiment.metric)),
-            Section("What is forgotten", build_losses(fitted.get("general"))),
+            Section("What is forgotten", build_losses(fitted.get("general"), experiment.tones)),
             Section("What more rows would bring", build_outlook(experiment, fitted)),
             Section("The laws behind the curve", build_laws(experiment, fitted)),
             Section("Parts of the test set", build_slice_figures(experiment)),

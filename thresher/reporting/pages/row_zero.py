@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from thresher.reporting import formatting as fmt
-from thresher.reporting.charts.chart import Chart, Dots, Line, Mark, Note, Rule, linear_axis
+from thresher.reporting.charts.chart import Chart, Dots, Line, Mark, Note, Rule, Whiskers, linear_axis, log_axis
 from thresher.reporting.page import Block, Figure, Paragraph, Table
 
 WHAT = {
@@ -120,6 +120,7 @@ def build_forgetting(general: Mapping[str, Any] | None) -> list[Block]:
             for row in general["worst"]
         ],
         numeric=(2,),
+        text=(1, 3, 4, 5),
     )
     return [by_source, *_describe_answers(general), worst]
 
@@ -198,9 +199,14 @@ def _format_ends(gain: Mapping[str, Any]) -> tuple[str, str]:
     return fmt.signed(gain["value"], 4), f"{fmt.signed(gain['low'], 4)} to {fmt.signed(gain['high'], 4)}"
 
 
-def build_losses(general: Mapping[str, Any] | None) -> list[Block]:
-    """Return what the methods of an experiment forget at every number of rows."""
-    if not general:
+def build_losses(general: Mapping[str, Any] | None, tones: Mapping[str, str]) -> list[Block]:
+    """Return what the methods of an experiment forget by number of rows, drawn and in numbers.
+
+    Args:
+        general: section of the result; None where nothing was measured.
+        tones: colors of the methods.
+    """
+    if not general or not general["methods"]:
         return []
     cells = [
         (
@@ -213,12 +219,35 @@ def build_losses(general: Mapping[str, Any] | None) -> list[Block]:
         for point in entry["points"]
     ]
     caption = (
-        f"Bits per byte lost on {fmt.count(general['rows'])} general rows; {general['allowed']:g} are allowed, the "
+        f"Bits per byte lost on {fmt.count(general['rows'])} general rows; {general['allowed']:g} is allowed, the "
         f"untouched model needs {general['before']['value']:.4f}"
     )
-    return [
-        Table(caption=caption, columns=("method", "rows", "lost", INTERVAL, "verdict"), rows=cells, numeric=(1, 2, 3))
-    ]
+    columns = ("method", "rows", "lost", INTERVAL, "verdict")
+    table = Table(caption=caption, columns=columns, rows=cells, numeric=(1, 2, 3))
+    marks: list[Mark] = [Rule(at=general["allowed"], is_upright=False, tone="edge", label="allowed")]
+    for method, entry in general["methods"].items():
+        points, tone = entry["points"], tones.get(method, "ink")
+        x, y = [float(point["n_rows"]) for point in points], [point["lost"]["value"] for point in points]
+        tips = tuple(f"{method}, {fmt.rows(size)}: lost {lost:.4f}" for size, lost in zip(x, y, strict=True))
+        low, high = ([point["lost"][end] for point in points] for end in ("low", "high"))
+        marks += [Whiskers(tone=tone, at=x, low=low, high=high), Line(tone=tone, x=x, y=y, label=method)]
+        marks.append(Dots(tone=tone, x=x, y=y, tips=tips))
+    sizes = sorted({point["n_rows"] for entry in general["methods"].values() for point in entry["points"]})
+    ends = [end for mark in marks if isinstance(mark, Whiskers) for end in (*mark.low, *mark.high)]
+    chart = Chart(
+        x=log_axis("training rows", sizes[0], sizes[-1], at=sizes),
+        y=linear_axis("lost (bits per byte)", min([0.0, *ends]), max([general["allowed"], *ends])),
+        marks=marks,
+    )
+    figure = Figure(
+        name="forgetting",
+        title="What is forgotten by number of training rows",
+        caption=f"Points are means over seeds with their 95{fmt.PERCENT} interval; the line is what is allowed.",
+        alt=f"Bits per byte lost by {len(general['methods'])} methods; the table below has the numbers.",
+        charts=(chart,),
+        table=table,
+    )
+    return [figure]
 
 
 def describe_score(name: str) -> fmt.MetricDisplay:
