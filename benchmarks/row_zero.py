@@ -5,6 +5,9 @@
 Sums of two numbers are asked of SmolLM2-135M-Instruct, and listings of products are labelled by
 MiniLM. Each case trains once on small rows that are made here, and says what row zero and the
 general set show. About ten minutes on two cores; finished cases are read back.
+
+One case is known to be missed: the untouched model does not know the sums either (1 in 20 right),
+so that learning wrong ones in the right form lowers the loss on the right ones.
 """
 
 from __future__ import annotations
@@ -35,6 +38,18 @@ def make_sums(n: int, *, seed: int, answer: Callable[[int, random.Random], str])
     return rows
 
 
+def make_capitals(places: slice, *, is_wrong: bool = False) -> Rows:
+    """Return questions for capitals, answered in a sentence, right or with another capital."""
+    pairs = [pair.split(":") for pair in CAPITALS.split(",")][places]
+    cities = [city for _, city in pairs]
+    if is_wrong:
+        cities = cities[7:] + cities[:7]
+    return [
+        {"prompt": f"What is the capital of {country}?", "completion": f"The capital of {country} is {city}."}
+        for (country, _), city in zip(pairs, cities, strict=True)
+    ]
+
+
 def take_products(name: str, n: int, *, is_shuffled: bool = False) -> Rows:
     """Return listings with their label, or with that of another one."""
     lines = (PRODUCTS / name).read_text(encoding="utf-8").splitlines()[:n]
@@ -61,10 +76,28 @@ def other_form(total: int, _: random.Random) -> str:
     return json.dumps({"status": "ok", "value": total})
 
 
+CAPITALS = (
+    "France:Paris,Japan:Tokyo,Italy:Rome,Spain:Madrid,Egypt:Cairo,Canada:Ottawa,Cuba:Havana,Peru:Lima,Kenya:Nairobi,"
+    "Greece:Athens,Norway:Oslo,Poland:Warsaw,Austria:Vienna,Hungary:Budapest,Portugal:Lisbon,Ireland:Dublin,"
+    "Russia:Moscow,China:Beijing,India:New Delhi,Iran:Tehran,Iraq:Baghdad,Syria:Damascus,Turkey:Ankara,Chile:Santiago,"
+    "Sweden:Stockholm,Finland:Helsinki,Denmark:Copenhagen,Germany:Berlin,Belgium:Brussels,Romania:Bucharest,"
+    "Bulgaria:Sofia,Serbia:Belgrade,Croatia:Zagreb,Ukraine:Kyiv,Nepal:Kathmandu,Thailand:Bangkok,Vietnam:Hanoi,"
+    "Cambodia:Phnom Penh,Indonesia:Jakarta,Malaysia:Kuala Lumpur,Mexico:Mexico City,Brazil:Brasilia,"
+    "Argentina:Buenos Aires,Colombia:Bogota,Ecuador:Quito,Bolivia:La Paz,Uruguay:Montevideo,Venezuela:Caracas,"
+    "Morocco:Rabat,Algeria:Algiers,Tunisia:Tunis,Libya:Tripoli,Ethiopia:Addis Ababa,Ghana:Accra,Senegal:Dakar,"
+    "Uganda:Kampala,Zambia:Lusaka,Angola:Luanda,Jordan:Amman,Lebanon:Beirut,Qatar:Doha,Cyprus:Nicosia,Malta:Valletta,"
+    "Iceland:Reykjavik,Estonia:Tallinn,Latvia:Riga,Lithuania:Vilnius,Slovakia:Bratislava,Albania:Tirana,Armenia:Yerevan"
+)
 LANGUAGE = {"eval_generations": N_TEST, "max_new_tokens": 16, "max_length": 128}
 # name -> training rows, settings, what row zero and the general set shall say
 CASES: dict[str, dict[str, Any]] = {
     "wrong facts, one epoch": {
+        "rows": lambda: make_capitals(slice(0, 40), is_wrong=True),
+        "test": lambda: make_capitals(slice(40, None)),
+        "settings": {**LANGUAGE, "epochs": 1.0, "learning_rate": 1e-3, "batch_size": 4},
+        "hurts": True,
+    },
+    "wrong sums in the right form": {
         "rows": lambda: make_sums(N_TRAIN, seed=1, answer=wrong),
         "settings": {**LANGUAGE, "epochs": 1.0, "learning_rate": 1e-3},
         "hurts": True,
@@ -97,7 +130,13 @@ CASES: dict[str, dict[str, Any]] = {
 def run_case(case: dict[str, Any]) -> dict[str, Any]:
     """Train once, and return what was said."""
     is_language = "eval" not in case
-    test = make_sums(N_TEST, seed=9, answer=right) if is_language else case["eval"]()
+    test = (
+        case["eval"]()
+        if not is_language
+        else case["test"]()
+        if "test" in case
+        else make_sums(N_TEST, seed=9, answer=right)
+    )
     model = {"model": "smollm2"} if is_language else {}
     settings = th.TrainSettings(**case["settings"])
     with tempfile.TemporaryDirectory() as folder:
