@@ -12,7 +12,7 @@ from thresher.selectors.contract import PoolFacts
 from thresher.selectors.pilot.arms import Arm, list_labeled_arms
 from thresher.selectors.pilot.race import LOOKS, Race
 from thresher.selectors.pilot.splits import draw_split
-from thresher.selectors.pilot.statistics import estimate_difference, estimate_multiplier
+from thresher.selectors.pilot.statistics import Multiplier, estimate_difference, estimate_multiplier
 from thresher.selectors.pilot.student import grade_student
 from thresher.selectors.uniform import Uniform
 
@@ -222,8 +222,30 @@ def test_the_multiplier_reads_the_curve_of_random_rows():
     rng = np.random.default_rng(0)
     assert estimate_multiplier(sizes, control, np.full(10, 0.60), rng)[0] == pytest.approx(2.0)
     assert estimate_multiplier(sizes, control, np.full(10, 0.65), rng)[0] == pytest.approx(2 * 2**0.5)
-    assert estimate_multiplier(sizes, control, np.full(10, 0.40), rng) == (1.0, 1.0, 1.0)
-    assert estimate_multiplier(sizes, control, np.full(10, 0.90), rng) == (4.0, 4.0, 4.0)
+    assert estimate_multiplier(sizes, control, np.full(10, 0.40), rng) == (1.0, 1.0, 1.0, 4.0)
+    assert estimate_multiplier(sizes, control, np.full(10, 0.90), rng) == (4.0, 4.0, 4.0, 4.0)
+
+
+def test_the_multiplier_levels_out_random_rows_whose_scores_fall():
+    """0.5, 0.7, 0.6, 0.8 is 0.5, 0.65, 0.65, 0.8 as a rising curve: 0.725 is half way from 2 to 4."""
+    control = np.tile([0.5, 0.7, 0.6, 0.8], (10, 1))
+    multiplier = estimate_multiplier(
+        np.array([1.0, 1.5, 2.0, 4.0]), control, np.full(10, 0.725), np.random.default_rng(0)
+    )
+    assert multiplier.value == pytest.approx(2 * 2**0.5)
+
+
+@pytest.mark.parametrize(
+    ("multiplier", "text"),
+    [
+        (Multiplier(2.94, 2.1, 3.2, 4.0), "2.9 [2.1, 3.2] times"),
+        (Multiplier(2.9, 2.1, 4.0, 4.0), "2.9 [2.1, 4.0 or more] times"),
+        (Multiplier(3.0, 2.1, 3.0, 3.0), "3.0 or more [2.1, 3.0 or more] times"),
+        (Multiplier(4.0, 4.0, 4.0, 4.0), "at least 4.0 times"),
+    ],
+)
+def test_a_multiplier_at_the_largest_size_means_at_least_that(multiplier, text):
+    assert str(multiplier) == text
 
 
 def facts(labels, texts=None, *, kind="classification", roles=()):

@@ -256,7 +256,10 @@ def check_roles(selector: Selector, given: Mapping[str, Any]) -> None:
         if rows is None and role in selector.requirements.required_roles:
             raise InputError(f"{role}: {selector.name} needs {ROLES[role]}, found none; give --{role} FILE")
         if rows is not None and role not in selector.requirements.side_features:
-            raise InputError(f"{role}: {selector.name} does not look at {ROLES[role]}; leave it out")
+            raise InputError(
+                f"{role}: {selector.name} does not look at {ROLES[role]}; leave it out, or name a method that does "
+                f"(thresher methods NAME says what a method takes)"
+            )
 
 
 def _load_side_rows(rows: Any, given: GivenSettings) -> Dataset | None:

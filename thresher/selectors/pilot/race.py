@@ -12,7 +12,7 @@ from thresher.features.container import Features
 from thresher.numeric.arrays import Bool, Float32, Float64, Int64
 from thresher.selectors.pilot.arms import Arm, take_rows
 from thresher.selectors.pilot.splits import Split, draw_split
-from thresher.selectors.pilot.statistics import Difference, estimate_difference, estimate_multiplier
+from thresher.selectors.pilot.statistics import Difference, Multiplier, estimate_difference, estimate_multiplier
 from thresher.selectors.pilot.student import Grade, Metric, grade_student
 
 NOMINATION_SPLITS = 6
@@ -42,8 +42,7 @@ class Pilot:
         metric: that decided.
         effect: of the nominee against the control, on splits that did not name it, in the metric.
         other_effect: the same in the other metric.
-        multiplier: the nominee is as good as so many times as many random rows, and its interval;
-            the largest of `MULTIPLES` (or what the candidates allow) means at least that.
+        multiplier: the nominee is as good as so many times as many random rows.
         nominations: name and effect of every arm on the splits it ran, best first; these named the
             nominee and so flatter it.
         n_chosen: rows that each arm chose.
@@ -58,7 +57,7 @@ class Pilot:
     metric: Metric
     effect: Difference | None = None
     other_effect: Difference | None = None
-    multiplier: tuple[float, float, float] | None = None
+    multiplier: Multiplier | None = None
     nominations: tuple[tuple[str, Difference], ...] = ()
     n_chosen: int = 0
     n_candidates: int = 0
@@ -75,9 +74,7 @@ class Pilot:
             "nominee": self.nominee,
             "effect": None if self.effect is None else self.effect._asdict(),
             "other_effect": None if self.other_effect is None else self.other_effect._asdict(),
-            "multiplier": None
-            if self.multiplier is None
-            else dict(zip(("value", "low", "high"), self.multiplier, strict=True)),
+            "multiplier": None if self.multiplier is None else self.multiplier._asdict(),
             "nominations": [{"arm": name, **difference._asdict()} for name, difference in self.nominations],
             "n_chosen": self.n_chosen,
             "n_candidates": self.n_candidates,
@@ -211,7 +208,7 @@ class Race:
             why=why,
         )
 
-    def _multiply(self, grades: list[Graded]) -> tuple[float, float, float] | None:
+    def _multiply(self, grades: list[Graded]) -> Multiplier | None:
         sizes = MULTIPLES[: min(len(graded.control) for graded in grades)]
         if len(sizes) < 2:
             return None
@@ -271,9 +268,7 @@ class Race:
         return grade_student(self._unit[rows], self._label[rows], self._unit[held_out], self._label[held_out])
 
 
-def _explain(
-    name: str, effect: Difference, metric: Metric, multiplier: tuple[float, float, float] | None, *, is_better: bool
-) -> str:
+def _explain(name: str, effect: Difference, metric: Metric, multiplier: Multiplier | None, *, is_better: bool) -> str:
     """Return the decision in one sentence."""
     gain = f"{100 * effect.value:+.1f} points of {metric} [{100 * effect.low:+.1f}, {100 * effect.high:+.1f}]"
     if not is_better:
@@ -281,8 +276,4 @@ def _explain(
     sentence = f"{name}: better than random rows by {gain} on held-out rows of yours"
     if multiplier is None:
         return sentence
-    at_least = "at least " if multiplier[0] >= MULTIPLES[-1] else ""
-    return (
-        f"{sentence}, as good as {at_least}{multiplier[0]:.1f} [{multiplier[1]:.1f}, {multiplier[2]:.1f}] times as "
-        f"many random rows"
-    )
+    return f"{sentence}, as good as {multiplier} as many random rows"

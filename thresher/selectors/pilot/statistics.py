@@ -59,13 +59,36 @@ def estimate_difference(rows: Sequence[Int64], gaps: Sequence[Float64], level: f
     return Difference(value, value - reach, value + reach, s)
 
 
+class Multiplier(NamedTuple):
+    """So many times as many random rows are as good as the choice.
+
+    Attributes:
+        value: estimate, 1 to `largest`.
+        low: lower end of its interval.
+        high: upper end.
+        largest: multiple that was tried; a number that reaches it means at least that.
+    """
+
+    value: float
+    low: float
+    high: float
+    largest: float
+
+    def __str__(self) -> str:
+        """Return "2.9 [2.1, 4.0 or more] times"."""
+        if self.low >= self.largest:
+            return f"at least {self.largest:.1f} times"
+        value, high = (f"{x:.1f} or more" if x >= self.largest else f"{x:.1f}" for x in (self.value, self.high))
+        return f"{value} [{self.low:.1f}, {high}] times"
+
+
 def estimate_multiplier(
     sizes: Float64, control: Float64, ours: Float64, rng: np.random.Generator, level: float = 0.05
-) -> tuple[float, float, float]:
+) -> Multiplier:
     """Return as good as how many times as many random rows the choice is, with its interval.
 
     The mean score of random rows is made to rise with their number (isotonic regression) and
-    interpolated over log(rows). At the largest size that was tried the answer is "at least" it.
+    interpolated over log(rows).
 
     Args:
         sizes: (m,) rising multiples of the chosen rows, the first 1.
@@ -78,16 +101,19 @@ def estimate_multiplier(
     drawn = rng.integers(s, size=(RESAMPLES, s))
     values = [_find_multiple(sizes, control[rows].mean(axis=0), float(ours[rows].mean())) for rows in drawn]
     low, high = np.quantile(values, [level / 2, 1 - level / 2])
-    return _find_multiple(sizes, control.mean(axis=0), float(ours.mean())), float(low), float(high)
+    value = _find_multiple(sizes, control.mean(axis=0), float(ours.mean()))
+    return Multiplier(value, float(low), float(high), float(sizes[-1]))
 
 
 def _find_multiple(sizes: Float64, curve: Float64, score: float) -> float:
     """Return the size at which a curve reaches a score, 1 to the largest size."""
-    rising = np.maximum.accumulate(curve)
+    from sklearn.isotonic import isotonic_regression
+
+    rising = isotonic_regression(curve)
     if score <= rising[0]:
         return 1.0
     if score >= rising[-1]:
         return float(sizes[-1])
-    at = int(np.searchsorted(rising, score, side="left"))
+    at = int(np.searchsorted(rising, score, side="left"))  # rising[at - 1] < score <= rising[at]
     share = (score - rising[at - 1]) / (rising[at] - rising[at - 1])
     return float(np.exp(np.log(sizes[at - 1]) + share * np.log(sizes[at] / sizes[at - 1])))
