@@ -227,7 +227,7 @@ def test_the_multiplier_reads_the_curve_of_random_rows():
 
 
 def test_the_multiplier_levels_out_random_rows_whose_scores_fall():
-    """0.5, 0.7, 0.6, 0.8 is 0.5, 0.65, 0.65, 0.8 as a rising curve: 0.725 is half way from 2 to 4."""
+    """0.5, 0.7, 0.6, 0.8 rises as 0.5, 0.65, 0.65, 0.8; 0.725 is half way from 2 to 4."""
     control = np.tile([0.5, 0.7, 0.6, 0.8], (10, 1))
     multiplier = estimate_multiplier(
         np.array([1.0, 1.5, 2.0, 4.0]), control, np.full(10, 0.725), np.random.default_rng(0)
