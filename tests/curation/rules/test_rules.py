@@ -306,6 +306,7 @@ def test_rows_whose_label_is_probably_wrong_are_dropped(rows, check, by):
     verdict = check(LabelIssues(by=by), pool)
     assert gone(verdict) == [False] * 4 + [True]
     assert "'x' has probability 0.05" in verdict.explanation[4]
+    assert ("estimate" in verdict.notes) == (by == "trust")
     assert gone(check(LabelIssues(by=by, max_probability=0.01), pool)) == [False] * 5
     assert gone(check(LabelIssues(max_trust=0.01), pool)) == [False] * 5
 

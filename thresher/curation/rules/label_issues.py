@@ -65,7 +65,12 @@ class LabelIssues(Rule):
         issues = issues.filter(pl.col("given_probability") <= self.max_probability)
         notes: dict[str, int | float | str] = {"issues": issues.height}
         if self.by == "trust" and issues.height:
-            notes["estimated_precision"] = round(float(issues["wrong"].to_numpy().mean()), 3)
+            precision = float(issues["wrong"].to_numpy().mean())
+            notes["estimated_precision"] = round(precision, 3)
+            notes["estimate"] = (
+                f"by cross-validated probabilities, about {precision:.0%} of the {issues.height:,} rows named have a "
+                f"wrong label"
+            )
         why = explain_cannot_tell(classes[0], classes[1], pool.features[VOTES], own)
         if why is not None:
             notes["cannot_tell"] = why
