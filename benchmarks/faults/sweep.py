@@ -32,7 +32,8 @@ from benchmarks.faults.fork_server import FAULTS, Ending, Fault, ForkServer
 
 RESULT = Path(__file__).parents[1] / "results" / "faults.json"
 RETRY, USER, KILLED = 75, 2, -9
-_RANDOM = re.compile(r"[0-9a-f]{32}|\.tmp\w{6}$|(?<=\.)\d+$")  # names that differ in every run
+# Names that differ in every run.
+_RANDOM = re.compile(r"[0-9a-f]{32}|(?<=-)[0-9a-f]{12}|\.tmp\w{6}$|(?<=\.)\d+$")
 _UNSEEN = re.compile(r"^.*/\.tmp\w{6}$")
 _NO_ROOM = {"unlink", "rmdir", "truncate", "chmod"}  # which need no room on a disk
 
