@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from thresher.models.token_batches import count_like_rows
+from thresher.models.token_batches import token_batches
 from thresher.trainer.engine.tokenization import IGNORED, Example
 
 # Rows of this many steps are sorted by length together: fewer would pad more, all would order the
 # training by length.
 BUCKET_STEPS = 16
+CPU_PASS_TOKENS = 1024  # keep a core busy; more would only take more memory
 
 
 @dataclass(frozen=True)
@@ -80,14 +81,12 @@ def split_step(step: NDArray[np.int64], *, rank: int, n_ranks: int, n_pieces: in
 
 
 def split_by_length(piece: NDArray[np.int64], lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Return a forward pass cut into several where rows would be padded by more than a tenth."""
-    order = piece[np.argsort(-lengths[piece], kind="stable")]
-    parts: list[NDArray[np.int64]] = []
-    while len(order):
-        n = count_like_rows(lengths[order])
-        parts.append(order[:n])
-        order = order[n:]
-    return parts
+    """Return a forward pass cut into several, of rows of like length and of 1,024 tokens at most.
+
+    The gradients are summed, so that only time and memory change: little is padded, and the
+    activations of few tokens are held at once. A row alone may have more tokens.
+    """
+    return [piece[batch] for batch in token_batches(lengths[piece], CPU_PASS_TOKENS)]
 
 
 def pad_rows(rows: Sequence[Example], *, pad_id: int) -> Batch:
