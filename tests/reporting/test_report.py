@@ -151,6 +151,21 @@ def test_the_map_shows_the_kept_rows_as_kept(pages):
     assert len(panel["kept"]) == 48
 
 
+def test_verdicts_in_other_metrics_stand_beside(pages):
+    _, page = pages["comparison"]
+    cells = [element["text"] for element in page.all("td", "th")]
+    assert "macro F1" in cells
+    assert "better by 9.1 points [7.2, 11.0]" in cells
+
+
+def test_a_shortfall_is_told(copy_folder, edit_json):
+    folder = copy_folder("subset")
+    with edit_json(folder / "manifest.json") as content:
+        content["shortfall"] = "1 of the 16 rows asked for were kept"
+    text = report(folder).read_text()
+    assert "Fewer rows than were asked for: 1 of the 16 rows asked for were kept." in text
+
+
 def test_the_public_name_is_the_function():
     import thresher.reporting
 

@@ -64,6 +64,10 @@ class Auto(Selector):
     share of 4,000 rows, where the gain is larger than at its full size; the student reads the
     embeddings that some arms choose by.
 
+    Labels are doubted by classifiers that have learned from the whole pool, held-out rows too. That
+    did not flatter the arms that use it: with the doubt that candidates alone give, their accuracy
+    differed by -0.5 to 0.7 points, never beyond doubt (`benchmarks/auto_doubt.py`).
+
     The decision depends on the budget: another budget may be chosen by another method, and is then
     not nested in this one. To keep to one, name it.
 
