@@ -26,8 +26,8 @@ $(INSTALLED): requirements.lock models.lock torch.lock pyproject.toml
 demo: $(INSTALLED)  ## choose labeled rows, and instructions for a task; train on them and on random rows; a small curve
 	$(BIN)/thresher select data/products/train.jsonl --budget 10% --out out/demo/subset --force
 	$(BIN)/thresher train out/demo/subset --eval data/products/test.jsonl --out out/demo/adapter --force
-	$(BIN)/thresher select data/instructions/pool.jsonl --method target-similarity --target data/instructions/target.jsonl \
-		--budget 64 --out out/demo/instructions --force
+	$(BIN)/thresher select data/instructions/pool.jsonl --method target-similarity --set kernel=hidden_state \
+		--target data/instructions/target.jsonl --budget 64 --out out/demo/instructions --force
 	$(BIN)/thresher train out/demo/instructions --eval data/instructions/test.jsonl --batch-size 8 --max-steps 16 \
 		--learning-rate 1e-3 --eval-generations 0 --general none --out out/demo/instruction-adapter --force
 	$(BIN)/thresher curve data/products/train.jsonl --eval 8% --methods random --sizes 20,40,80,160,320 --train min_steps=40 \
