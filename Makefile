@@ -30,8 +30,8 @@ demo: $(INSTALLED)  ## choose labeled rows, and instructions for a task; train o
 		--target data/instructions/target.jsonl --budget 64 --out out/demo/instructions --force
 	$(BIN)/thresher train out/demo/instructions --eval data/instructions/test.jsonl --batch-size 8 --max-steps 16 \
 		--learning-rate 1e-3 --eval-generations 0 --general none --out out/demo/instruction-adapter --force
-	$(BIN)/thresher curve data/products/train.jsonl --eval 8% --methods random --sizes 20,40,80,160,320 --train min_steps=40 \
-		--out out/demo/curve --force
+	$(BIN)/thresher curve out/demo/subset/subset.jsonl --eval data/products/test.jsonl --overlap drop --methods random \
+		--sizes 60,170 --seeds 3 --train min_steps=40 --out out/demo/curve --force
 
 test: lint types imports layout fast  ## everything that CI checks
 

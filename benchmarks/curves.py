@@ -25,7 +25,7 @@ import polars as pl
 from machine import machine
 
 import thresher as th
-from thresher.evaluation.saturation import fit_curve
+from thresher.evaluation.curves.curve_fit import fit_curve
 
 N_POOL, N_TEST, N_SEEDS = 1280, 600, 5
 MIN_ROWS_OF_ATTRIBUTE = 40
@@ -76,8 +76,7 @@ def describe_curve(curve: th.LearningCurve) -> dict:
     """Return what a curve says of random rows."""
     entry = curve.content["methods"]["random"]
     return {
-        "saturation": entry["saturation"],
-        "delta": curve.content["delta"],
+        "enough": entry["enough"],
         "laws": entry["laws"],
         "points": entry["points"],
         "cells": len(curve.cells),
@@ -121,17 +120,12 @@ def hidden(curve: th.LearningCurve) -> list[dict]:
 
 
 def agreement(grid: th.LearningCurve, adaptive: th.LearningCurve) -> dict:
-    """Say whether the full grid's saturation point (its median) is in both intervals."""
-    content = grid.content
-    runs = group_values(grid)
-    fit = fit_curve(list(runs), list(runs.values()), is_higher_better=content["is_higher_better"])
-    point = float(np.median(fit.sampled_saturations(content["delta"])))
-    result = {"grid_median": point if np.isfinite(point) else None}
+    """Say whether the full grid's answer (its median) is in both intervals."""
+    rows, result = grid.enough["random"].rows, {}
     for name, curve in (("grid", grid), ("adaptive", adaptive)):
-        saturation = curve.content["methods"]["random"]["saturation"]
-        high = np.inf if saturation["high"] is None else saturation["high"]
-        result[name] = {key: saturation[key] for key in ("status", "low", "high")}
-        result[f"is_in_{name}"] = bool(saturation["low"] <= point <= high)
+        answer = curve.enough["random"]
+        result[name] = {"verdict": answer.verdict, "low": answer.low, "high": answer.high}
+        result[f"is_in_{name}"] = answer.low <= rows <= answer.high
     return result
 
 

@@ -80,13 +80,14 @@ def run(*arguments):
 def test_a_curve_from_the_shell_ends_in_an_answer_and_feeds_a_budget(files, tiny_bert, tmp_path, capsys):
     code = run(
         "curve", files / "pool.jsonl", "--eval", files / "test.jsonl", "--methods", "length", "--sizes", "8,16,32,64",
-        "--seeds", 2, "--grid", "--model", tiny_bert, "--train", "epochs=1", "--target", 0.4, "--workers", 1,
-        "--delta", 0.4, "--out", tmp_path / "curve", "--no-page", "--json",
+        "--max-rows", 64, "--seeds", 2, "--grid", "--model", tiny_bert, "--train", "epochs=1", "--target", 0.4,
+        "--workers", 1, "--within", 0.4, "--out", tmp_path / "curve", "--no-page", "--json",
     )  # fmt: skip
     output = capsys.readouterr()
     assert code == 0, output.err
     content = json.loads(output.out)
-    assert content["methods"]["random"]["saturation"]["delta"] == 0.4
+    assert content["methods"]["random"]["enough"]["within"] == 0.4
+    assert f"\n{content['answer'].split(' of the ')[0]}" in output.err
     for name, n in (("pool", 91), ("test", 32)):
         assert f"{name}.jsonl: 1 of {n} rows cannot be used and are rejected: 1 x field 'label' is mis" in output.err
     assert "random: " in output.err
@@ -107,8 +108,8 @@ def test_a_curve_from_the_shell_ends_in_an_answer_and_feeds_a_budget(files, tiny
         ],
     }
     assert manifest["reading"]["pool"]["not_read"] == []
-    found = content["methods"]["length"]["saturation"]
-    assert found["status"] != "not identifiable"  # a gain of 0.4 by doubling is soon out of reach
+    found = content["methods"]["length"]["enough"]
+    assert found["verdict"] == "enough"  # 0.4 of accuracy is more than there is to gain
     assert parse_budget(f"saturation:{tmp_path / 'curve'}", method="length").amount == found["high"]
 
 
@@ -208,7 +209,7 @@ def test_texts_become_values():
         parse_train_settings(["dora=perhaps"])
 
 
-@pytest.mark.parametrize("content", [None, "{}", '{"methods": {"random": {"saturation": null}}}'])
+@pytest.mark.parametrize("content", [None, "{}", '{"methods": {"random": {"enough": null}}}'])
 def test_a_budget_from_a_folder_without_an_answer_is_refused(tmp_path, content):
     if content is not None:
         (tmp_path / "saturation.json").write_text(content)

@@ -222,7 +222,7 @@ def table_of_features(folder):
 
 
 def saturation(folder):
-    entry = {"saturation": {"status": "reached", "high": 1234}, "points": [{"value": 0.5}]}
+    entry = {"enough": {"verdict": "enough", "high": 1234}, "points": [{"value": 0.5}]}
     folder.mkdir()
     (folder / "saturation.json").write_text(json.dumps({"methods": {"uniform": entry}, "is_higher_better": True}))
     content = {"format": FORMAT, "kind": "curve", "identity": "1" * 64}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.optimize import lsq_linear
 
-from thresher.evaluation.laws import N_PARAMETERS, fit_law, weigh_shapes
+from thresher.evaluation.curves.laws import N_PARAMETERS, fit_law, weigh_shapes
 
 SIZES = np.array([50, 100, 200, 400, 800, 1600.0])
 RNG = np.random.default_rng(0)
@@ -60,7 +60,7 @@ def test_each_shape_is_weighed_by_bounded_least_squares_at_that_shape():
     weights = np.array([900.0, 900, 400, 400, 900, 900])
     weighted = weigh_shapes("rectified", SIZES, y, weights, dof=12)
     for index in RNG.integers(len(weighted.shapes), size=30):
-        b, d = weighted.shapes[index]
+        b, d, _ = weighted.shapes[index]
         design = np.column_stack([np.ones(6), 1 / (d**b + SIZES**b)]) * np.sqrt(weights)[:, None]
         best = lsq_linear(design / design.max(axis=0), y * np.sqrt(weights), bounds=(0, np.inf))
         assert weighted.chi2[index] == pytest.approx(2 * best.cost, rel=1e-5, abs=1e-8)

@@ -52,6 +52,12 @@ def test_all_cells_of_a_budget_have_the_same_steps(comparison):
     assert set(steps["steps"]) == {1}
 
 
+def test_a_comparison_is_drawn_with_a_line_for_each_verdict(comparison):
+    (ax,) = comparison.plot().axes
+    labels = {label.get_text() for label in ax.get_yticklabels()}
+    assert labels == {f"{v.method}, {v.n_rows} rows" for v in comparison.verdicts}
+
+
 def test_the_folder_is_read_back(run_comparison, comparison):
     again = run_comparison(**HERDING, out=comparison.path)
     assert again.verdicts == comparison.verdicts

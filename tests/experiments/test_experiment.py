@@ -1,7 +1,7 @@
 import pytest
 
 from thresher.dataset import load
-from thresher.errors import InputError, SettingsError
+from thresher.errors import InputError, NotFoundError, SettingsError
 from thresher.experiments.experiment import prepare_experiment
 from thresher.trainer.settings import TrainSettings
 
@@ -49,3 +49,40 @@ def test_questions_of_the_pool_are_refused_with_their_rows_or_dropped_with_a_not
     kept = experiment(pool, test, overlap="drop", model="tiny", on_progress=notes.append)
     assert len(kept.pool) == 40
     assert notes[0].note.startswith("20 rows of the pool ask what a test row asks, and are left out (")
+
+
+def of_sources(n, n_sources):
+    return [{"text": f"the sky is {i}", "label": ["sky", "leaf"][i % 2], "by": f"s{i % n_sources}"} for i in range(n)]
+
+
+def test_whole_groups_are_held_out_and_named():
+    notes = []
+    held = prepare_experiment(
+        load(of_sources(60, 6)), eval="30%", eval_by="by", model=None, settings=TrainSettings(), metric=None,
+        on_progress=notes.append,
+    )  # fmt: skip
+    groups = set(held.test.column("by"))
+    assert groups == set(held.held_out_groups)
+    assert len(groups) == 2  # 30 % of 6
+    assert not groups & set(held.pool.column("by"))
+    assert len(held.pool) + len(held.test) == 60
+    assert notes[-1].note.startswith("2 groups of by are held out, with 20 rows: ")
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "error", "words"),
+    [
+        (of_sources(20, 1), {"eval": "30%"}, InputError, "eval_by: by must have at least 2 values"),
+        (of_sources(20, 4), {"eval": load(of_sources(20, 4))}, InputError, "eval_by: holds out groups where eval is a"),
+        ([{"text": "a b", "label": "c"}] * 4, {"eval": "30%"}, NotFoundError, "by"),
+    ],
+)
+def test_groups_that_cannot_be_held_out_are_refused(rows, options, error, words):
+    with pytest.raises(error, match=words):
+        prepare_experiment(load(rows), eval_by="by", model=None, settings=TrainSettings(), metric=None, **options)
+
+
+def test_no_answers_are_written_where_the_loss_is_compared():
+    talks = [{"instruction": f"say {number}", "output": str(number)} for number in range(6)]
+    assert experiment(talks[:3], talks[3:], metric="loss", model="tiny").settings.eval_generations == 0
+    assert experiment(talks[:3], talks[3:], metric="chrf", model="tiny").settings.eval_generations == 100

@@ -10,17 +10,20 @@ from thresher.dataset import load
 from thresher.errors import InputError, NotFoundError, OutputError, SettingsError
 from thresher.evaluation.estimate import mean_over_seeds
 from thresher.evaluation.metric import find_metric
-from thresher.evaluation.saturation import fit_curve
 from thresher.experiments.cells import worker_pool
 from thresher.experiments.cells.cell import Outcome
-from thresher.experiments.curve_io import describe_dips, describe_limits, read_curve
+from thresher.experiments.curve_io import describe_dips, describe_least_steps, read_curve
+from thresher.experiments.design.group_axis import GroupAxis
+from thresher.experiments.design.variants import count_parameters
 from thresher.experiments.learning_curve import learning_curve
 from thresher.experiments.runner import ExperimentRunner
+from thresher.reporting import report
 from thresher.selectors.k_center import KCenter
+from thresher.trainer.settings import TrainSettings
 
 SIZES = [8, 16, 32, 64]
 GRID = {"methods": "random,length", "sizes": SIZES, "seeds": 2, "grid": True}
-GRID |= {"slices": ["half"], "targets": [0.5], "more": [100]}
+GRID |= {"max_rows": 64, "slices": ["half"], "targets": [0.5], "more": [100]}
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +62,14 @@ def test_the_subsets_are_nested_and_drawn_from_the_pool(grid_curve, pool):
         assert part["row_id"].n_unique() == 64
 
 
+def test_a_curve_is_drawn_with_its_methods_and_its_answer(grid_curve):
+    curve, _ = grid_curve
+    (ax,) = curve.plot().axes
+    assert {text.get_text() for text in ax.get_legend().get_texts()} == {"random", "length", "all rows"}
+    assert ax.get_title() == curve.content["answer"]
+    assert curve.plot(ax) is ax.figure
+
+
 def test_slices_divide_the_test_set(grid_curve, test_rows):
     curve, _ = grid_curve
     table = pl.read_csv(curve.path / "slices.csv", schema_overrides={"group": pl.String})
@@ -69,8 +80,10 @@ def test_slices_divide_the_test_set(grid_curve, test_rows):
 
 def test_the_answer_has_a_status_and_the_questions_an_answer(grid_curve):
     curve, _ = grid_curve
-    assert set(curve.saturation) == {"random", "length"}
-    assert curve.saturation["random"].status in ("reached", "extrapolated", "not identifiable")
+    assert set(curve.enough) == {"random", "length"}
+    assert curve.enough["random"].verdict in ("enough", "all", "cannot tell")
+    assert curve.enough["random"].of == 64
+    assert str(curve).splitlines()[0] == curve.content["answer"]
     entry = curve.content["methods"]["random"]
     assert [target["target"] for target in entry["targets"]] == [0.5]
     assert [gain["more"] for gain in entry["gains"]] == [100]
@@ -82,9 +95,9 @@ def test_the_same_call_reads_the_folder_back(run_curve, grid_curve):
     curve, _ = grid_curve
     again = run_curve(**GRID, out=curve.path)
     assert again.cells.equals(curve.cells)
-    assert again.saturation == curve.saturation
+    assert again.enough == curve.enough
     with pytest.raises(OutputError):
-        run_curve(sizes=SIZES, out=curve.path)
+        run_curve(sizes=SIZES, max_rows=64, out=curve.path)
 
 
 def test_cells_of_an_earlier_command_are_not_run_again(run_curve, grid_curve, monkeypatch):
@@ -92,7 +105,7 @@ def test_cells_of_an_earlier_command_are_not_run_again(run_curve, grid_curve, mo
         raise AssertionError("a finished cell was run again")
 
     monkeypatch.setattr(worker_pool, "train_and_measure", refuse)
-    again = run_curve(methods=["random"], sizes=SIZES[:3], seeds=2, grid=True)
+    again = run_curve(methods=["random"], sizes=SIZES[:3], max_rows=32, seeds=2, grid=True)
     assert set(again.cells["status"]) == {"done"}
     assert again.path is None
 
@@ -110,26 +123,105 @@ def test_the_adaptive_mode_runs_a_part_of_the_grid_and_says_why_it_stopped(run_c
     assert len(curve.cells) < 5 * 7
 
 
-def test_max_runs_is_kept(run_curve):
-    curve = run_curve(methods=["random"], sizes=SIZES, max_runs=7)
-    assert len(curve.cells) <= 7
-    assert curve.content["stopped"] == "7 runs were allowed"
+@pytest.mark.parametrize("methods", ["random", "length"])
+def test_few_runs_are_spent_so_that_there_is_an_answer_about_the_whole_pool(run_curve, methods):
+    n_methods = len({"random", methods})
+    curve = run_curve(methods=methods, max_runs=4 * n_methods)
+    assert len(curve.cells) <= 4 * n_methods
+    assert curve.content["stopped"].endswith("runs were allowed") or curve.content["stopped"] == "the answer is firm"
+    assert len(curve.enough) == n_methods
+    assert {answer.of for answer in curve.enough.values()} == {80}
 
 
 def test_no_time_at_all_still_gives_the_first_batch(run_curve, tmp_path):
     curve = run_curve(methods=["random"], sizes=SIZES, max_time=1e-9, out=tmp_path / "out")
     assert len(curve.cells) == 1
-    assert curve.saturation == {}
+    assert curve.enough == {}
 
 
-def test_no_answer_is_firm_before_the_largest_size_was_seen(run_curve):
-    curve = run_curve(methods=["random"], sizes=[8, 10, 12, 14, 80], seeds=8, delta=0.9)
-    assert curve.content["stopped"] == "the answer is firm"
-    assert 80 in set(curve.cells["n_rows"])
+def test_the_whole_pool_is_always_among_the_sizes_unless_it_costs_too_much(run_curve):
+    curve = run_curve(methods=["random"], sizes=[8, 16], seeds=2, grid=True)
+    assert sorted(set(curve.cells["n_rows"])) == [8, 16, 80]
+    assert curve.enough["random"].is_whole_pool
+    part = run_curve(methods=["random"], sizes=[8, 16], max_rows=32, seeds=2, grid=True)
+    assert sorted(set(part.cells["n_rows"])) == [8, 16, 32]
+    assert "of the first 32 rows" in part.content["answer"] or "cannot tell" in part.content["answer"]
+
+
+def test_sizes_of_which_one_run_would_outlast_the_time_are_left_out(run_curve, own_cache, monkeypatch):
+    real = worker_pool.train_and_measure
+
+    def slow(context, work):
+        outcomes, facts = real(context, work)
+        return outcomes, {**facts, "train_seconds": 5.0 * len(context.split.train)}
+
+    monkeypatch.setattr(worker_pool, "train_and_measure", slow)
+    curve = run_curve(methods=["random"], sizes=[8, 10, 12, 64], max_rows=64, seeds=2, max_time=100)
+    assert curve.content["of"] == 12
+    assert curve.enough["random"].of == 12
+
+
+def test_ranks_are_a_second_factor_and_are_compared_with_more_rows(run_curve, tmp_path):
+    shared = {"methods": ["random"], "sizes": [8, 16, 32], "max_rows": 32, "seeds": 2, "grid": True}
+    curve = run_curve(**shared, ranks=[8, 2], out=tmp_path / "out")
+    labels = ["random, rank 2", "random, rank 8"]
+    assert sorted(set(curve.cells["method"])) == labels
+    joint = curve.content["joint"]
+    assert joint["values"] == {"2": 2.0, "8": 8.0}
+    assert 0 <= joint["p_rows"] <= 1
+    assert curve.content["answer"].startswith("From 32 rows and rank 8 on, twice the rows are expected to bring ")
+    alone = run_curve(**shared)  # rank 8 is the default: the same cells
+    assert set(alone.cells["cell"]) < set(curve.cells["cell"])
+    assert read_curve(tmp_path / "out").content["joint"] == joint
+    report(tmp_path / "out")
+
+
+def test_groups_are_an_axis_at_equal_rows(pool_rows, test_rows, tiny_bert, quick, tmp_path):
+    rows = [row | {"by": f"group {i % 6}"} for i, row in enumerate(pool_rows[:80])]
+    curve = learning_curve(
+        load(rows), eval=test_rows, methods=["random"], axis="by", max_rows=12, seeds=2, grid=True, model=tiny_bert,
+        settings=quick, out=tmp_path / "out",
+    )  # fmt: skip
+    assert sorted(set(curve.cells["n_rows"])) == [1, 2, 4, 6]
+    assert curve.content["axis"] == {"column": "by", "rows": 12, "left_out": 0}
+    assert set(curve.cells["steps"]) == {2}  # 12 rows in batches of 8, whatever the groups
+    assert "6 groups of by" in curve.content["answer"] or "cannot tell" in curve.content["answer"]
+    assert "groups of by" in report(tmp_path / "out").read_text()
+    with pytest.raises(SettingsError, match="axis draws random groups"):
+        learning_curve(load(rows), eval=test_rows, methods=["length"], axis="by")
+
+
+def test_groups_of_an_axis_are_nested_and_share_the_rows_evenly(pool_rows):
+    rows = load([row | {"by": f"group {i % 6}"} for i, row in enumerate(pool_rows)])
+    axis, by = GroupAxis.read(rows, "by", 12), rows.column("by").to_numpy()
+    smaller: set[str] = set()
+    for size in (1, 2, 4, 6):
+        groups, counts = np.unique(by[axis.sample(size, seed=3)], return_counts=True)
+        assert (len(groups), counts.sum(), counts.max() - counts.min()) == (size, 12, 0)
+        assert smaller <= set(groups)
+        smaller = set(groups)
+    with pytest.raises(InputError, match="at least 4 values of by with 21 rows each, .* found 0"):
+        GroupAxis.read(rows, "by", 21)
+
+
+def test_models_are_a_second_factor_by_their_parameters(run_curve, tiny_bert):
+    with pytest.raises(InputError, match="at least 2 values, got .* alone"):
+        run_curve(methods=["random"], sizes=[8, 16, 32], models=[str(tiny_bert)])
+    with pytest.raises(SettingsError, match="two second factors"):
+        run_curve(methods=["random"], sizes=[8, 16, 32], models=[str(tiny_bert)], ranks=[2, 4])
+    from transformers import AutoModel
+
+    assert count_parameters(tiny_bert) == AutoModel.from_pretrained(tiny_bert).num_parameters()
+
+
+def test_macro_f1_has_a_curve_though_it_has_no_value_per_row(run_curve):
+    curve = run_curve(methods=["random"], sizes=[8, 16, 32], max_rows=32, seeds=2, grid=True, metric="macro_f1")
+    assert np.trace(curve.fits["random"].test_covariance) >= 0
+    assert curve.enough["random"].within == 0.01
 
 
 def test_equal_steps_gives_every_size_the_steps_of_the_largest(run_curve, own_cache):
-    curve = run_curve(methods=["random"], sizes=[8, 16, 64], seeds=2, grid=True, equal="steps")
+    curve = run_curve(methods=["random"], sizes=[8, 16, 64], max_rows=64, seeds=2, grid=True, equal="steps")
     assert set(curve.cells["steps"]) == {8}  # 64 rows in batches of 8
 
 
@@ -142,7 +234,7 @@ def test_a_cell_that_fails_is_recorded_and_the_rest_goes_on(run_curve, own_cache
         return real(context, work)
 
     monkeypatch.setattr(worker_pool, "train_and_measure", fail_at_16)
-    curve = run_curve(methods=["random"], sizes=SIZES, seeds=2, grid=True, out=tmp_path / "out")
+    curve = run_curve(methods=["random"], sizes=SIZES, max_rows=64, seeds=2, grid=True, out=tmp_path / "out")
     failed = curve.cells.filter(pl.col("status") == "failed")
     assert failed["n_rows"].to_list() == [16, 16]
     assert "a bad step" in failed["reason"][0]
@@ -155,7 +247,7 @@ def test_when_every_cell_fails_the_first_reason_is_reported(run_curve, own_cache
 
     monkeypatch.setattr(worker_pool, "train_and_measure", fail)
     with pytest.raises(InputError, match="all 12 cells failed.*no such device"):
-        run_curve(methods="length", sizes=SIZES[:3], seeds=2, grid=True)
+        run_curve(methods="length", sizes=SIZES[:3], max_rows=32, seeds=2, grid=True)
 
 
 def test_a_test_row_in_the_pool_is_refused_by_name_or_dropped(pool_rows, tiny_bert, quick):
@@ -163,15 +255,15 @@ def test_a_test_row_in_the_pool_is_refused_by_name_or_dropped(pool_rows, tiny_be
     with pytest.raises(InputError, match=r"found 2 of 42 there .*:"):
         learning_curve(pool, eval=leaky, sizes=SIZES, model=tiny_bert, settings=quick)
     curve = learning_curve(
-        pool, eval=leaky, methods=["random"], sizes=[8, 16, 32], seeds=2, grid=True, overlap="drop", model=tiny_bert,
-        settings=quick,
+        pool, eval=leaky, methods=["random"], sizes=[8, 16, 32], max_rows=32, seeds=2, grid=True, overlap="drop",
+        model=tiny_bert, settings=quick,
     )  # fmt: skip
     assert curve.content["pool"] == 78
 
 
 def test_a_share_of_the_pool_is_held_out(pool, tiny_bert, quick):
     curve = learning_curve(
-        pool, eval="25%", methods=["random"], sizes=[8, 16, 32], seeds=2, grid=True, model=tiny_bert, settings=quick
+        pool, eval="25%", methods=["random"], sizes=[8, 16, 60], seeds=2, grid=True, model=tiny_bert, settings=quick
     )
     assert curve.content["pool"] == 60
     assert set(curve.cells["n"]) == {20}
@@ -181,13 +273,15 @@ def test_a_share_of_the_pool_is_held_out(pool, tiny_bert, quick):
     ("options", "error", "words"),
     [
         ({"sizes": [8]}, InputError, "at least 3 sizes"),
+        ({"sizes": [8, 16, 64], "max_rows": 32}, InputError, "at most max_rows .32., got 64"),
         ({"sizes": [8, 16, 1000]}, InputError, "at most the 80 rows of the pool, got 1,000"),
         ({"sizes": [8, 16, 2.5]}, SettingsError, "whole numbers"),
         ({"sizes": [0, 16, 32]}, SettingsError, "at least 1"),
         ({"seeds": 1}, SettingsError, "seeds must be a whole number of at least 2"),
         ({"methods": "randon"}, NotFoundError, "random"),
         ({"metric": "acuracy"}, NotFoundError, "accuracy"),
-        ({"delta": 0.0}, SettingsError, "delta must be a number above 0"),
+        ({"within": 0.0}, SettingsError, "within must be a number above 0 or a share, as 0.02 or 1%, got 0.0"),
+        ({"within": "one point"}, SettingsError, "within must be a number"),
         ({"equal": "time"}, SettingsError, "equal must be"),
         ({"engine": "spark"}, SettingsError, "engine"),
         ({"workers": 0}, SettingsError, "workers"),
@@ -238,17 +332,15 @@ def test_a_fall_is_reported_and_the_noise_of_a_flat_curve_is_not():
     assert sum(map(bool, flat)) <= 3
 
 
-def test_an_answer_that_is_the_smallest_size_or_below_the_noise_is_reported_to_be_so():
-    rng = np.random.default_rng(0)
-    sizes = [20, 40, 80, 160]
-    flat = fit_curve(sizes, [list(0.5 + rng.normal(0, 0.03, 3)) for _ in sizes], is_higher_better=True)
-    wide, fine = (describe_limits(flat, flat.saturation(delta=delta)) for delta in (0.2, 0.001))
-    assert len(wide) == 1
-    assert "already at 20 rows, the smallest size" in wide[0]
-    assert any("a larger delta" in note for note in fine)
-    steep = [list(0.9 - 0.5 * np.exp(-n / 40) + rng.normal(0, 0.001, 3)) for n in sizes]
-    fit = fit_curve(sizes, steep, is_higher_better=True)
-    assert describe_limits(fit, fit.saturation(delta=0.02)) == []
+def test_sizes_that_take_more_steps_than_their_epochs_are_named():
+    def describe(settings, sizes):
+        experiment = SimpleNamespace(resolve_settings=lambda: settings.resolved("classification"))
+        return describe_least_steps(SimpleNamespace(experiment=experiment, axis=None), sizes)
+
+    (note,) = describe(TrainSettings(), [20, 200, 1000])
+    assert note.startswith("sizes up to 200 rows took 80 optimizer steps, more than their 3 epochs")
+    assert describe(TrainSettings(), [1000, 2000]) == []
+    assert describe(TrainSettings(epochs=1), [20, 200]) == []
 
 
 def test_a_wrong_method_is_reported_before_any_cell_runs(run_curve, own_cache, monkeypatch):
@@ -272,7 +364,7 @@ def test_a_folder_whose_first_cells_all_failed_is_read_back(grid_curve, tmp_path
     (copy / "manifest.json").write_bytes(curve.manifest.to_json())  # without a seal
     again = read_curve(copy)
     assert again.cells["value"].dtype == pl.Float64
-    assert again.saturation == curve.saturation
+    assert again.enough == curve.enough
 
 
 def test_a_selector_with_settings_has_a_curve(run_curve):
@@ -280,7 +372,12 @@ def test_a_selector_with_settings_has_a_curve(run_curve):
         return length
 
     curve = run_curve(
-        methods=[KCenter(metric="euclidean"), longest], sizes=[8, 16, 32], seeds=2, grid=True, encoder="static"
+        methods=[KCenter(metric="euclidean"), longest],
+        sizes=[8, 16, 32],
+        max_rows=32,
+        seeds=2,
+        grid=True,
+        encoder="static",
     )
     assert set(curve.cells["method"]) == {"random", "k-center", "longest"}
     assert curve.manifest.content["method_settings"]["k-center"] == {"metric": "euclidean"}

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from thresher.evaluation.saturation import fit_curve
+from thresher.evaluation.curves.curve_fit import fit_curve
 from thresher.experiments.planning import (
     Cost,
     compute_width,
@@ -35,8 +35,15 @@ def test_sizes_double_up_to_the_whole_pool():
     assert min(list_doubling_sizes(40)) >= 16
 
 
-def test_the_start_is_cheap_and_repeated():
-    assert list_first_cells([100, 200, 400, 800, 1600], 5) == [(n, s) for n in (100, 200, 400, 800) for s in (0, 1)]
+@pytest.mark.parametrize("sizes", [[100, 200, 400], [100, 200, 400, 800, 1600], [1, 2, 4, 8, 16, 32, 64]])
+def test_any_four_first_cells_allow_an_answer_about_the_largest_size(sizes):
+    cells = list_first_cells(sizes, 5)
+    assert len(set(cells)) == len(cells)
+    four = cells[:4]
+    assert len({size for size, _ in four}) == 3
+    assert (sizes[-1], 0) in four
+    assert any(seed == 1 for _, seed in four)
+    assert (sizes[-1], 1) not in cells  # the dearest one waits until it is needed
 
 
 def test_a_cell_costs_its_passes_and_its_test_rows():
@@ -49,34 +56,28 @@ def test_a_cell_costs_its_passes_and_its_test_rows():
 def test_one_more_run_is_expected_to_narrow_the_interval():
     fit = measured(power)
     rng = np.random.default_rng(0)
-    assert predict_width(fit, 1600, delta=0.005, rng=rng) < compute_width(fit, 0.005)
+    assert predict_width(fit, 200, within=0.01, largest=400, rng=rng) < compute_width(fit, 0.01, 400)
 
 
-def test_a_far_size_tells_more_of_the_law_than_the_smallest_one():
-    fit = measured(power)
-    far, near = (predict_width(fit, n, delta=0.005, rng=np.random.default_rng(0)) for n in (3200, 50))
-    assert far < near
-
-
-def test_a_quiet_early_curve_is_firm_and_a_noisy_slow_one_is_not():
-    assert is_firm(measured(early, sd=0.001, sizes=[50, 100, 200, 400, 800]), delta=0.005, largest=6400)
-    assert not is_firm(measured(power, sd=0.02), delta=0.005, largest=6400)
+def test_a_quiet_curve_is_firm_and_a_noisy_one_is_not():
+    assert is_firm(measured(early, sd=0.001, sizes=[50, 100, 200, 400, 800]), within=0.01, largest=800)
+    assert not is_firm(measured(early, sd=0.1, sizes=[50, 100, 200, 400, 800]), within=0.01, largest=800)
 
 
 def test_a_curve_that_surely_still_pays_at_the_end_of_the_pool_is_firm():
     fit = measured(lambda n: 0.9 - 0.1 * np.log2(n / 50), sd=0.001)
-    assert is_firm(fit, delta=0.005, largest=400)
+    assert is_firm(fit, within=0.01, largest=400)
 
 
 def test_proposals_are_new_cells_in_reach_and_none_when_all_seeds_are_done():
     fit, cost = measured(power), Cost(epochs=1, equal_rows=0, n_test=100)
     counts = {50: 2, 100: 2, 200: 2, 400: 2, 800: 0, 1600: 0}
-    cells = propose_cells(fit, counts=counts, n_seeds=3, delta=0.005, cost=cost, n=3, rng=np.random.default_rng(0))
+    cells = propose_cells(fit, counts=counts, n_seeds=3, within=0.01, cost=cost, n=3, rng=np.random.default_rng(0))
     assert 1 <= len(cells) <= 3
     assert all(counts[size] <= seed < 3 for size, seed in cells)
     assert len(set(cells)) == len(cells)
     done = dict.fromkeys(counts, 3)
-    assert propose_cells(fit, counts=done, n_seeds=3, delta=0.005, cost=cost, n=3, rng=np.random.default_rng(0)) == []
+    assert propose_cells(fit, counts=done, n_seeds=3, within=0.01, cost=cost, n=3, rng=np.random.default_rng(0)) == []
 
 
 @pytest.mark.parametrize("number", range(3))
@@ -84,7 +85,7 @@ def test_the_same_state_gives_the_same_plan(number):
     fit, cost = measured(power, number=number), Cost(epochs=1, equal_rows=0, n_test=100)
     plans = [
         propose_cells(
-            fit, counts={400: 2, 800: 0}, n_seeds=5, delta=0.005, cost=cost, n=2, rng=np.random.default_rng(7)
+            fit, counts={400: 2, 800: 0}, n_seeds=5, within=0.01, cost=cost, n=2, rng=np.random.default_rng(7)
         )
         for _ in range(2)
     ]

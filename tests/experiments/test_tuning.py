@@ -4,6 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from thresher.cli.tune import summarize
 from thresher.errors import InputError, SettingsError
 from thresher.experiments.cells import worker_pool
 from thresher.experiments.search import TrialResult
@@ -96,6 +97,18 @@ def test_agreement_counts_how_many_of_the_early_top_five_stay():
         "rank_correlation": pytest.approx(1.0),
         "top_five_kept": None,
     }
+
+
+def test_what_the_user_sets_holds_for_all_trials_alike(options, own_cache):
+    notes = []
+    settings = TrainSettings(max_steps=4, learning_rate=2e-3, batch_size=8)
+    tuning = tune(**(options | {"trials": 3, "settings": settings}), on_progress=notes.append)
+    assert tuning.trials["epochs"].to_list() == [None] * 3
+    assert set(tuning.trials["learning_rate"]) == {2e-3}
+    assert set(tuning.trials["batch_size"]) == {8}
+    assert tuning.best.max_steps == 4
+    assert any("steps 4)" in (event.note or "") for event in notes)
+    assert "--max-steps 4" in summarize(tuning)
 
 
 @pytest.mark.parametrize(

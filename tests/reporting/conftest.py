@@ -15,7 +15,8 @@ import pytest
 
 from thresher.artifacts.manifest import FORMAT
 from thresher.dataset import load
-from thresher.evaluation.saturation import CurveFit, fit_curve
+from thresher.evaluation.curves.curve_fit import CurveFit, fit_curve
+from thresher.evaluation.curves.enough import find_enough
 from thresher.reporting import report
 from thresher.selection.run import select
 
@@ -64,7 +65,7 @@ def manifest(kind: str, pool: Path, **more: object) -> dict[str, object]:
 def describe_fit(fit: CurveFit, sizes, runs, *, dips: bool) -> dict[str, object]:
     """Return the entry of a method in `saturation.json`."""
     return {
-        "saturation": fit.saturation(delta=0.01, pool=5000).to_json(),
+        "enough": find_enough(fit, n_pool=2560, n_test=1000).to_json(),
         "asymptote": fit.asymptote().to_json(),
         "laws": dict(fit.weights),
         "misfit": fit.misfit,
@@ -81,6 +82,15 @@ def describe_fit(fit: CurveFit, sizes, runs, *, dips: bool) -> dict[str, object]
         "gains": [{"from": sizes[-1], "more": 1000, **fit.gain(sizes[-1], 1000).to_json()}],
         "notes": ["from 1,280 to 2,560 rows the accuracy gets worse by 0.06 ± 0.01"] if dips else [],
     }
+
+
+def list_trades(methods) -> list[dict[str, object]]:
+    as_good = {"median": 900.0, "low": 800.0, "high": None}
+    return [
+        {"method": method, "n_rows": 640, "baseline": "random", "baseline_rows": as_good}
+        for method in methods
+        if method != "random"
+    ]
 
 
 def write_curve(
@@ -111,26 +121,22 @@ def write_curve(
     pl.DataFrame(costs).write_csv(folder / "cost.csv")
     pl.DataFrame(slices).write_csv(folder / "slices.csv")
     write_picks(folder, pool, list(methods))
-    as_good = {"median": 900.0, "low": 800.0, "high": None}
-    trade = [
-        {"method": method, "n_rows": 640, "baseline": "random", "baseline_rows": as_good}
-        for method in methods
-        if method != "random"
-    ]
     write_json(
         folder / "saturation.json",
         {
             "metric": "accuracy",
             "is_higher_better": True,
-            "delta": 0.01,
-            "pool": 5000,
+            "answer": "1,200 rows chosen by facility-location of the 2,560 rows [900, 1,700] come within 1 point.",
+            "within": "1%",
+            "of": 2560,
+            "pool": 2560,
             "stopped": "the answer is firm",
             "cost_share": 0.31,
             "methods": entries,
-            "trade": trade,
+            "trade": list_trades(methods),
         },
     )
-    plan = {"methods": list(methods), "sizes": list(sizes), "n_seeds": n_seeds, "is_grid": False, "delta": None}
+    plan = {"methods": list(methods), "sizes": list(sizes), "n_seeds": n_seeds, "is_grid": False, "within": "1%"}
     write_json(folder / "manifest.json", manifest("curve", pool, asked={"plan": plan, "slices": []}))
     return folder
 

@@ -19,14 +19,20 @@ def test_the_answer_of_an_adapter_tells_the_interval_against_random_rows(pages):
     )
 
 
-def test_the_answer_of_a_curve_is_that_of_the_method_with_the_best_score(pages):
+def test_the_page_of_a_curve_opens_with_its_answer(pages):
     folder, page = pages["curve"]
-    methods = json.loads((folder / "saturation.json").read_text())["methods"]
-    last = {name: entry["points"][-1]["value"] for name, entry in methods.items()}
-    best = max(last, key=last.get)
-    rows = methods[best]["saturation"]["rows"]
-    assert best in page.lead
-    assert f"{round(rows, 1 - len(str(rows)) + 1):,}" in page.lead
+    content = json.loads((folder / "saturation.json").read_text())
+    assert page.lead == content["answer"]
+    assert "How the accuracy rises with the rows" in (folder / "report.html").read_text()
+
+
+def test_the_section_of_a_loss_says_that_it_falls(copy_folder, edit_json):
+    folder = copy_folder("curve")
+    with edit_json(folder / "saturation.json") as content:
+        content |= {"metric": "loss", "is_higher_better": False}
+    text = report(folder).read_text()
+    assert "falls with the rows" in text
+    assert "rises" not in text
 
 
 def test_the_answer_of_a_comparison_names_the_winner_with_its_verdict(pages):
@@ -42,24 +48,27 @@ def test_a_comparison_without_a_winner_says_what_would_have_shown(copy_folder, r
     assert page.lead == "No method beats random here; any difference of 1.3 points or more would have shown."
 
 
-def test_a_curve_that_is_not_identifiable_says_what_to_measure(copy_folder, read_report, edit_json):
+def test_a_curve_without_an_answer_has_a_tile_and_a_table_that_say_so(copy_folder, edit_json):
     folder = copy_folder("curve")
     with edit_json(folder / "saturation.json") as content:
-        unknown = {"rows": None, "low": 3000, "high": None, "status": "not identifiable", "delta": 0.01}
         for entry in content["methods"].values():
-            entry["saturation"] = {**unknown, "next_sizes": [5120, 10240]}
-    text = read_report(folder).lead
-    assert text.startswith("It is too early to tell how many rows are enough")
-    assert text.endswith("measure 5,120 and 10,240 rows next.")
+            entry["enough"] |= {"verdict": "cannot tell"}
+    text = report(folder).read_text()
+    assert "not known" in text
+    assert "cannot tell" in text
+
+
+def test_the_size_of_the_pool_is_drawn_on_the_axis(pages):
+    assert "all rows" in (pages["curve"][0] / "report.html").read_text()
 
 
 def test_a_method_without_a_law_is_shown_with_its_points(copy_folder, edit_json):
     folder = copy_folder("curve")
     with edit_json(folder / "saturation.json") as content:
         points = content["methods"]["length"]["points"]
-        content["methods"]["length"] = {"points": points, "saturation": None, "notes": ["too few runs to fit a law"]}
+        content["methods"]["length"] = {"points": points, "enough": None, "notes": ["too few runs to fit a law"]}
     text = report(folder).read_text()
-    assert "not fitted: too few runs" in text
+    assert "too few runs" in text
     assert "length: too few runs to fit a law" in text
 
 
@@ -173,11 +182,3 @@ def test_a_difference_whose_interval_includes_zero_beats_nothing(copy_folder, ed
     assert "fewer than 3 seeds" in text
     assert "450" not in text
     assert "to detect a true difference of 2.0 points" in text
-
-
-def test_a_curve_that_is_flat_from_its_smallest_size_on_says_so_first(copy_folder, read_report, edit_json):
-    folder = copy_folder("curve")
-    with edit_json(folder / "saturation.json") as content:
-        for entry in content["methods"].values():
-            entry["saturation"] = {"rows": 160, "low": 160, "high": 160, "status": "reached", "delta": 0.01}
-    assert "160 rows chosen by facility-location or fewer are enough" in read_report(folder).lead

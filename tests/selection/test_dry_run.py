@@ -15,8 +15,8 @@ from thresher.features.cost import estimate, merge_costs
 from thresher.features.likelihood.loss import Loss
 from thresher.features.registry import FeatureProvider
 from thresher.models.stages import StageCost
-from thresher.numeric.units import format_bytes
-from thresher.selection.dry_run import describe_cost, format_duration
+from thresher.numeric.units import format_bytes, format_duration
+from thresher.selection.dry_run import describe_cost
 from thresher.selectors import create
 
 ROWS = [{"prompt": f"add {i} and {i % 7}:" + " please" * (i % 9), "completion": f"{i + i % 7}"} for i in range(120)]
@@ -68,7 +68,7 @@ def test_every_kind_of_method_can_be_planned_and_nothing_is_written(method, sett
 @pytest.mark.parametrize("method", ["facility-location", "saturated-coverage", "graph-cut"])
 def test_the_pairs_that_a_method_holds_are_in_the_memory_foretold(method, monkeypatch):
     """A kernel of 2 GB was left out: the account ended with the features."""
-    monkeypatch.setattr("thresher.selection.dry_run._get_peak_bytes", lambda: 0)
+    monkeypatch.setattr("thresher.selection.dry_run.get_peak_bytes", lambda: 0)
     rows = [*ROWS, ROWS[0]]
     made = planned(method, rows, encoder="static")
     expected = create(method).estimate_memory(len(rows), len(ROWS), 256)

@@ -147,38 +147,38 @@ def test_a_limit_that_is_no_whole_number_is_refused(text):
         parse_quota(text)
 
 
-def curve_folder(folder, **methods):
-    """Write the answer of a curve: method -> (status, upper end, score at the largest size)."""
+def curve_folder(folder, *, is_whole_pool=True, **methods):
+    """Write the answer of a curve: method -> (verdict, upper end, score at the largest size)."""
     content = {
         name: {
-            "saturation": {"status": status, "high": high, "rows": high},
+            "enough": {"verdict": verdict, "high": high, "rows": high, "of": 1000, "is_whole_pool": is_whole_pool},
             "points": [{"n_rows": 10, "value": 0.1}, {"n_rows": 20, "value": value}],
         }
-        for name, (status, high, value) in methods.items()
+        for name, (verdict, high, value) in methods.items()
     }
     (folder / "saturation.json").write_text(json.dumps({"is_higher_better": True, "methods": content}))
     return f"saturation:{folder}"
 
 
-def test_a_saturation_point_is_that_of_the_method_that_will_choose(tmp_path):
-    reached, open_ended = "reached", "not identifiable"
-    curve = curve_folder(
-        tmp_path, random=(reached, 200, 0.5), herding=("extrapolated", 800, 0.8), length=(open_ended, None, 0.9)
-    )
+def test_the_answer_of_a_curve_is_that_of_the_method_that_will_choose(tmp_path):
+    answers = {"random": ("enough", 200, 0.5), "herding": ("all", 990, 0.8), "length": ("cannot tell", 900, 0.9)}
+    curve = curve_folder(tmp_path, **answers)
     assert parse_budget(curve, method="random").amount == 200
-    assert parse_budget(curve, method="herding").amount == 800
-    with pytest.raises(InputError, match=r"found none \(length: not identifiable\); measure more sizes"):
+    assert parse_budget(curve, method="herding").amount == 1000
+    with pytest.raises(InputError, match=r"does not .length: cannot tell.; its answer says what would tell"):
         parse_budget(curve, method="length")
+    with pytest.raises(InputError, match=r"does not .herding: all."):
+        parse_budget(curve_folder(tmp_path, is_whole_pool=False, **answers), method="herding")
 
 
 def test_an_incomplete_curve_is_no_budget(tmp_path):
-    curve = curve_folder(tmp_path, random=("reached", 200, 0.5))
+    curve = curve_folder(tmp_path, random=("enough", 200, 0.5))
     path = tmp_path / "saturation.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"unfinished": [{"reason": "killed"}]}))
     with pytest.raises(InputError, match="holds an incomplete curve; complete it with the command that wrote it"):
         parse_budget(curve, method="random")
 
 
-def test_a_method_that_the_curve_does_not_have_takes_the_point_of_the_best_score(tmp_path):
-    curve = curve_folder(tmp_path, random=("reached", 200, 0.5), herding=("reached", 800, 0.8))
+def test_a_method_that_the_curve_does_not_have_takes_the_answer_of_the_best_score(tmp_path):
+    curve = curve_folder(tmp_path, random=("enough", 200, 0.5), herding=("enough", 800, 0.8))
     assert parse_budget(curve, method="k-center").amount == parse_budget(curve).amount == 800

@@ -38,9 +38,19 @@ def compare(
     --out verdicts
     """
     from thresher.experiments.comparison import compare as compare_methods
+    from thresher.experiments.design.plans import plan_comparison
 
     shared.run_experiment(
-        compare_methods, pool, eval_rows, settings, read, eval_read, output=output, summarize=summarize, given=given
+        compare_methods,
+        pool,
+        eval_rows,
+        settings,
+        read,
+        eval_read,
+        output=output,
+        summarize=summarize,
+        plan=plan_comparison,
+        given=given,
     )
 
 

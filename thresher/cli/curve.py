@@ -1,4 +1,4 @@
-"""`thresher curve`: from how many rows on does more data stop paying?"""
+"""`thresher curve`: how many rows are about as good as all of them?"""
 
 from __future__ import annotations
 
@@ -28,17 +28,27 @@ def curve(
     output: shared.OutputSettings,
     pool: shared.Pool = None,
 ) -> None:
-    """Train at rising numbers of rows, and say from how many on more data stops paying.
+    """Train at rising numbers of rows, and say how many are about as good as all of them.
 
     A killed run continues with the cell it was at; cells done before are not run again.
 
     [bold]Example:[/bold] thresher curve train.jsonl --eval test.jsonl --methods facility-location
     --out curve
     """
+    from thresher.experiments.design.plans import plan_curve
     from thresher.experiments.learning_curve import learning_curve
 
     shared.run_experiment(
-        learning_curve, pool, eval_rows, settings, read, eval_read, output=output, summarize=summarize, given=given
+        learning_curve,
+        pool,
+        eval_rows,
+        settings,
+        read,
+        eval_read,
+        output=output,
+        summarize=summarize,
+        plan=plan_curve,
+        given=given,
     )
 
 
@@ -49,12 +59,12 @@ def summarize(result: LearningCurve) -> str:
 
     content = result.content
     methods = content["methods"]
-    lines = _format_points(content)
+    lines = [content["answer"], *_format_points(content)]
     n_test = max(result.cells["n"].drop_nulls().to_list())
     lines.append(f"rows       mean ± standard error over {n_test:,} test rows and seeds (number of seeds)")
     lines += [*format_row_zero(content.get("base"), content["metric"]), *format_forgetting(content.get("general"))]
     for method, entry in methods.items():
-        lines.append(f"{method}: {result.saturation.get(method, 'too few runs to fit a law')}")
+        lines.append(f"{method}: {result.enough.get(method, 'too few runs to fit a law')}")
         lines += [f"  {note}" for note in entry["notes"]]
         for target in entry.get("targets", ()):
             lines.append(f"  {content['metric']} {target['target']:g}: {_format_rows(target)} rows")

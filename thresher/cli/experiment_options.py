@@ -28,6 +28,7 @@ Eval = Annotated[str, typer.Option("--eval", help="Rows to measure on, or a shar
 class OutputSettings:
     """How a command's result is shown."""
 
+    dry_run: bool = option(False, "Estimate runs, tokens, time and memory from a few steps; write nothing.")
     page: bool = option(True, "Write report.html into the folder.", flag="--page/--no-page")
     as_json: bool = option(False, "Print the result as JSON on stdout.", flag="--json")
     quiet: bool = option(False, "No progress and no summary.", flag="--quiet -q")
@@ -43,6 +44,7 @@ def run_experiment(
     *,
     output: OutputSettings,
     summarize: Callable[[Any], str],
+    plan: Callable[..., Any],
     given: GivenSettings | None = None,
 ) -> None:
     """Run an experiment, and show its result.
@@ -56,6 +58,7 @@ def run_experiment(
         eval_read: how those of `eval_source` are read where that differs.
         output: how the result is shown.
         summarize: returns a few lines about the result.
+        plan: estimates what `function` will take.
         given: what the user brought in place of models.
 
     Raises:
@@ -72,6 +75,10 @@ def run_experiment(
         if not is_share:
             side = read.to_read_settings()
             eval_rows = options.read_side_rows(eval_source, side, quiet=output.quiet, own=eval_read.given)
+        if output.dry_run:
+            estimate = plan(rows, eval=eval_rows, **vars(settings))
+            print_json(estimate.to_json()) if output.as_json else print_block(str(estimate))
+            return
         result = function(rows, eval=eval_rows, on_progress=show, **vars(settings))
     if output.as_json:
         print_json(result.content)

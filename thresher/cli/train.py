@@ -11,7 +11,7 @@ import typer
 
 from thresher.artifacts.folder import MANIFEST
 from thresher.cli import options
-from thresher.cli.output import print_block, print_json_text
+from thresher.cli.output import print_block, print_json, print_json_text
 from thresher.cli.with_options import with_options
 from thresher.dataset.settings import EvalReadSettings, PoolSettings
 from thresher.errors import InputError
@@ -25,28 +25,33 @@ if TYPE_CHECKING:
 Data = Annotated[
     str | None, typer.Argument(help="A folder that 'thresher select' wrote, a file, glob, folder or Hub id.")
 ]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Estimate steps, tokens, time and memory from a few; write nothing.")
+]
+TaskName = Annotated[
+    Literal["auto", "sft", "classification", "text"], typer.Option(help="auto: by the kind of the data.")
+]
 
 
 @with_options(TrainSettings, UntouchedSettings, PoolSettings, EvalReadSettings)
 def train(
-    out: Annotated[Path, typer.Option(help="Folder for the adapter.")],
     settings: TrainSettings,
     untouched: UntouchedSettings,
     read: PoolSettings,
     eval_read: EvalReadSettings,
     data: Data = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the adapter; required but for a dry run.")] = None,
     model: Annotated[
         str | None, typer.Option(help="Hub id, folder, smollm2 or tiny. Default: smollm2, MiniLM for labels.")
     ] = None,
     eval: Annotated[str | None, typer.Option(help="Rows to measure on, or a share to hold out (5%).")] = None,  # noqa: A002
     control: Annotated[str, typer.Option(help="auto: random rows of the subset's pool; none; or a pool.")] = "auto",
     seeds: Annotated[int, typer.Option(help="Repetitions with seed, seed + 1, ...")] = 1,
-    task: Annotated[
-        Literal["auto", "sft", "classification", "text"], typer.Option(help="auto: by the kind of the data.")
-    ] = "auto",
+    task: TaskName = "auto",
     seed: options.Seed = 0,
     merge: Annotated[bool, typer.Option("--merge", help="Also write the full model, adapter merged in.")] = False,
     force: options.Force = False,
+    dry_run: DryRun = False,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -60,28 +65,31 @@ def train(
     is_subset = _is_subset(data, read)
     is_first = not int(os.environ.get("RANK", "0"))  # of several processes, the first one speaks
     rows = data if is_subset else options.read_and_report(data, read, quiet=quiet or not is_first)
+    call: dict[str, Any] = {"model": model, "eval": _with_settings(eval, eval_read), "control": control}
+    call |= {"seeds": seeds, "task": task, "settings": settings, "seed": seed}
+    if dry_run:
+        _print_plan(rows, call, as_json=as_json)
+        return
+    if out is None:
+        raise InputError("out: the adapter needs a folder, got none; give --out, or --dry-run for an estimate")
     with training_display(quiet=quiet) as show:
-        adapter = train_rows(
-            rows,
-            model=model,
-            eval=_with_settings(eval, eval_read),
-            control=control,
-            seeds=seeds,
-            out=out,
-            task=task,
-            settings=settings,
-            seed=seed,
-            merge=merge,
-            force=force,
-            on_event=show,
-            **vars(untouched),
-        )
+        adapter = train_rows(rows, **call, out=out, merge=merge, force=force, on_event=show, **vars(untouched))
     if not is_first:
         return
     if as_json:
         print_json_text((adapter.path / "metrics.json").read_text())
     if not quiet:
         print_block(format_summary(adapter), err=True)
+
+
+def _print_plan(rows: Any, call: Mapping[str, Any], *, as_json: bool) -> None:
+    from thresher.trainer.estimate import plan_training
+
+    plan = plan_training(rows, **call)
+    if as_json:
+        print_json(plan.to_json())
+    else:
+        print_block(str(plan))
 
 
 def _with_settings(source: str | None, eval_read: EvalReadSettings) -> Any:

@@ -29,20 +29,31 @@ def tune(
 ) -> None:
     """Search learning rate, rank, alpha, dropout, batch size and epochs.
 
-    Trials are judged at 20 % of their steps; the best few run to the end.
+    What --train sets is the same in all trials. Trials are judged at 20 % of their steps; the best
+    few run to the end.
 
     [bold]Example:[/bold] thresher tune chosen/subset.jsonl --eval test.jsonl --trials 20 --out
     tuned
     """
+    from thresher.experiments.design.plans import plan_tuning
     from thresher.experiments.tuning import tune as search_settings
 
     shared.run_experiment(
-        search_settings, data, eval_rows, settings, read, eval_read, output=output, summarize=summarize
+        search_settings,
+        data,
+        eval_rows,
+        settings,
+        read,
+        eval_read,
+        output=output,
+        summarize=summarize,
+        plan=plan_tuning,
     )
 
 
 def summarize(result: Tuning) -> str:
     """Return the winner, its score against the default, and how far early values held."""
+    from thresher.experiments.search import describe_length
     from thresher.experiments.tuning import describe_greedy
     from thresher.experiments.untouched.row_zero import format_row_zero
 
@@ -55,7 +66,7 @@ def summarize(result: Tuning) -> str:
     lines.append(
         f"best: trial {content['best_trial']}: --learning-rate {best.learning_rate:.3g} --lora-rank {best.lora_rank} "
         f"--lora-alpha {best.lora_alpha:g} --lora-dropout {best.lora_dropout:.3g} --batch-size {best.batch_size} "
-        f"--epochs {best.epochs:g}"
+        f"{describe_length(best, prefix='--')}"
     )
     test = content["test"]
     if test is not None:

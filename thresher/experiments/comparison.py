@@ -100,6 +100,12 @@ class Comparison:
         """Return one sentence per method and budget."""
         return join_lines(f"{v.method}, {v.n_rows:,} rows: {v.sentence}" for v in self.verdicts)
 
+    def plot(self, ax: Any = None) -> Any:
+        """Draw each method's difference to random; return the matplotlib figure."""
+        from thresher.evaluation.curves.plots import plot_comparison
+
+        return plot_comparison(self.content, ax)
+
 
 @document_options(ComparisonSettings)
 def compare(
@@ -134,7 +140,7 @@ def compare(
     with ExperimentRunner.open(pool, eval=eval, settings=settings, on_progress=on_progress) as runner:
         runner.rankings.selectors, runner.rankings.redraw = selectors, settings.redraw
         experiment = runner.experiment
-        sizes = _parse_sizes(settings.budget, len(experiment.pool))
+        sizes = parse_sizes(settings.budget, len(experiment.pool))
         if settings.methods == "all":
             names = [name for name in names if has_columns(name, method_settings, experiment.pool)]
         asked = {
@@ -367,7 +373,12 @@ def _describe_values(runner: ExperimentRunner) -> list[dict[str, Any]]:
     return values
 
 
-def _parse_sizes(budgets: Sequence[str | int | float], n_pool: int) -> list[int]:
+def parse_sizes(budgets: Sequence[str | int | float], n_pool: int) -> list[int]:
+    """Return the budgets of a comparison as numbers of rows, rising.
+
+    Raises:
+        InputError: a budget is neither rows nor a share, or there is none.
+    """
     sizes = set()
     for text in budgets:
         budget = parse_budget(text)

@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import ArrayLike
 
 from thresher.artifacts.manifest import Manifest
-from thresher.evaluation.saturation import MIN_DELTA, CurveFit, Saturation, fit_curve
+from thresher.evaluation.curves.curve_fit import CurveFit, fit_curve
+from thresher.evaluation.curves.enough import Enough
 from thresher.experiments.runner import CellId, ExperimentRunner
-from thresher.experiments.settings import BASELINE, CurveSettings
+from thresher.experiments.settings import CurveSettings
 from thresher.printable import join_lines
 
 MIN_SIZES, MIN_SEEDS = 3, 2  # below, no law is fitted
@@ -29,23 +31,29 @@ class LearningCurve:
         cells: one row per cell: `method`, `n_rows`, `seed`, `metric`, `value`, `stderr` and `n`
             (test rows), `loss`, `steps`, `status`, `reason`, `cell`.
         fits: of the methods that have runs enough.
-        saturation: of the same methods: from how many rows on more data stops paying.
-        content: of `saturation.json`: metric, delta, why no more cells were run, and per method its
-            points, laws, band, targets and notes.
+        enough: of the same methods: how many rows are about as good as all of them.
+        content: of `saturation.json`: the answer as a sentence, the metric, why no more cells were
+            run, and per method its points, laws, band, targets and notes.
         path: of the folder, or None when none was asked for.
         manifest: what ran.
     """
 
     cells: pl.DataFrame
     fits: Mapping[str, CurveFit]
-    saturation: Mapping[str, Saturation]
+    enough: Mapping[str, Enough]
     content: Mapping[str, Any]
     path: Path | None
     manifest: Manifest
 
     def __repr__(self) -> str:
-        """Return one sentence per method."""
-        return join_lines(f"{method}: {saturation}" for method, saturation in self.saturation.items())
+        """Return the answer, and one sentence per method."""
+        return join_lines([self.content["answer"], *(f"{method}: {answer}" for method, answer in self.enough.items())])
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the curves with their bands and what is enough; return the matplotlib figure."""
+        from thresher.evaluation.curves.plots import plot_curve
+
+        return plot_curve(self.content, ax)
 
 
 @dataclass
@@ -54,7 +62,7 @@ class CurveProgress:
 
     Attributes:
         settings: of the curve; random is among its methods.
-        sizes: rising.
+        sizes: rising; the last one is what others are compared with.
         runs: (method, size, seed) -> value of the metric; None where the cell failed.
         stopped: why it ended.
         cost: spent, in rows that pass through the model.
@@ -68,16 +76,9 @@ class CurveProgress:
     cost: float = 0.0
     full_cost: float = 1.0
 
-    def compute_delta(self, runner: ExperimentRunner) -> float:
-        """Return the gain of a doubling that no longer pays.
-
-        As given; otherwise half a point, or one standard error of the baseline at its largest size
-        where that is larger.
-        """
-        if self.settings.delta is not None:
-            return self.settings.delta
-        sizes = list(group_values(self.runs, BASELINE))
-        return max(MIN_DELTA, runner.estimate_stderr(BASELINE, sizes[-1])) if sizes else MIN_DELTA
+    def find_sizes(self, method: str) -> list[int]:
+        """Return the sizes that count and at which a method has a value, rising."""
+        return [size for size in group_values(self.runs, method) if size <= self.sizes[-1]]
 
 
 def group_values(runs: Runs, method: str) -> dict[int, list[float]]:
@@ -89,9 +90,34 @@ def group_values(runs: Runs, method: str) -> dict[int, list[float]]:
     return values
 
 
-def fit_runs(runs: Runs, method: str, *, is_higher_better: bool, test_stderr: float = 0.0) -> CurveFit | None:
+def fit_method(runner: ExperimentRunner, progress: CurveProgress, method: str) -> CurveFit | None:
+    """Return the law of a method, or None where there are too few runs."""
+    sizes = progress.find_sizes(method)
+    return fit_runs(
+        {name: value for name, value in progress.runs.items() if name[1] in sizes},
+        method,
+        is_higher_better=runner.experiment.metric.is_higher_better,
+        test_stderr=runner.estimate_test_stderr(method, sizes[-1]) if sizes else 0.0,
+        test_covariance=runner.estimate_test_covariance(method, sizes) if sizes else None,
+    )
+
+
+def fit_runs(
+    runs: Runs,
+    method: str,
+    *,
+    is_higher_better: bool,
+    test_stderr: float = 0.0,
+    test_covariance: ArrayLike | None = None,
+) -> CurveFit | None:
     """Return the law of a method, or None where there are too few runs."""
     values = group_values(runs, method)
     if len(values) < MIN_SIZES or max(map(len, values.values())) < MIN_SEEDS:
         return None
-    return fit_curve(list(values), list(values.values()), is_higher_better=is_higher_better, test_stderr=test_stderr)
+    return fit_curve(
+        list(values),
+        list(values.values()),
+        is_higher_better=is_higher_better,
+        test_stderr=test_stderr,
+        test_covariance=test_covariance,
+    )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from thresher.artifacts.manifest import Manifest
 from thresher.artifacts.safe_csv import escape_formulas
 from thresher.artifacts.seal import encode_record
 from thresher.artifacts.stored import read_table
+from thresher.evaluation.curves.curve_fit import CurveFit
+from thresher.evaluation.curves.enough import Enough, find_enough
 from thresher.evaluation.effect import LEVEL, adjust_p_values
-from thresher.evaluation.saturation import CurveFit, Saturation
-from thresher.experiments.curve import CurveProgress, LearningCurve, fit_runs, group_values
+from thresher.experiments.curve import CurveProgress, LearningCurve, fit_method, fit_runs, group_values
+from thresher.experiments.design.variants import compare_factors
 from thresher.experiments.result_folder import RunClock, read_result, run_in_folder
 from thresher.experiments.runner import ExperimentRunner
 from thresher.experiments.settings import BASELINE
@@ -50,6 +53,9 @@ def write_curve(
         run_cells: fills it.
     """
     asked = _describe_plan(progress)
+    if runner.variants:
+        asked["variants"] = {label: variant.to_json() for label, variant in runner.variants.items()}
+        asked["plan"]["methods"] = list(dict.fromkeys(variant.method for variant in runner.variants.values()))
     clock, identity = RunClock(), compute_identity(runner, asked)
 
     def run(_: Path | None) -> LearningCurve:
@@ -75,7 +81,11 @@ def _describe_plan(progress: CurveProgress) -> dict[str, Any]:
         "methods": settings.methods,
         "sizes": progress.sizes,
         "n_seeds": settings.seeds,
-        "delta": settings.delta,
+        "within": str(settings.within),
+        "max_rows": settings.max_rows,
+        "axis": settings.axis,
+        "ranks": settings.ranks,
+        "models": settings.models,
         "is_grid": settings.grid,
         "max_runs": settings.max_runs,
         "max_seconds": settings.max_seconds,
@@ -98,20 +108,31 @@ def read_curve(path: str | Path) -> LearningCurve:
     runs = {(m, n, s): v for m, n, s, v in cells.select("method", "n_rows", "seed", "value").iter_rows()}
     higher = content["is_higher_better"]
     fits = {
-        name: fit_runs(runs, name, is_higher_better=higher, test_stderr=entry.get("test_stderr", 0.0))
+        name: fit_runs(
+            {cell: value for cell, value in runs.items() if cell[1] <= content["of"]},
+            name,
+            is_higher_better=higher,
+            test_stderr=entry["test_stderr"],
+            test_covariance=entry["test_covariance"],
+        )
         for name, entry in content["methods"].items()
+        if entry["enough"] is not None
     }
     return _build_curve(cells, content, {k: v for k, v in fits.items() if v is not None}, manifest, folder)
 
 
 def build_content(runner: ExperimentRunner, progress: CurveProgress, fits: Mapping[str, CurveFit]) -> dict[str, Any]:
     """Return the content of `saturation.json`: nothing in it depends on the clock."""
-    delta, metric = progress.compute_delta(runner), runner.experiment.metric
+    metric, joint = runner.experiment.metric, compare_factors(list(runner.variants.values()), fits)
+    answers = {method: _answer(runner, progress, fit) for method, fit in fits.items()}
     return {
+        "answer": " ".join([*([] if joint is None else [joint["answer"]]), write_answer(answers, fits)]),
         "metric": metric.name,
         "is_higher_better": metric.is_higher_better,
-        "delta": delta,
-        "pool": len(runner.experiment.pool),
+        "within": str(progress.settings.within),
+        "of": progress.sizes[-1],
+        "pool": len(runner.experiment.pool) if runner.axis is None else len(runner.axis.places),
+        **_describe_axis(runner),
         "unknown_labels": runner.experiment.unknown_labels,
         "stopped": progress.stopped,
         "unfinished": runner.list_unfinished(),
@@ -119,15 +140,58 @@ def build_content(runner: ExperimentRunner, progress: CurveProgress, fits: Mappi
         "general": describe_forgetting(runner),
         "cost_share": round(progress.cost / progress.full_cost, 4),
         "methods": {
-            method: _describe_method(runner, progress, method, fits.get(method), delta)
+            method: _describe_method(runner, progress, method, fits.get(method), answers.get(method))
             for method in progress.settings.methods
         },
+        **({} if joint is None else {"joint": joint}),
         "trade": _compute_trades(fits, {method: list(group_values(progress.runs, method)) for method in fits}),
     }
 
 
+def _describe_axis(runner: ExperimentRunner) -> dict[str, Any]:
+    axis = runner.axis
+    if axis is None:
+        return {"unit": "rows"}
+    return {"unit": axis.unit, "axis": {"column": axis.column, "rows": axis.n_rows, "left_out": axis.n_left_out}}
+
+
+def _answer(runner: ExperimentRunner, progress: CurveProgress, fit: CurveFit) -> Enough:
+    n_test, axis = len(runner.experiment.test), runner.axis
+    n_pool, unit = (len(runner.experiment.pool), "rows") if axis is None else (len(axis.places), axis.unit)
+    return find_enough(fit, within=progress.settings.tolerance, n_pool=n_pool, n_test=n_test, unit=unit)
+
+
+def write_answer(answers: Mapping[str, Enough], fits: Mapping[str, CurveFit]) -> str:
+    """Return the answer of a curve: that of the method which needs the fewest rows.
+
+    All methods are compared with the same pool; where only a part of it was measured, which each
+    method chooses for itself, the method with the lowest error there comes first.
+
+    Args:
+        answers: per method, random among them.
+        fits: per method.
+    """
+    if not answers:
+        return "Too few runs to tell how many rows are enough: a law needs three sizes, and two runs at one of them."
+    order = {"enough": 0, "all": 1, "cannot tell": 2}
+
+    def rank(method: str) -> tuple[float, ...]:
+        answer = answers[method]
+        is_one_pool = answer.is_whole_pool and BASELINE in answers
+        lead = 0.0 if is_one_pool else float(fits[method].errors[-1])
+        return (lead, order[answer.verdict], answer.high, method != BASELINE)
+
+    method = min(answers, key=rank)
+    name, _, variant = method.partition(", ")
+    whose = "random rows" if name == BASELINE else f"rows chosen by {name}"
+    whose += f" ({variant})" if variant else ""
+    if answers[method].unit != "rows":
+        whose = ""
+    return f"{answers[method].describe(whose)} {answers[method].describe_next()}"
+
+
 def _describe_method(
-    runner: ExperimentRunner, progress: CurveProgress, method: str, fit: CurveFit | None, delta: float
+    runner: ExperimentRunner, progress: CurveProgress, method: str, fit: CurveFit | None, enough: Enough | None
 ) -> dict[str, Any]:
     values_by_size, settings = group_values(progress.runs, method), progress.settings
     points = [
@@ -139,24 +203,24 @@ def _describe_method(
         }
         for size, values in values_by_size.items()
     ]
-    if fit is None:
-        return {"points": points, "saturation": None, "notes": ["too few runs to fit a law"]}
+    if fit is None or enough is None:
+        return {"points": points, "enough": None, "notes": ["too few runs to fit a law"]}
     last = float(fit.sizes[-1])
-    saturation = fit.saturation(delta=delta, pool=len(runner.experiment.pool))
     band = np.unique(np.geomspace(fit.sizes[0], last * BAND_REACH, BAND_SIZES).round())
     return {
         "points": points,
-        "saturation": saturation.to_json(),
+        "enough": enough.to_json(),
         "asymptote": fit.asymptote().to_json(),
         "laws": {law: round(weight, 6) for law, weight in fit.weights.items()},
         "misfit": fit.misfit,
         "seed_sd": fit.seed_sd,
         "test_stderr": fit.test_stderr,
+        "test_covariance": fit.test_covariance.tolist(),
         "band": [{"n_rows": int(size), **fit.predict(float(size)).to_json()} for size in band],
         "gain_of_doubling": [{"n_rows": int(size), **fit.gain(size, size).to_json()} for size in fit.sizes],
         "targets": [{"target": target, **fit.rows_needed(target).to_json()} for target in settings.targets],
         "gains": [{"from": int(last), "more": more, **fit.gain(last, more).to_json()} for more in settings.more],
-        "notes": [*describe_dips(runner, method, list(values_by_size)), *describe_limits(fit, saturation)],
+        "notes": [*describe_dips(runner, method, list(values_by_size)), *describe_least_steps(runner, values_by_size)],
     }
 
 
@@ -178,22 +242,20 @@ def describe_dips(runner: ExperimentRunner, method: str, sizes: Sequence[int]) -
     ]
 
 
-def describe_limits(fit: CurveFit, saturation: Saturation) -> list[str]:
-    """Say where an answer is one of the measured sizes or of the noise, rather than of the rows."""
-    first, last, delta = int(fit.sizes[0]), int(fit.sizes[-1]), saturation.delta
-    notes = []
-    if saturation.high is not None and saturation.high <= first:
-        notes.append(
-            f"doubling gains less than {delta:.2g} already at {first:,} rows, the smallest size: fewer rows may do as "
-            f"well, or more rows hardly help this model"
-        )
-    noise = fit.misfit * float(fit.stderr[-1])
-    if noise > delta:
-        notes.append(
-            f"the mean at {last:,} rows is known to {noise:.2g} (spread between seeds) and a doubling shall gain "
-            f"{delta:.2g}: more seeds or a larger delta give a surer answer"
-        )
-    return notes
+def describe_least_steps(runner: ExperimentRunner, sizes: Iterable[int]) -> list[str]:
+    """Say which sizes took more steps than their epochs, so that few rows are learned fully."""
+    from thresher.trainer.engine.fit import count_steps
+
+    settings = runner.experiment.resolve_settings()
+    if not settings.min_steps or settings.min_steps == 1:
+        return []
+    few = [size for size in sizes if count_steps(size, replace(settings, min_steps=1)) < settings.min_steps]
+    if not few or runner.axis is not None:
+        return []
+    return [
+        f"sizes up to {max(few):,} rows took {settings.min_steps} optimizer steps, more than their {settings.epochs:g} "
+        f"epochs, so that few rows are learned to the end, too (--train min_steps)"
+    ]
 
 
 def _compute_trades(fits: Mapping[str, CurveFit], sizes: Mapping[str, Sequence[int]]) -> list[dict[str, Any]]:
@@ -215,22 +277,16 @@ def _compute_trades(fits: Mapping[str, CurveFit], sizes: Mapping[str, Sequence[i
 
 
 def _fit_methods(runner: ExperimentRunner, progress: CurveProgress) -> dict[str, CurveFit]:
-    higher, fits = runner.experiment.metric.is_higher_better, {}
-    for method in progress.settings.methods:
-        sizes = list(group_values(progress.runs, method))
-        noise = runner.estimate_test_stderr(method, sizes[-1]) if sizes else 0.0
-        fit = fit_runs(progress.runs, method, is_higher_better=higher, test_stderr=noise)
-        if fit is not None:
-            fits[method] = fit
-    return fits
+    fits = {method: fit_method(runner, progress, method) for method in progress.settings.methods}
+    return {method: fit for method, fit in fits.items() if fit is not None}
 
 
 def _build_curve(
     cells: pl.DataFrame, content: Mapping[str, Any], fits: Mapping[str, CurveFit], manifest: Manifest, path: Path | None
 ) -> LearningCurve:
-    saturation = {
-        method: Saturation(**{**entry["saturation"], "next_sizes": tuple(entry["saturation"]["next_sizes"])})
+    enough = {
+        method: Enough.from_json(entry["enough"])
         for method, entry in content["methods"].items()
-        if entry["saturation"] is not None
+        if entry["enough"] is not None
     }
-    return LearningCurve(cells=cells, fits=fits, saturation=saturation, content=content, path=path, manifest=manifest)
+    return LearningCurve(cells=cells, fits=fits, enough=enough, content=content, path=path, manifest=manifest)

@@ -15,15 +15,16 @@ from thresher.errors import InputError, SettingsError
 from thresher.evaluation.classification import count_unknown_labels, describe_unknown_labels
 from thresher.evaluation.metric import Metric, find_metric
 from thresher.evaluation.own_metric import OwnMetric, find_own_metric
+from thresher.experiments.design.hold_out import hold_out
 from thresher.experiments.settings import Overlap
 from thresher.models.causal_lm.default_model import choose_model
 from thresher.progress import OnProgress, Progress
 from thresher.trainer.context import NOTHING, RunContext, load_rows, resolve_run
 from thresher.trainer.settings import TrainSettings
-from thresher.trainer.split import parse_share, sample_by_hash, sort_by_id
+from thresher.trainer.split import parse_share, sort_by_id
 from thresher.trainer.untouched.settings import UntouchedSettings
 
-SPLIT_SEED = 0  # the test set is the same in every experiment on the same pool
+NAMED_GROUPS = 5  # of those that are held out, in the progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,7 @@ class Experiment:
         eval_name: where the test rows came from, for people: a path, or a share of the pool.
         overlap: what became of rows of the pool that were in the test set.
         untouched: how the base is measured before training.
+        held_out_groups: groups that the test rows are of, where whole groups are held out.
     """
 
     pool: Dataset
@@ -53,6 +55,7 @@ class Experiment:
     eval_name: str = ""
     overlap: Overlap = "refuse"
     untouched: UntouchedSettings = NOTHING
+    held_out_groups: tuple[str, ...] = ()
 
     @property
     def unknown_labels(self) -> dict[str, int]:
@@ -109,6 +112,7 @@ def prepare_experiment(
     metric: Any,
     overlap: Overlap = "refuse",
     untouched: UntouchedSettings = NOTHING,
+    eval_by: str | None = None,
     on_progress: OnProgress | None = None,
 ) -> Experiment:
     """Load and check what an experiment was given.
@@ -123,7 +127,8 @@ def prepare_experiment(
         overlap: what happens when a test row is also in the pool: "refuse", or "drop" it from the
             pool.
         untouched: how the base is measured before training.
-        on_progress: told which rows are dropped.
+        eval_by: column of which whole groups are held out, where `eval` is a share; None for rows.
+        on_progress: told which rows are dropped, and which groups are held out.
 
     Raises:
         InputError: pool and test set do not fit each other.
@@ -135,17 +140,7 @@ def prepare_experiment(
             "train: early_stopping_patience chooses weights by the held-out rows, which are the test rows of an "
             "experiment, so every score would be too good; leave it out"
         )
-    rows = sort_by_id(load_rows(pool))
-    share = parse_share(eval)
-    if share is not None:
-        is_test = sample_by_hash(rows.frame["row_id"], share, seed=SPLIT_SEED)
-        test, rows = rows.take(np.flatnonzero(is_test)), rows.take(np.flatnonzero(~is_test))
-        # repeats of a test row are no choice of anybody's
-        rows = rows.take(np.flatnonzero(match_rows(rows, test) < 0))
-    else:
-        test = sort_by_id(load_rows(eval, None if isinstance(eval, Dataset) else rows.schema))
-    if test.kind != rows.kind:
-        raise InputError(f"eval: its rows must be of the pool's kind ({rows.kind}), got {test.kind}")
+    rows, test, groups = _split_rows(pool, eval, eval_by)
     rows = _remove_test_rows(rows, test, overlap, on_progress)
     if not len(rows) or not len(test):
         raise InputError(f"experiment: needs rows to choose from and to measure on, got {len(rows)} and {len(test)}")
@@ -153,7 +148,7 @@ def prepare_experiment(
         raise InputError("eval: at least 2 test rows are needed, as their spread is the error bar, got 1; add some")
     untouched.check_rows(rows.kind, has_held_out=True)
     compared = _find_any_metric(metric, rows.kind)
-    _require_answers(compared, settings)
+    settings = _check_answers(compared, settings, rows.kind)
     experiment = Experiment(
         pool=rows,
         test=test,
@@ -161,13 +156,12 @@ def prepare_experiment(
         settings=settings,
         metric=compared,
         labels=tuple(sorted(rows.frame["response"].unique())) if rows.kind == "classification" else (),
-        eval_name=str(eval) if share is not None else ", ".join(source.path for source in test.sources),
+        held_out_groups=tuple(groups),
+        eval_name=str(eval) if parse_share(eval) is not None else ", ".join(source.path for source in test.sources),
         overlap=overlap,
         untouched=untouched,
     )
-    note = describe_unknown_labels(experiment.unknown_labels, len(test), experiment.labels)
-    if on_progress is not None and note:
-        on_progress(Progress(stage="eval", done=len(test), total=len(test), note=note))
+    _report_test_rows(experiment, eval_by, on_progress)
     return experiment
 
 
@@ -176,9 +170,47 @@ def _find_any_metric(metric: Any, kind: str) -> Metric:
     return own or find_metric(metric, kind)
 
 
-def _require_answers(metric: Metric, settings: TrainSettings) -> None:
+def _check_answers(metric: Metric, settings: TrainSettings, kind: str) -> TrainSettings:
+    """Return settings by which no answers are written where the loss is compared.
+
+    Raises:
+        InputError: they forbid answers that the metric needs.
+    """
     if metric.column in ("exact_match", "rouge_l", "chrf") and settings.eval_generations < 2:
         raise InputError(f"metric: {metric.name} needs generated answers; set eval_generations to 2 or more")
+    has_no_reader = kind != "classification" and metric.column == "loss"
+    return replace(settings, eval_generations=0) if has_no_reader else settings
+
+
+def _report_test_rows(experiment: Experiment, eval_by: str | None, on_progress: OnProgress | None) -> None:
+    """Tell which groups are held out, and which labels of the test rows no pool row has."""
+    if on_progress is None:
+        return
+    groups, n = experiment.held_out_groups, len(experiment.test)
+    notes = [describe_unknown_labels(experiment.unknown_labels, n, experiment.labels)]
+    if groups:
+        named = ", ".join(groups[:NAMED_GROUPS]) + (", ..." if len(groups) > NAMED_GROUPS else "")
+        notes.append(f"{len(groups):,} groups of {eval_by} are held out, with {n:,} rows: {named}")
+    for note in filter(None, notes):
+        on_progress(Progress(stage="eval", done=n, total=n, note=note))
+
+
+def _split_rows(pool: Any, source: Any, eval_by: str | None) -> tuple[Dataset, Dataset, list[str]]:
+    """Return rows to choose from, rows to measure on, and the groups that these are of, if any."""
+    rows = sort_by_id(load_rows(pool))
+    share, groups = parse_share(source), []
+    if share is None and eval_by is not None:
+        raise InputError(f"eval_by: holds out groups where eval is a share of the pool, as 10%, got {source}")
+    if share is not None:
+        is_test, groups = hold_out(rows, share, by=eval_by)
+        test, rows = rows.take(np.flatnonzero(is_test)), rows.take(np.flatnonzero(~is_test))
+        # repeats of a test row are no choice of anybody's
+        rows = rows.take(np.flatnonzero(match_rows(rows, test) < 0))
+    else:
+        test = sort_by_id(load_rows(source, None if isinstance(source, Dataset) else rows.schema))
+    if test.kind != rows.kind:
+        raise InputError(f"eval: its rows must be of the pool's kind ({rows.kind}), got {test.kind}")
+    return rows, test, groups
 
 
 def _choose_model(on_progress: OnProgress | None) -> str:

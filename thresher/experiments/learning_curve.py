@@ -5,14 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Literal, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 
 from thresher.errors import InputError, SettingsError
 from thresher.evaluation.metric import Metric
-from thresher.experiments.curve import MIN_SIZES, CurveProgress, LearningCurve, fit_runs
+from thresher.experiments.curve import MIN_SEEDS, MIN_SIZES, CurveProgress, LearningCurve, fit_method
 from thresher.experiments.curve_io import write_curve
+from thresher.experiments.design.group_axis import GroupAxis
+from thresher.experiments.design.variants import list_variants
 from thresher.experiments.experiment import Experiment
 from thresher.experiments.planning import Cost, is_firm, list_doubling_sizes, list_first_cells, propose_cells
 from thresher.experiments.rankings import check_methods, name_methods
@@ -34,16 +36,16 @@ def learning_curve(
     on_progress: OnProgress | None = None,
     **options: Unpack[CurveOptions],
 ) -> LearningCurve:
-    """Measure how the score rises with the number of rows, and from where on more rows stop paying.
+    """Measure how the score changes with the number of rows, and how many are as good as all.
 
     Every cell is kept: a killed call continues with the cell it was at, and cells that any earlier
     command has run on the same rows with the same settings are not run again. Where the machine
     ended cells however often they were tried, as when memory runs out, they are listed in
     `content["unfinished"]`, and the same call completes the result.
 
-    Without `grid`, the small sizes come first, and then the cell that narrows the answer most for
-    its cost, until the answer is firm or 40 % of the grid's cost is spent (the first cells, four
-    sizes with two seeds, are run in any case).
+    Without `grid`, four sizes up to the whole pool come first, and then the cell that narrows the
+    answer most for its cost, until the answer is firm or 40 % of the grid's cost is spent (the
+    first cells are run in any case).
 
     Args:
         pool: rows to choose from, anything `load` accepts.
@@ -66,11 +68,16 @@ def learning_curve(
         runner.rankings.selectors = selectors
         for target in settings.targets:
             _check_target(target, runner.experiment.metric)
-        sizes = _choose_sizes(settings.sizes, runner.experiment)
+        if settings.axis is not None:
+            runner.axis = GroupAxis.read(runner.experiment.pool, settings.axis, settings.max_rows)
+        sizes = choose_sizes(settings, runner.experiment) if runner.axis is None else runner.axis.list_sizes()
+        if settings.ranks or settings.models:
+            runner.variants = {each.label: each for each in list_variants(settings, runner.experiment, methods)}
+            methods = list(runner.variants)
         progress = CurveProgress(settings=replace(settings, methods=tuple(methods)), sizes=sizes)
         check_slices(runner, settings.slices)
         if settings.equal == "steps":
-            runner.set_equal_steps(sizes[-1])
+            runner.set_equal_steps(sizes[-1] if runner.axis is None else runner.axis.n_rows)
         return write_curve(runner, progress, run_cells)
 
 
@@ -78,21 +85,24 @@ def run_cells(progress: CurveProgress, runner: ExperimentRunner) -> None:
     """Run the cells of a curve, all of them or those that it takes."""
     cost, started, settings, sizes = runner.compute_cost(), time.monotonic(), progress.settings, progress.sizes
     n_seeds, max_runs, max_seconds = settings.seeds, settings.max_runs, settings.max_seconds
-    progress.full_cost = len(settings.methods) * n_seeds * sum(cost.compute(size) for size in sizes)
     grid = [(size, seed) for seed in range(n_seeds) for size in sizes]
+    every_cell = [(method, *cell) for cell in grid for method in settings.methods]
+    progress.full_cost = _sum_costs(every_cell, cost, runner)
     first = grid if settings.grid else list_first_cells(sizes, n_seeds)
     todo = [(method, size, seed) for size, seed in first for method in settings.methods]
     while todo:
         if max_runs is not None and len(progress.runs) + len(todo) > max_runs:
             todo = todo[: max_runs - len(progress.runs)]
             progress.stopped = f"{max_runs} runs were allowed"
-        if max_seconds is not None and progress.runs and time.monotonic() - started > max_seconds:
-            progress.stopped = f"{max_seconds:g} seconds were allowed"
-            break
+        if max_seconds is not None and progress.runs:
+            if time.monotonic() - started > max_seconds:
+                progress.stopped = f"{max_seconds:g} seconds were allowed"
+                break
+            todo = _leave_out_costly_sizes(todo, progress, runner, cost, max_seconds + started - time.monotonic())
         # time is checked between batches: with a limit, a batch is what the workers do at once
         batch = todo[: runner.n_workers] if max_seconds is not None else todo
         progress.runs |= runner.run(batch, largest=sizes[-1])
-        progress.cost += sum(cost.compute(size) for _, size, _ in batch)
+        progress.cost = _sum_costs(progress.runs, cost, runner)
         todo = todo[len(batch) :]
         if not todo and not settings.grid and not progress.stopped:
             if runner.list_unfinished():
@@ -103,6 +113,34 @@ def run_cells(progress: CurveProgress, runner: ExperimentRunner) -> None:
     runner.require_results()
 
 
+def _sum_costs(cells: Iterable[CellId], cost: Cost, runner: ExperimentRunner) -> float:
+    """Return what cells cost; one that trains on the whole pool is the same for all methods."""
+    n_pool, values = len(runner.experiment.pool), {label: each.value for label, each in runner.variants.items()}
+    distinct = {(values.get(method, "") if size == n_pool else method, size, seed) for method, size, seed in cells}
+    return sum(cost.compute(size) for _, size, _ in distinct)
+
+
+def _leave_out_costly_sizes(
+    todo: list[CellId], progress: CurveProgress, runner: ExperimentRunner, cost: Cost, seconds_left: float
+) -> list[CellId]:
+    """Return the next cells without sizes of which one run would take longer than there is time.
+
+    Seconds are those of the cells so far, in proportion to the rows that pass through the model.
+    The answer is then about the largest size that is left.
+    """
+    done = [name for name, outcome in runner.outcomes.items() if "train_seconds" in outcome.facts]
+    spent = sum(runner.outcomes[name].facts["train_seconds"] for name in done)
+    rate = spent / sum(cost.compute(size) for _, size, _ in done) if done else 0.0
+    measured = {size for _, size, _ in progress.runs}
+    while (largest := progress.sizes[-1]) not in measured and len(progress.sizes) > MIN_SIZES:
+        if rate * cost.compute(largest) <= seconds_left:
+            break
+        smaller = progress.sizes[-2]
+        progress.sizes = progress.sizes[:-1]
+        todo = list(dict.fromkeys((method, min(size, smaller), seed) for method, size, seed in todo))
+    return [cell for cell in todo if cell not in progress.runs]
+
+
 def _choose_next_cells(progress: CurveProgress, runner: ExperimentRunner, cost: Cost) -> list[CellId]:
     """Return the next cells of the adaptive mode; none, and why, when it is time to stop."""
     useful: list[CellId] = []
@@ -111,7 +149,7 @@ def _choose_next_cells(progress: CurveProgress, runner: ExperimentRunner, cost: 
         cells, is_done = _choose_cells(progress, runner, cost, method)
         useful += [(method, size, seed) for size, seed in cells]
         are_firm.append(is_done)
-    payable = _take_payable(useful, SHARE_OF_GRID * progress.full_cost - progress.cost, cost)
+    payable = _take_payable(useful, progress, runner, cost)
     if useful and not payable:
         progress.stopped = f"the next cell would cost more than {SHARE_OF_GRID:.0%} of the full grid"
     elif not useful:
@@ -123,34 +161,41 @@ def _choose_cells(
     progress: CurveProgress, runner: ExperimentRunner, cost: Cost, method: str
 ) -> tuple[list[tuple[int, int]], bool]:
     """Return the (size, seed) that would help a method's answer most, and whether it is firm."""
-    runs, n_seeds = progress.runs, progress.settings.seeds
+    runs, n_seeds, largest = progress.runs, progress.settings.seeds, progress.sizes[-1]
     counts = {size: sum((method, size, seed) in runs for seed in range(n_seeds)) for size in progress.sizes}
-    fit = fit_runs(runs, method, is_higher_better=runner.experiment.metric.is_higher_better)
+    fit = fit_method(runner, progress, method)
     if fit is None:  # cells failed, or there are few sizes
         return [(size, n) for size, n in counts.items() if n < n_seeds][:1], False
-    delta, largest = progress.compute_delta(runner), progress.sizes[-1]
-    if is_firm(fit, delta=delta, largest=largest):
-        # a curve may be flat at first and rise later: no answer is firm before its end was measured
-        return ([], True) if counts[largest] else ([(largest, 0)], False)
+    within = progress.settings.tolerance.resolve(fit)
+    if is_firm(fit, within=within, largest=largest):
+        # all sizes are compared with the largest one, of which one run may have been bad luck
+        return ([], True) if counts[largest] >= MIN_SEEDS else ([(largest, counts[largest])], False)
     rng = np.random.default_rng(len(runs))
-    cells = propose_cells(fit, counts=counts, n_seeds=n_seeds, delta=delta, cost=cost, n=CELLS_AT_ONCE, rng=rng)
+    cells = propose_cells(fit, counts=counts, n_seeds=n_seeds, within=within, cost=cost, n=CELLS_AT_ONCE, rng=rng)
     return cells, False
 
 
-def _take_payable(cells: Iterable[CellId], budget: float, cost: Cost) -> list[CellId]:
-    payable = []
+def _take_payable(
+    cells: Sequence[CellId], progress: CurveProgress, runner: ExperimentRunner, cost: Cost
+) -> list[CellId]:
+    payable: list[CellId] = []
     for cell in cells:
-        if cost.compute(cell[1]) <= budget:
-            budget -= cost.compute(cell[1])
+        if _sum_costs([*progress.runs, *payable, cell], cost, runner) <= SHARE_OF_GRID * progress.full_cost:
             payable.append(cell)
     return payable
 
 
-def _choose_sizes(asked: Literal["auto"] | Sequence[int], experiment: Experiment) -> tuple[int, ...]:
+def choose_sizes(settings: CurveSettings, experiment: Experiment) -> tuple[int, ...]:
+    """Return the sizes, rising: the largest one is the whole pool, or what may be run of it."""
     n_pool = len(experiment.pool)
-    sizes = list_doubling_sizes(n_pool, n_classes=len(experiment.labels)) if asked == "auto" else sorted(set(asked))
-    if sizes and sizes[-1] > n_pool:
-        raise InputError(f"curve: sizes must be at most the {n_pool:,} rows of the pool, got {sizes[-1]:,}")
+    most = min(n_pool, settings.max_rows or n_pool)
+    if settings.sizes == "auto":
+        sizes = list_doubling_sizes(most, n_classes=len(experiment.labels))
+    else:
+        sizes = sorted({*settings.sizes, most})
+        if sizes[-1] > most:
+            limit = f"the {n_pool:,} rows of the pool" if most == n_pool else f"max_rows ({most:,})"
+            raise InputError(f"curve: sizes must be at most {limit}, got {sizes[-1]:,}")
     if len(sizes) < MIN_SIZES:
         raise InputError(
             f"curve: at least {MIN_SIZES} sizes are needed to see a law, got {len(sizes)} ({sizes}); give more sizes"

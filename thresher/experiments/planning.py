@@ -16,12 +16,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from thresher.evaluation.saturation import COVERAGE, CurveFit
-from thresher.numeric.arrays import Float64
+from thresher.evaluation.curves.curve_fit import COVERAGE, CurveFit
+from thresher.evaluation.curves.enough import judge
 
-START_SIZES = 4  # the smallest ones are measured first, because they cost least
-START_SEEDS = 2
-FIRM = 2.0  # upper over lower end of an interval that needs no more runs
+START_SIZES = 4  # spread over all sizes, the largest among them
 QUANTILES = ((1 - COVERAGE) / 2, (1 + COVERAGE) / 2)  # the ends of an interval
 BACKWARD = 2.0  # a backward pass costs as much as two forward ones
 N_OUTCOMES = 64  # imagined outcomes of each possible run
@@ -66,30 +64,34 @@ def list_doubling_sizes(n_pool: int, *, n_classes: int = 0, n_sizes: int = 7) ->
 
 
 def list_first_cells(sizes: Sequence[int], n_seeds: int) -> list[tuple[int, int]]:
-    """Return the first cells as (size, seed), small ones first."""
-    return [(size, seed) for size in sorted(sizes)[:START_SIZES] for seed in range(min(START_SEEDS, n_seeds))]
+    """Return the first cells as (size, seed), in an order of which any four allow an answer.
+
+    One run each of a small, a middle and the largest size, a second one of the small size, whose
+    spread is the error bar; then the smallest size and further seeds of all but the largest.
+    """
+    places = np.unique(np.linspace(0, len(sizes) - 1, START_SIZES).round().astype(int))
+    *spread, largest = (sorted(sizes)[place] for place in places)
+    core = spread[-2:]  # without the smallest one, where there are four
+    cells = [(size, 0) for size in (*core, largest)] + [(core[0], 1)]
+    cells += [(size, 0) for size in spread] + [(size, 1) for size in reversed(spread)]
+    return list(dict.fromkeys(cell for cell in cells if cell[1] < n_seeds))
 
 
-def is_firm(fit: CurveFit, *, delta: float, largest: int) -> bool:
-    """Tell whether more runs would hardly change the answer: narrow, or surely beyond the pool."""
-    points = cap_saturations(fit, delta, fit.sizes[-1])
-    low, high = np.quantile(points, QUANTILES, method="inverted_cdf")
-    return bool(low > largest or (np.isfinite(high) and high <= FIRM * low))
+def is_firm(fit: CurveFit, *, within: float, largest: int) -> bool:
+    """Tell whether more runs would hardly change the answer."""
+    return judge(fit, within, of=largest) != "cannot tell"
 
 
-def cap_saturations(fit: CurveFit, delta: float, largest: float) -> Float64:
-    """Return the saturation point of each sample, at most 64 times the largest size: (samples,)."""
-    return np.minimum(fit.sampled_saturations(delta), 64 * largest)
-
-
-def predict_width(fit: CurveFit, size: int, *, delta: float, rng: np.random.Generator) -> float:
+def predict_width(fit: CurveFit, size: int, *, within: float, largest: int, rng: np.random.Generator) -> float:
     """Return the expected width of the interval (log scale) after one more run at a size."""
     # samples are sorted by their answer, so that quantiles can be read off cumulated weights
-    point = np.log(cap_saturations(fit, delta, float(fit.sizes[-1])))
+    point = np.log(fit.sampled_enough_sizes(within, largest))
     order = np.argsort(point)
-    point, errors = point[order], fit.sampled_errors([size])[order, 0]
-    # what the run may show: the error of a random sample, with the luck of its seed on top
-    sd = fit.seed_sd * fit.misfit
+    point, errors = point[order], fit.sampled_errors([size], is_falling=True)[order, 0]
+    # what the run may show: the error of a random sample, with the luck of its seed and of the test
+    # rows on top; theirs at a size that was not measured is taken from the measured ones
+    of_rows = np.interp(np.log(size), np.log(fit.sizes), np.diag(fit.test_covariance))
+    sd = float(np.sqrt(fit.seed_sd**2 + of_rows)) * fit.misfit
     outcomes = rng.choice(errors, N_OUTCOMES) + rng.normal(0, sd, N_OUTCOMES)
     # a sample counts by its normal likelihood of the outcome, the largest being 1: (samples,
     # outcomes)
@@ -101,9 +103,9 @@ def predict_width(fit: CurveFit, size: int, *, delta: float, rng: np.random.Gene
     return float((ends[1] - ends[0]).mean())
 
 
-def compute_width(fit: CurveFit, delta: float) -> float:
+def compute_width(fit: CurveFit, within: float, largest: int) -> float:
     """Return the width of the present interval on a log scale."""
-    point = np.log(cap_saturations(fit, delta, float(fit.sizes[-1])))
+    point = np.log(fit.sampled_enough_sizes(within, largest))
     low, high = np.quantile(point, QUANTILES, method="inverted_cdf")
     return float(high - low)
 
@@ -113,7 +115,7 @@ def propose_cells(
     *,
     counts: dict[int, int],
     n_seeds: int,
-    delta: float,
+    within: float,
     cost: Cost,
     n: int,
     rng: np.random.Generator,
@@ -124,17 +126,18 @@ def propose_cells(
         fit: of what is known.
         counts: runs done (or failed) so far at each size that may be measured.
         n_seeds: at most, per size.
-        delta: gain of a doubling that no longer pays.
+        within: tolerance, in units of the metric.
         cost: of a cell.
         n: cells to return, at most.
         rng: for the imagined outcomes.
     """
-    now = compute_width(fit, delta)
+    largest = max(counts)
+    now = compute_width(fit, within, largest)
     worth = []
     for size, done in sorted(counts.items()):
         if done >= n_seeds:
             continue
-        saved = now - predict_width(fit, size, delta=delta, rng=rng)
+        saved = now - predict_width(fit, size, within=within, largest=largest, rng=rng)
         if saved > MIN_NARROWING * now:
             worth.append((saved / cost.compute(size), size, done))
     worth.sort(key=lambda entry: (-entry[0], entry[1]))

@@ -10,16 +10,20 @@ import numpy as np
 import polars as pl
 
 from thresher.errors import IncompleteError, InputError
+from thresher.evaluation.curves.row_noise import estimate_row_values, estimate_test_covariance
 from thresher.evaluation.estimate import Estimate, mean_over_seeds
 from thresher.experiments.cells.cache import CellCache
 from thresher.experiments.cells.cell import Cell, Outcome
 from thresher.experiments.cells.retries import build_retry_listener, describe_unfinished
 from thresher.experiments.cells.worker_pool import WorkerPool, count_workers
+from thresher.experiments.design.group_axis import GroupAxis
+from thresher.experiments.design.variants import Variant
 from thresher.experiments.experiment import Experiment, prepare_experiment
 from thresher.experiments.paired_runs import PairedRuns, estimate_overlap
 from thresher.experiments.planning import Cost
 from thresher.experiments.rankings import Rankings
 from thresher.experiments.settings import MethodExperimentSettings
+from thresher.numeric.arrays import Float64, Int64
 from thresher.progress import OnProgress, Progress
 from thresher.trainer.untouched.settings import UntouchedSettings
 
@@ -40,6 +44,10 @@ class ExperimentRunner:
         on_progress: listener.
         cells: what was asked, by method, rows and seed.
         outcomes: what came of it.
+        variants: by label, where methods are run at several values of a second factor; the label
+            then stands in the place of a method's name.
+        axis: groups that sizes count in place of rows, or None.
+        row_values: by table of outcomes, of a metric that has no value per row.
     """
 
     experiment: Experiment
@@ -50,6 +58,9 @@ class ExperimentRunner:
     on_progress: OnProgress | None
     cells: dict[CellId, Cell] = field(default_factory=dict)
     outcomes: dict[CellId, Outcome] = field(default_factory=dict)
+    row_values: dict[int, Float64] = field(default_factory=dict)
+    variants: dict[str, Variant] = field(default_factory=dict)
+    axis: GroupAxis | None = None
 
     @staticmethod
     def open(
@@ -75,6 +86,7 @@ class ExperimentRunner:
             metric=settings.metric,
             overlap=settings.overlap,
             untouched=UntouchedSettings.take(settings),
+            eval_by=settings.eval_by,
             on_progress=on_progress,
         )
         options: dict[str, Any] = {"encoder": settings.encoder, "device": settings.device}
@@ -103,6 +115,9 @@ class ExperimentRunner:
         """Return what cells cost."""
         settings, n_test = self.experiment.resolve_settings(), len(self.experiment.test)
         batch_size = int(settings.batch_size or 1)
+        if self.axis is not None:  # every size has the same rows
+            n_steps = settings.max_steps or round(float(settings.epochs or 1) * self.axis.n_rows / batch_size)
+            return Cost(epochs=None, equal_rows=max(n_steps, settings.min_steps or 1) * batch_size, n_test=n_test)
         if settings.max_steps is None:
             least_rows = (settings.min_steps or 1) * batch_size
             return Cost(epochs=float(settings.epochs or 1), equal_rows=0, n_test=n_test, least_rows=least_rows)
@@ -125,10 +140,16 @@ class ExperimentRunner:
         """
         for method, size, seed in names:
             if (method, size, seed) not in self.cells:
-                ranking = self.rankings.rank(method, largest, seed=seed)
-                rows, seconds = ranking.rows[:size], round(ranking.seconds, 3)
+                variant = self.variants.get(method)
+                rows, seconds = self._choose_rows(variant.method if variant else method, size, seed, largest)
                 self.cells[method, size, seed] = Cell(
-                    method=method, n_rows=size, seed=seed, rows=rows, select_seconds=seconds
+                    method=method,
+                    n_rows=size,
+                    seed=seed,
+                    rows=rows,
+                    settings=variant.settings if variant else None,
+                    model=variant.model if variant else None,
+                    select_seconds=seconds,
                 )
         for index, outcome in self._run_cells([self.cells[name] for name in names]):
             self._report_damage()
@@ -136,6 +157,12 @@ class ExperimentRunner:
             self._report(names[index], outcome)
         estimates = {name: self.estimate(name) for name in names}
         return {name: None if estimate is None else estimate.value for name, estimate in estimates.items()}
+
+    def _choose_rows(self, method: str, size: int, seed: int, largest: int) -> tuple[Int64, float]:
+        if self.axis is not None:
+            return self.axis.sample(size, seed=seed), 0.0
+        ranking = self.rankings.rank(method, largest, seed=seed)
+        return ranking.rows[:size], round(ranking.seconds, 3)
 
     def _run_cells(self, cells: Sequence[Cell]) -> Iterable[tuple[int, Outcome]]:
         if self.engine == "ray":
@@ -161,6 +188,21 @@ class ExperimentRunner:
         """Return the standard error over test rows of one run of a method at a size."""
         metric = self.experiment.metric
         return float(np.mean([metric.measure(table).stderr for table in self.list_tables(method, n_rows)]))
+
+    def estimate_test_covariance(self, method: str, sizes: Sequence[int]) -> Float64:
+        """Return how the means of a method at several sizes err together: (m, m)."""
+        tables, metric = [self.list_tables(method, size) for size in sizes], self.experiment.metric
+        if metric.column is None:
+            values = [np.stack([self._estimate_row_values(table) for table in own]) for own in tables]
+            return estimate_test_covariance(values)
+        values = [np.stack([metric.per_row(table) for table in own]) for own in tables]
+        return estimate_test_covariance(values, metric.weights(tables[0][0]))
+
+    def _estimate_row_values(self, table: pl.DataFrame) -> Float64:
+        if id(table) not in self.row_values:
+            values = estimate_row_values(lambda rows: self.experiment.metric.measure(rows).value, table)
+            self.row_values[id(table)] = values
+        return self.row_values[id(table)]
 
     def compute_mean(self, method: str, n_rows: int) -> float | None:
         """Return the mean over the finished runs of a method at a size, or None without any."""

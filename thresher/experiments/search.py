@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -117,7 +117,9 @@ def run_trials(search: Search) -> list[TrialResult]:
         # a fresh sampler for each batch: what it proposes depends on the finished trials only
         study.sampler = _create_sampler(search.settings.sampler, np.random.SeedSequence([seed, n_done]))
         n_batch = min(TRIALS_AT_ONCE, n_trials - n_done)
-        proposed = [_propose(study, base, is_first=not n_done and not i) for i in range(n_batch)]
+        proposed = [
+            _propose(study, base, search.settings.settings, is_first=not n_done and not i) for i in range(n_batch)
+        ]
         early = [replace(settings, stop_at=EARLY) for _, settings in proposed]
         outcomes = run_settings(search, early_dev, early, [seed] * len(early))
         unfinished = [{"reason": outcome.reason} for outcome in outcomes if outcome.is_unfinished]
@@ -166,22 +168,41 @@ def _create_sampler(name: str, sequence: np.random.SeedSequence) -> Any:
         return optuna.samplers.GPSampler(seed=seed, n_startup_trials=8)
 
 
-def _propose(study: Study, base: TrainSettings, *, is_first: bool) -> tuple[Trial, TrainSettings]:
+def _propose(study: Study, base: TrainSettings, given: TrainSettings, *, is_first: bool) -> tuple[Trial, TrainSettings]:
+    """Return the next trial and its settings; what the user has set is the same in all trials.
+
+    Args:
+        study: of the search.
+        base: default settings of the task, with what the user has set.
+        given: what the user has set.
+        is_first: the default settings are tried first, whatever the space.
+    """
     trial = study.ask()
-    if is_first:  # the default settings, whatever the space
+    if is_first:
         return trial, base
-    rank = trial.suggest_categorical("lora_rank", RANKS)
-    return trial, replace(
-        base,
-        learning_rate=trial.suggest_float("learning_rate", *LEARNING_RATES, log=True),
-        lora_rank=rank,
-        lora_alpha=float(rank) * trial.suggest_categorical("alpha_over_rank", ALPHAS),
-        lora_dropout=trial.suggest_float("lora_dropout", *DROPOUTS),
-        batch_size=trial.suggest_categorical("batch_size", BATCHES),
-        epochs=float(trial.suggest_int("epochs", *EPOCHS)),
-        min_steps=1,  # else equal steps would hide what the epochs do
-        max_steps=None,
-    )
+    is_set = list_set_fields(given)
+    values: dict[str, Any] = {}
+    if "learning_rate" not in is_set:
+        values["learning_rate"] = trial.suggest_float("learning_rate", *LEARNING_RATES, log=True)
+    rank = base.lora_rank
+    if "lora_rank" not in is_set:
+        rank = values["lora_rank"] = trial.suggest_categorical("lora_rank", RANKS)
+    if "lora_alpha" not in is_set:
+        values["lora_alpha"] = float(rank) * trial.suggest_categorical("alpha_over_rank", ALPHAS)
+    if "lora_dropout" not in is_set:
+        values["lora_dropout"] = trial.suggest_float("lora_dropout", *DROPOUTS)
+    if "batch_size" not in is_set:
+        values["batch_size"] = trial.suggest_categorical("batch_size", BATCHES)
+    if not is_set & {"epochs", "max_steps"}:
+        values["epochs"] = float(trial.suggest_int("epochs", *EPOCHS))
+        if "min_steps" not in is_set:
+            values["min_steps"] = 1  # else equal steps would hide what the epochs do
+    return trial, replace(base, **values)
+
+
+def list_set_fields(given: TrainSettings) -> set[str]:
+    """Return the names of the settings that differ from their defaults."""
+    return {field.name for field in fields(given) if getattr(given, field.name) != field.default}
 
 
 def _record_batch(
@@ -248,8 +269,15 @@ def run_settings(
     return [outcomes[index] for index in range(len(cells))]
 
 
+def describe_length(settings: TrainSettings, sign: str = " ", prefix: str = "") -> str:
+    """Return how long settings train: their epochs, or their steps where those are given."""
+    if settings.epochs is None:
+        return f"{prefix}{'max-steps' if prefix else 'steps'}{sign}{settings.max_steps}"
+    return f"{prefix}epochs{sign}{settings.epochs:g}"
+
+
 def _describe_settings(settings: TrainSettings) -> str:
     return (
         f"rate {settings.learning_rate:.2g}, rank {settings.lora_rank}, alpha {settings.lora_alpha:g}, "
-        f"batch {settings.batch_size}, epochs {settings.epochs:g}"
+        f"batch {settings.batch_size}, {describe_length(settings)}"
     )

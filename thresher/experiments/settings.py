@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from thresher.errors import InputError
+from thresher.evaluation.curves.enough import Tolerance
 from thresher.numeric.units import parse_seconds
 from thresher.trainer.settings import TrainSettings
 from thresher.trainer.untouched.settings import PANEL as UNTOUCHED_PANEL
@@ -81,6 +82,9 @@ class ExperimentSettings(UntouchedSettings):
     overlap: Overlap = option(
         "refuse", "Test rows that are also in the pool: refuse them, or drop them from the pool.", panel=MODEL
     )
+    eval_by: str | None = option(
+        None, "Column of which whole groups are held out, where --eval is a share: source, author, ...", panel=MODEL
+    )
     workers: int | Literal["auto"] | None = option(
         1, "Cells that run at once; auto: one per core or GPU.", ge=1, panel=CELLS
     )
@@ -132,19 +136,27 @@ class CurveSettings(MethodExperimentSettings):
 
     methods: tuple[str, ...] = option(("facility-location",), "Names of methods; random is always among them.")
     sizes: tuple[int, ...] | Literal["auto"] = option(
-        "auto", "auto (doubling up to the pool), or numbers of rows: 100,200,400.", ge=1
+        "auto", "auto (doubling), or numbers of rows: 100,200,400; the whole pool is added.", ge=1
     )
     seeds: int = option(5, "Runs at each size; in the adaptive mode, at most.", ge=2)
     grid: bool = option(False, "Run every size with every seed, not only those that sharpen the answer.")
-    delta: float | None = option(
-        None, "Gain of a doubling that no longer pays. Default: 0.005, or one standard error if that is more.", gt=0
+    within: float | str = option(
+        "1%",
+        "By how much worse than with all rows a score may be and still be enough: 1% (a point of accuracy, or 1% of a "
+        "loss), or 0.02 in units of the metric.",
     )
+    max_rows: int | None = option(None, "Largest size to run, where the whole pool would cost too much.", ge=1)
     targets: tuple[float, ...] = option(
         (), "Score to find the needed rows for.", gt=0, flag="--target", is_repeatable=True
     )
     more: tuple[int, ...] = option(
         (), "Further rows, on top of the largest size, to find the gain of.", ge=1, is_repeatable=True
     )
+    axis: str | None = option(
+        None, "Column of groups: how many sources, languages or tasks are enough, at --max-rows rows each time."
+    )
+    ranks: tuple[int, ...] | None = option(None, "Ranks of the adapter, for a bigger rank or more rows: 4,16,64.", ge=1)
+    models: tuple[str, ...] | None = option(None, "Base models, for a bigger model or more rows: a,b,c.")
     equal: Equal = option("epochs", "What every size gets as much of.")
     max_time: float | str | None = option(None, "Start no run after so long: seconds, or 90s, 30m, 4h.")
     max_runs: int | None = option(None, "Most runs, reused ones included.", ge=1)
@@ -153,15 +165,31 @@ class CurveSettings(MethodExperimentSettings):
     )
 
     @property
+    def tolerance(self) -> Tolerance:
+        """`within` as a number; its amount is 0 where it is none."""
+        text, sign, _ = str(self.within).strip().partition("%")
+        try:
+            return Tolerance(float(text) / 100, is_share=True) if sign else Tolerance(float(text), is_share=False)
+        except ValueError:
+            return Tolerance(0.0)
+
+    @property
     def max_seconds(self) -> float | None:
         """`max_time` in seconds."""
         return None if self.max_time is None else parse_seconds(self.max_time)
 
     def find_problems(self) -> list[str]:
         """Return what is wrong with several fields together."""
-        if self.max_time is None or 0 < parse_seconds(self.max_time) < float("inf"):
-            return []
-        return [f"max_time must be a time above 0, as 90s, 30m or 4h, got {self.max_time!r}"]
+        problems = []
+        if not 0 < self.tolerance.amount < float("inf"):
+            problems.append(f"within must be a number above 0 or a share, as 0.02 or 1%, got {self.within!r}")
+        if self.max_time is not None and not 0 < parse_seconds(self.max_time) < float("inf"):
+            problems.append(f"max_time must be a time above 0, as 90s, 30m or 4h, got {self.max_time!r}")
+        if self.axis is not None and (self.ranks or self.models or set(self.methods) - {BASELINE}):
+            problems.append("axis draws random groups; give --methods random, and neither ranks nor models")
+        if self.ranks and self.models:
+            problems.append("ranks and models are two second factors; give one of them")
+        return problems
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,6 +248,7 @@ class ExperimentOptions(UntouchedOptions, total=False):
     metric: Any
     settings: TrainSettings
     overlap: Overlap
+    eval_by: str | None
     workers: int | Literal["auto"] | None
     out: str | Path | None
     force: bool
@@ -241,9 +270,13 @@ class CurveOptions(MethodExperimentOptions, total=False):
     sizes: Literal["auto"] | Sequence[int]
     seeds: int
     grid: bool
-    delta: float | None
+    within: float | str
+    max_rows: int | None
     targets: Sequence[float]
     more: Sequence[int]
+    axis: str | None
+    ranks: Sequence[int] | None
+    models: Sequence[str] | None
     equal: Equal
     max_time: float | str | None
     max_runs: int | None

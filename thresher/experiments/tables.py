@@ -247,6 +247,7 @@ def describe_inputs(experiment: Experiment) -> dict[str, Any]:
         "id_column": pool.id_column,
         "unknown_labels": experiment.unknown_labels,
         "overlap": experiment.overlap,
+        "held_out_groups": list(experiment.held_out_groups),
     }
 
 

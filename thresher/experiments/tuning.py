@@ -49,6 +49,7 @@ from thresher.validation import build_settings, document_options
 KIND = "tuning"
 TRIALS, RESULT = "trials.csv", "tune.json"
 TRIAL_SCHEMA: dict[str, Any] = {  # columns of the table of trials that may be empty at its start
+    "epochs": pl.Float64,
     "early": pl.Float64,
     "early_stderr": pl.Float64,
     "final": pl.Float64,
@@ -96,6 +97,8 @@ def tune(
 ) -> Tuning:
     """Search for learning rate, rank, alpha, dropout, batch size and epochs.
 
+    What `settings` sets is the same in all trials, such as `max_steps` in place of epochs.
+
     Runs after the trials that the machine ended however often they were tried, as when memory runs
     out, are listed in `content["unfinished"]`; the same call completes the result.
 
@@ -125,6 +128,7 @@ def tune(
         metric=settings.metric,
         overlap=settings.overlap,
         untouched=UntouchedSettings.take(settings),
+        eval_by=settings.eval_by,
         on_progress=on_progress,
     )
     dev = prepare_experiment(
@@ -134,6 +138,7 @@ def tune(
         settings=training,
         metric=test.metric,
         untouched=test.untouched,
+        eval_by=settings.eval_by,
     )
     if test.metric.column is None:
         raise InputError(f"tune: {test.metric.name} has no value per row to pair; choose accuracy or loss")

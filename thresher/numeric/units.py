@@ -22,3 +22,12 @@ def parse_seconds(time: float | str) -> float:
         return float(number) * SECONDS[unit]
     except ValueError:
         return 0.0
+
+
+def format_duration(seconds: float) -> str:
+    """Return a time as "0.4 s", "12 s", "34 min" or "5.6 h"."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

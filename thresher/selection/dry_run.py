@@ -6,11 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Unpack
 
-import numpy as np
-
 from thresher.dataset.values.given_settings import GivenSettings
 from thresher.models.settings import ModelSettings
-from thresher.numeric.units import format_bytes
+from thresher.numeric.memory import get_peak_bytes
+from thresher.numeric.units import format_bytes, format_duration
 from thresher.printable import join_lines
 from thresher.selection.pool_adapters import TrainingCost, estimate_training
 from thresher.selection.request import Request, SelectCall, resolve_request
@@ -120,7 +119,7 @@ def plan(
         n_kept=None if budget.unit == "threshold" else budget.n_rows(len(request.pool), lengths),
         training=training,
         stages=stages,
-        memory_bytes=_get_peak_bytes() + values + _estimate_pair_bytes(request),
+        memory_bytes=get_peak_bytes() + values + _estimate_pair_bytes(request),
         disk_bytes=sum(cost.bytes for cost in training) + sum(stage.bytes for stage in stages),
         cost=describe_cost(request.selector),
     )
@@ -200,23 +199,3 @@ def _format_stage(stage: StageCost) -> str:
     time = "time not known" if stage.seconds is None else format_duration(stage.seconds)
     note = f" ({stage.note})" if stage.note else ""
     return f"{stage.stage}: {stage.n:,} entries{done}{tokens}: {time}{note}"
-
-
-def format_duration(seconds: float) -> str:
-    """Return a time as "0.4 s", "12 s", "34 min" or "5.6 h"."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def _get_peak_bytes() -> int:
-    """Return the most memory that this process has held, and that it holds on a GPU."""
-    import resource
-    import sys
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    torch = sys.modules.get("torch")
-    on_gpu = torch.cuda.max_memory_allocated() if torch is not None and torch.cuda.is_available() else 0
-    return int(peak * (1 if sys.platform == "darwin" else 1024) + np.int64(on_gpu))

@@ -1,8 +1,8 @@
 """Budgets and quotas: how many rows to keep, and from which group.
 
 A budget is a number of rows (`500`), a share (`30%`, `0.3`), a number of tokens (`200ktok`), a
-threshold on the score (`score>0.8`), or the saturation point of a learning curve
-(`saturation:FOLDER`, which becomes a number of rows). A quota reorders a ranking so that every
+threshold on the score (`score>0.8`), or the answer of a learning curve (`saturation:FOLDER`, which
+becomes a number of rows). A quota reorders a ranking so that every
 prefix of it keeps the wanted proportions.
 """
 
@@ -27,7 +27,6 @@ _MAX_AMOUNT = 10**15  # rows or tokens; whole numbers up to here are exact as fl
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*%")
 _FORMS = "rows (500), a share (30% or 0.3), tokens (200ktok), a threshold (score>0.8) or a curve (saturation:FOLDER)"
 _CURVE = "saturation:"
-_FIRM = ("reached", "extrapolated")
 
 
 @dataclass(frozen=True)
@@ -96,8 +95,8 @@ def parse_budget(value: int | float | str | Budget, *, method: str | None = None
 
     Args:
         value: number or text.
-        method: that will choose the rows: the saturation point of a curve is this method's where
-            the curve has it.
+        method: that will choose the rows: the answer of a curve is this method's where the curve
+            has it.
 
     Raises:
         InputError: the value is none of the forms, zero, negative or above 100 %.
@@ -125,17 +124,23 @@ def _from_number(value: int | float) -> Budget | None:
 
 
 def _of_curve(folder: Path, method: str | None) -> Budget:
-    """Return the rows at which a method saturates on a curve: the upper end of the interval.
+    """Return the rows that are enough for a method on a curve: the upper end of the interval.
 
-    Where the curve does not have the method, it is the method with the best score of those that
-    have an answer: one that saturates early at a low score would be no advice.
+    Where half of the pool is not enough, it is the whole pool. Where the curve does not have the
+    method, it is the method with the best score of those that have an answer.
     """
     path = folder / "saturation.json"
     try:
         content = read_json(path) if path.is_file() else {}
         methods, sign = content["methods"], 1 if content.get("is_higher_better", True) else -1
-        said = {name: (entry["saturation"] or {}).get("status", "too few runs") for name, entry in methods.items()}
-        firm = {name: methods[name]["saturation"]["high"] for name in said if said[name] in _FIRM}
+        answers = {name: entry["enough"] or {"verdict": "too few runs"} for name, entry in methods.items()}
+        said = {name: answer["verdict"] for name, answer in answers.items()}
+        firm = {name: answer["high"] for name, answer in answers.items() if answer["verdict"] == "enough"}
+        firm |= {
+            name: answer["of"]
+            for name, answer in answers.items()
+            if answer["verdict"] == "all" and answer["is_whole_pool"]
+        }
         scores = {name: sign * methods[name]["points"][-1]["value"] for name in firm}
     except ManifestError as error:
         raise InputError(f"budget: {error}") from None
@@ -143,12 +148,17 @@ def _of_curve(folder: Path, method: str | None) -> Budget:
         raise InputError(
             f"budget: {folder} must be a folder that 'thresher curve' wrote, found no readable saturation.json there"
         ) from None
+    if content.get("unit", "rows") != "rows":
+        raise InputError(f"budget: {folder} must be a curve over rows, got one over {content['unit']}")
     if content.get("unfinished"):
         raise InputError(f"budget: {folder} holds an incomplete curve; complete it with the command that wrote it")
     wanted = [method] if method in said else list(firm)
     if not set(wanted) & set(firm):
         found = "; ".join(f"{name}: {said[name]}" for name in wanted or said) or "no method"
-        raise InputError(f"budget: {folder} must hold a saturation point, found none ({found}); measure more sizes")
+        raise InputError(
+            f"budget: {folder} must say how many rows are enough, but does not ({found}); its answer says what would "
+            f"tell, such as more test rows, seeds or sizes"
+        )
     best = max((name for name in wanted if name in firm), key=lambda name: scores[name])
     return Budget("rows", int(firm[best]))
 

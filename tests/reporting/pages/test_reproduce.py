@@ -52,6 +52,7 @@ def test_the_command_of_a_curve_names_its_options_and_changed_settings(folders):
         ("--methods", "random,facility-location,length"),
         ("--sizes", "160,320,640,1280,2560"),
         ("--seeds", "4"),
+        ("--within", "1%"),
         ("--target", "0.8"),
         ("--target", "0.9"),
         ("--train", "learning_rate=0.001"),

@@ -227,11 +227,11 @@ def choose_size(curve: LearningCurve | None, method: str, n_pool: int) -> tuple[
     """
     if curve is None:
         return n_pool, "all rows: there is no curve, as the time was over or the rows are too few for one"
-    saturation = curve.saturation.get(method) or curve.saturation.get(BASELINE)
-    if saturation is None or saturation.rows is None or saturation.high is None:
-        return n_pool, "all rows: the curve does not say that fewer are enough"
-    n_rows = int(min(n_pool, saturation.high))
-    return n_rows, f"the upper end of what the curve says is enough: {saturation}"
+    enough = curve.enough.get(method) or curve.enough.get(BASELINE)
+    if enough is None or enough.verdict != "enough":
+        said = "" if enough is None else f" ({enough})"
+        return n_pool, f"all rows: the curve does not say that fewer are enough{said}"
+    return min(n_pool, enough.high), f"the upper end of what the curve says is enough: {enough}"
 
 
 def _train_adapter(steps: _Steps, experiment: Experiment, subset: Subset, folder: Path) -> Adapter:

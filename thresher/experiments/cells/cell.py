@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ class Cell:
         seed: of the ranking and of the training.
         rows: (n_rows,) positions in the experiment's pool.
         settings: of the training, where they differ from the experiment's.
+        model: base model, where it differs from the experiment's.
         select_seconds: what choosing the rows took.
     """
 
@@ -40,10 +41,13 @@ class Cell:
     seed: int
     rows: NDArray[np.int64]
     settings: TrainSettings | None = None
+    model: str | Path | None = None
     select_seconds: float = 0.0
 
     def build_context(self, experiment: Experiment) -> RunContext:
         """Return what the cell asks of the trainer."""
+        if self.model is not None:
+            experiment = replace(experiment, model=self.model)
         return experiment.build_context(experiment.pool.take(self.rows), seed=self.seed, settings=self.settings)
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from thresher.artifacts.manifest import Manifest
 from thresher.reporting import formatting as fmt
-from thresher.reporting.charts.palette import RANDOM
 from thresher.reporting.files import read_json
 from thresher.reporting.page import Block, Items, Page, Paragraph, Section, Table, Tile
 from thresher.reporting.pages import experiment_tables as tables
@@ -19,12 +18,8 @@ from thresher.reporting.pages.reproduce import build_reproduction
 from thresher.reporting.pages.row_zero import build_gains, build_losses, write_forgetting, write_row_zero
 from thresher.reporting.pages.slices import build_slice_figures
 
-KEYS = ("metric", "is_higher_better", "delta", "methods")
-STATUS = {
-    "reached": "reached: the interval ends within the measured sizes",
-    "extrapolated": "extrapolated: the interval ends beyond the largest measured size",
-    "not identifiable": "not identifiable: too little was measured to tell",
-}
+KEYS = ("answer", "metric", "is_higher_better", "of", "methods")
+VERDICTS = {"enough": "enough", "all": "half is not enough", "cannot tell": "cannot tell"}
 Fitted = Mapping[str, Any]  # content of saturation.json
 
 
@@ -34,28 +29,30 @@ def build_curve_page(folder: Path, manifest: Manifest) -> Page:
     is_higher_better = bool(fitted["is_higher_better"])
     experiment = tables.read_experiment(folder, manifest, cells_file="curve.csv", is_higher_better=is_higher_better)
     curve: list[Block] = [build_curve_figure(experiment, fitted)] if len(experiment.done) else []
-    curve += [_build_saturations(experiment, fitted), *_build_notes(fitted), *tables.build_failures(experiment)]
-    best_method, runs = _find_best_method(experiment, fitted), tables.build_run_table(experiment)
+    curve += [_build_answers(experiment, fitted), *_build_notes(fitted), *tables.build_failures(experiment)]
+    runs = tables.build_run_table(experiment)
+    unit = fitted.get("unit", "rows")
+    rises = "rises" if is_higher_better else "falls"
     return Page(
         kind="learning curve",
         title=f"Learning curve of {fmt.join_words(experiment.methods)}",
-        answer=_write_answer(experiment, fitted, best_method),
+        answer=_write_answer(fitted),
         more=[
             *tables.describe_incomplete(fitted),
             *write_row_zero(fitted.get("base")),
             *write_forgetting(fitted.get("general")),
-            *_write_remarks(experiment, fitted, best_method),
+            *_write_remarks(fitted),
         ],
         tiles=(
-            _build_saturation_tile(fitted, best_method),
+            _build_tile(fitted),
             Tile("Best mean", *_best_mean(experiment)),
             *tables.build_run_tiles(experiment),
         ),
         sections=[
-            Section("How the score rises", curve),
+            Section(f"How the {fmt.readable_name(experiment.metric.name)} {rises} with the {unit}", curve),
             Section("Without training", build_gains(fitted.get("base"), experiment.metric)),
             Section("What is forgotten", build_losses(fitted.get("general"), experiment.tones)),
-            Section("What more rows would bring", build_outlook(experiment, fitted)),
+            Section(f"What more {unit} would bring", build_outlook(experiment, fitted)),
             Section("The laws behind the curve", build_laws(experiment, fitted)),
             Section("Parts of the test set", build_slice_figures(experiment)),
             Section("What was chosen", tables.build_maps(experiment)),
@@ -66,81 +63,53 @@ def build_curve_page(folder: Path, manifest: Manifest) -> Page:
     )
 
 
-def _find_saturation(fitted: Fitted, method: str) -> Mapping[str, Any] | None:
-    saturation: Mapping[str, Any] | None = (fitted["methods"].get(method) or {}).get("saturation")
-    return saturation
+def _list_answers(fitted: Fitted) -> dict[str, Mapping[str, Any]]:
+    """Return the answers of the methods that have one."""
+    entries = {method: (entry or {}).get("enough") for method, entry in fitted["methods"].items()}
+    return {method: answer for method, answer in entries.items() if answer}
 
 
-def _find_best_method(experiment: Experiment, fitted: Fitted) -> str | None:
-    """Return the method that the answer is about: the best score among those with an answer.
-
-    The number of rows does not decide: saturating early at a low score is no better answer.
-    """
-    sign = 1 if experiment.metric.is_higher_better else -1
-    last_means = {}
-    for method in experiment.methods:
-        values = experiment.values(method)
-        if values and (_find_saturation(fitted, method) or {}).get("rows") is not None:
-            largest = max(values)
-            last_means[method] = sign * sum(values[largest]) / len(values[largest])
-    return max(last_means, key=lambda method: last_means[method]) if last_means else None
+def _write_answer(fitted: Fitted) -> str:
+    misfits = [(fitted["methods"][method] or {}).get("misfit") for method in _list_answers(fitted)]
+    if any(fmt.is_number(misfit) and misfit > 1 for misfit in misfits):
+        return f"{fitted['answer']} No law fits the points well, so look at the curve itself."
+    return str(fitted["answer"])
 
 
-def _write_answer(experiment: Experiment, fitted: Fitted, best_method: str | None) -> str:
-    gain = f"doubling the data gains less than {experiment.metric.amount(fitted['delta'])}"
-    if best_method is None:
-        return _write_no_answer(experiment, fitted, gain)
-    saturation = _find_saturation(fitted, best_method) or {}
-    whose = "random rows" if best_method == RANDOM else f"rows chosen by {best_method}"
-    smallest = min(experiment.values(best_method), default=0)
-    enough = f"About {fmt.rounded(saturation['rows'])} {whose}"
-    if saturation["high"] <= smallest:
-        enough = f"{fmt.count(smallest)} {whose} or fewer"
-    text = f"{enough} are enough: from there, {gain} (80{fmt.PERCENT} interval {_format_interval(saturation)})"
-    misfit = fitted["methods"][best_method].get("misfit")
-    if fmt.is_number(misfit) and misfit > 1:
-        return f"{text}; but no law fits the points well, so look at the curve itself."
-    return f"{text}."
-
-
-def _format_range(saturation: Mapping[str, Any]) -> str:
-    return f"{fmt.rounded(saturation['low'])} to {fmt.rounded(saturation['high'])}"
-
-
-def _format_interval(saturation: Mapping[str, Any]) -> str:
-    return _format_range(saturation) + (", extrapolated" if saturation["status"] == "extrapolated" else "")
-
-
-def _write_no_answer(experiment: Experiment, fitted: Fitted, gain: str) -> str:
-    fits = {method: fit for method in experiment.methods if (fit := _find_saturation(fitted, method)) is not None}
-    if not fits:
-        return "Too few runs to tell how many rows are enough: a law needs three sizes, and two runs at one of them."
-    sizes = fits[RANDOM if RANDOM in fits else next(iter(fits))].get("next_sizes") or []
-    advice = f"; measure {fmt.join_words(fmt.count(size) for size in sizes)} rows next" if sizes else ""
-    return f"It is too early to tell how many rows are enough, meaning that {gain}{advice}."
-
-
-def _write_remarks(experiment: Experiment, fitted: Fitted, best_method: str | None) -> list[str]:
+def _write_remarks(fitted: Fitted) -> list[str]:
+    answers = _list_answers(fitted)
     sentences = []
-    for method in experiment.methods:
-        saturation = _find_saturation(fitted, method)
-        if method == best_method or saturation is None:
-            continue
-        if saturation["rows"] is None:
-            sentences.append(f"{method}: not identifiable, {fmt.count(saturation['low'])} rows or more.")
-        else:
-            rows = fmt.rounded(saturation["rows"])
-            sentences.append(f"{method}: about {rows} rows ({_format_interval(saturation)}).")
+    if len(answers) > 1:
+        sentences = [f"{method}: {_describe(answer)}." for method, answer in answers.items()]
     if fitted.get("stopped"):
         sentences.append(f"Measuring ended because {fitted['stopped']}.")
     return sentences
 
 
-def _build_saturation_tile(fitted: Fitted, best_method: str | None) -> Tile:
-    if best_method is None:
-        return Tile("Enough rows", "not known", "see the sizes to measure next")
-    saturation = _find_saturation(fitted, best_method) or {}
-    return Tile("Enough rows", fmt.rounded(saturation["rows"]), f"{_format_range(saturation)}, {best_method}")
+def _describe(answer: Mapping[str, Any]) -> str:
+    rows = f"{_format_rows(answer)} {answer.get('unit', 'rows')}"
+    return f"{VERDICTS.get(answer['verdict'], answer['verdict'])}, {rows} ({_format_range(answer)})"
+
+
+def _format_rows(answer: Mapping[str, Any]) -> str:
+    return fmt.count(answer["of"] if answer["verdict"] == "all" else answer["rows"])
+
+
+def _format_range(answer: Mapping[str, Any]) -> str:
+    return f"{fmt.count(answer['low'])} to {fmt.count(answer['high'])}"
+
+
+def _build_tile(fitted: Fitted) -> Tile:
+    answers, unit = _list_answers(fitted), fitted.get("unit", "rows")
+    firm = {method: answer for method, answer in answers.items() if answer["verdict"] == "enough"}
+    if firm:
+        method = min(firm, key=lambda name: firm[name]["high"])
+        return Tile(f"Enough {unit}", fmt.count(firm[method]["rows"]), f"{_format_range(firm[method])}, {method}")
+    if any(answer["verdict"] == "all" for answer in answers.values()):
+        return Tile(
+            f"Enough {unit}", f"more than {fmt.count(fitted['of'] // 2)}", f"of {fmt.count(fitted['of'])} measured"
+        )
+    return Tile(f"Enough {unit}", "not known", "the first sentence says what would tell")
 
 
 def _best_mean(experiment: Experiment) -> tuple[str, str]:
@@ -156,29 +125,37 @@ def _best_mean(experiment: Experiment) -> tuple[str, str]:
     return (experiment.metric.text(sign * value), f"{method}, {fmt.rows(size)}")
 
 
-def _build_saturations(experiment: Experiment, fitted: Fitted) -> Table:
-    metric, cells = experiment.metric, []
+def _build_answers(experiment: Experiment, fitted: Fitted) -> Table:
+    metric, cells, unit = experiment.metric, [], fitted.get("unit", "rows")
+    answers = _list_answers(fitted)
     for method in experiment.methods:
-        entry = fitted["methods"].get(method) or {}
-        saturation, top = entry.get("saturation"), entry.get("asymptote")
-        if saturation is None:
-            cells.append((method, fmt.NOTHING, fmt.NOTHING, "not fitted: too few runs", fmt.NOTHING, fmt.NOTHING))
+        top, answer = (fitted["methods"].get(method) or {}).get("asymptote"), answers.get(method)
+        if answer is None:
+            cells.append((method, fmt.NOTHING, fmt.NOTHING, "too few runs", fmt.NOTHING, fmt.NOTHING))
             continue
-        high = fmt.count(saturation["high"]) if fmt.is_number(saturation["high"]) else "open"
+        following = answer["next_doubling"]
         cells.append(
             (
                 method,
-                fmt.count(saturation["rows"]),
-                f"{fmt.count(saturation['low'])} to {high}",
-                STATUS.get(saturation["status"], str(saturation["status"])),
+                fmt.count(answer["rows"]),
+                _format_range(answer),
+                VERDICTS.get(answer["verdict"], str(answer["verdict"])),
+                f"{metric.difference(following['median'])} "
+                f"({metric.difference_range(following['low'], following['high'])})",
                 f"{metric.text(top['median'])} ({metric.text_range(top['low'], top['high'])})" if top else fmt.NOTHING,
-                ", ".join(map(fmt.count, saturation.get("next_sizes") or ())) or fmt.NOTHING,
             )
         )
-    endless = f"{fmt.readable_name(metric.name)} with endless rows"
+    tolerances = [metric.amount(answer["within"]) for answer in answers.values()] or [str(fitted.get("within"))]
     return Table(
-        caption=f"Number of rows from which doubling gains less than {metric.amount(fitted['delta'])}",
-        columns=("method", "rows", INTERVAL, "status", endless, "measure next"),
+        caption=f"Number of {unit} that come within {tolerances[0]} of all {fmt.count(fitted['of'])}",
+        columns=(
+            "method",
+            unit,
+            INTERVAL,
+            "verdict",
+            f"gain expected of {fmt.count(2 * fitted['of'])} {unit}",
+            f"{fmt.readable_name(metric.name)} with endless {unit}",
+        ),
         rows=cells,
         numeric=(1, 2),
     )

@@ -14,6 +14,8 @@ LAWS = {
     "power": "power: c + a · n^(−b)",
     "rectified": "rectified: c + a / (d^b + n^b)",
     "exponential": "exponential: c + a · exp(−k n)",
+    "logarithmic": "logarithmic: c + a · ln(m / n), up to m rows",
+    "broken": "broken: c + a · (ln(m / n) + s · ln(k / n)), up to m and k rows",
     "constant": "constant: c",
 }
 OUT_OF_REACH = "out of reach"

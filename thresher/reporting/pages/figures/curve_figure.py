@@ -1,4 +1,4 @@
-"""The figure of a learning curve: runs, means, fitted laws with their interval, and saturation."""
+"""The figure of a learning curve: runs, means, fitted laws and their interval, enough rows."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from thresher.reporting.charts.chart import (
 from thresher.reporting.page import Figure, Table
 from thresher.reporting.pages.experiment_tables import Experiment
 
-AHEAD = 2.0  # the axis reaches this many times beyond the largest measured size
+AHEAD, MOST_AHEAD = 2.0, 4.0  # the axis reaches so many times beyond the largest measured size
 ASIDE = 1.035  # single runs are drawn to the right of their mean, whose error bar would hide them
-LANE = 0.065  # height of a saturation interval below the curves, as a share of the curves' height
+LANE = 0.065  # height of a method's lane below the curves, as a share of the curves' height
 MAX_STRAY = 0.35  # an interval of the laws may widen the axis by this share of the measured range
 
 
@@ -40,10 +40,10 @@ def build_curve_figure(experiment: Experiment, fitted: Mapping[str, Any]) -> Fig
     entries = {method: fitted["methods"].get(method, {}) for method in experiment.methods}
     points = {method: entry.get("points") or [] for method, entry in entries.items()}
     sizes = sorted({int(point["n_rows"]) for own in points.values() for point in own})
-    right = _find_right_end(sizes[-1], entries)
+    right = _find_right_end(sizes[-1], fitted.get("pool"))
     low, high = _find_range(experiment, points, entries, right)
-    # below the curves, one lane for the saturation interval of each method that has one
-    lanes = [method for method, entry in entries.items() if entry.get("saturation")]
+    # below the curves, one lane for the interval of enough rows of each method that has one
+    lanes = [method for method, entry in entries.items() if entry.get("enough")]
     floor, lane = low, LANE * (high - low)
     low -= lane * (len(lanes) + 0.5) if lanes else 0.0
     axis = linear_axis(experiment.metric.label, low, high, pad=0.02)
@@ -54,11 +54,17 @@ def build_curve_figure(experiment: Experiment, fitted: Mapping[str, Any]) -> Fig
         marks += _build_points(experiment, method, points[method])
     for i, method in enumerate(lanes):
         level = low + lane * (len(lanes) - i - 0.3)
-        marks += _build_saturation(experiment, method, entries[method]["saturation"], level, right)
-    marks += _build_references(experiment, fitted, (floor, high))
+        marks += _build_enough(experiment, method, entries[method]["enough"], level, right)
+    n_pool, unit = fitted.get("pool"), fitted.get("unit", "rows")
+    marks += [*_mark_pool(n_pool, right, unit), *_build_references(experiment, fitted, (floor, high))]
     metric, doublings = experiment.metric, (sizes[-1] * 2.0, sizes[-1] * 4.0)
     chart = Chart(
-        x=log_axis("training rows", sizes[0], right, at=[*sizes, *(n for n in doublings if n <= right * 1.01)]),
+        x=log_axis(
+            "training rows" if unit == "rows" else unit,
+            sizes[0],
+            right,
+            at=[*sizes, *(n for n in doublings if n <= right * 1.01)],
+        ),
         y=replace(axis, ticks=tuple(tick for tick in axis.ticks if tick.at >= floor)),
         marks=marks,
         legend=_build_legend(experiment, bool(lanes)),
@@ -66,7 +72,7 @@ def build_curve_figure(experiment: Experiment, fitted: Mapping[str, Any]) -> Fig
     better = "higher" if metric.is_higher_better else "lower"
     return Figure(
         name="curve",
-        title=f"{metric.label[0].upper()}{metric.label[1:]} by number of training rows",
+        title=f"{metric.label[0].upper()}{metric.label[1:]} by number of training {unit}",
         caption=(
             f"Points are means over seeds with one standard error, faint points single runs; {better} is better. The "
             f"band is the 80{fmt.PERCENT} interval of the fitted laws, dashed beyond the measured sizes."
@@ -97,10 +103,15 @@ def _build_references(experiment: Experiment, fitted: Mapping[str, Any], limits:
     ]
 
 
-def _find_right_end(largest: int, entries: Mapping[str, Mapping[str, Any]]) -> float:
-    """Return the end of the axis: beyond the largest size, and to the ends of the intervals."""
-    highs = [(entry.get("saturation") or {}).get("high") for entry in entries.values()]
-    return float(min(max([AHEAD * largest, *filter(fmt.is_number, highs)]), 4 * largest))
+def _mark_pool(n_pool: int | None, right: float, unit: str) -> list[Mark]:
+    if not n_pool or n_pool > right:
+        return []
+    return [Rule(at=float(n_pool), tone="edge", label=f"all {unit}", style="dashed")]
+
+
+def _find_right_end(largest: int, n_pool: int | None) -> float:
+    """Return the end of the axis: beyond the largest size, and to the pool's where that is near."""
+    return float(min(max(AHEAD * largest, 1.05 * (n_pool or 0)), MOST_AHEAD * largest))
 
 
 def _find_range(
@@ -182,34 +193,32 @@ def _build_points(experiment: Experiment, method: str, points: list[dict[str, An
     return [*marks, line, *points_with_errors(tone=tone, x=x, y=y, errors=errors, shape=shape, tips=tips)]
 
 
-def _build_saturation(
-    experiment: Experiment, method: str, saturation: Mapping[str, Any], level: float, right: float
+def _build_enough(
+    experiment: Experiment, method: str, enough: Mapping[str, Any], level: float, right: float
 ) -> list[Mark]:
-    """Return the interval of the saturation point in its lane below the curves."""
-    tone = experiment.tones[method]
-    low = min(float(saturation["low"]), right)
-    high = min(float(saturation["high"]), right) if fmt.is_number(saturation["high"]) else right
+    """Return the interval of the number of rows that is enough, in its lane below the curves."""
+    tone, rows = experiment.tones[method], fmt.count(enough["rows"])
+    low, high = float(enough["low"]), float(enough["high"])
     marks: list[Mark] = [Whiskers(tone=tone, at=[level], low=[low], high=[high], is_lying=True, width=2.6)]
-    is_known, rows, least = fmt.is_number(saturation["rows"]), *map(fmt.count, (saturation["rows"], saturation["low"]))
-    text = f"{rows} rows" if is_known else f"more than {least} rows"
+    text = {"enough": f"{rows} rows", "all": f"more than {fmt.count(enough['of'] // 2)} rows"}
     is_left = high > 0.4 * right  # no room on the right
-    marks.append(Note(tone=tone, x=low if is_left else high, y=level, text=f"{method}: {text}", is_left=is_left))
-    if not is_known:
+    note = f"{method}: {text.get(enough['verdict'], 'cannot tell')}"
+    marks.append(Note(tone=tone, x=low if is_left else high, y=level, text=note, is_left=is_left))
+    if enough["verdict"] != "enough":
         return marks
-    ends = f"{least} to {fmt.count(saturation['high'])}"
+    ends = f"{fmt.count(enough['low'])} to {fmt.count(enough['high'])}"
     tip = f"{method}: {rows} rows are enough, 80{fmt.PERCENT} interval {ends}"
-    at = min(float(saturation["rows"]), right)
-    return [*marks, Dots(tone=tone, x=[at], y=[level], shape="diamond", size=5.5, tips=(tip,))]
+    return [*marks, Dots(tone=tone, x=[float(enough["rows"])], y=[level], shape="diamond", size=5.5, tips=(tip,))]
 
 
-def _build_legend(experiment: Experiment, has_saturation: bool) -> list[LegendEntry]:
+def _build_legend(experiment: Experiment, has_answer: bool) -> list[LegendEntry]:
     entries = [
         LegendEntry(method, experiment.tones[method], experiment.shapes[method], is_direct=True)
         for method in experiment.methods
     ]
     entries.append(LegendEntry("one run", "ink", "faint"))
     entries.append(LegendEntry(f"80{fmt.PERCENT} interval of the laws", "ink", "box"))
-    if has_saturation:
+    if has_answer:
         entries.append(LegendEntry("enough rows", "ink", "diamond"))
     return entries
 

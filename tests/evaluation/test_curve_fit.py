@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from thresher.errors import InputError
-from thresher.evaluation.saturation import fit_curve
+from thresher.evaluation.curves.curve_fit import fit_curve
+from thresher.evaluation.curves.laws import fit_law
 
 SIZES = [50, 100, 200, 400, 800, 1600]
 
@@ -19,42 +20,12 @@ def fit(truth, **options):
     return fit_curve(options.get("sizes", SIZES), runs(truth, **options), is_higher_better=True)
 
 
-def exact_saturation(truth, delta):
-    """Return the last size at which a doubling gains delta, by a plain scan."""
-    sizes = np.arange(50, 200_000)
-    pays = np.flatnonzero(truth(sizes.astype(float)) - truth(2.0 * sizes) >= delta)
-    return sizes[pays[-1]] if len(pays) else sizes[0]
-
-
 def early(n):
     return 0.12 + 0.25 * np.exp(-n / 100)
 
 
 def slow(n):
     return 0.05 + 0.9 * n**-0.2
-
-
-def test_a_curve_that_flattens_within_the_sizes_is_reached_and_near_the_truth():
-    saturation = fit(early, sd=0.002).saturation(delta=0.005)
-    assert saturation.status == "reached"
-    assert saturation.rows == pytest.approx(exact_saturation(early, 0.005), rel=0.05)
-    assert saturation.high < 1.1 * saturation.low
-    assert saturation.low <= saturation.rows <= saturation.high
-
-
-def test_a_slow_curve_is_not_identifiable_and_names_sizes_that_exist():
-    saturation = fit(slow).saturation(delta=0.005, pool=4000)
-    assert saturation.status == "not identifiable"
-    assert saturation.rows is None
-    assert saturation.high is None
-    assert saturation.next_sizes == (3200,)
-    assert fit(slow).saturation(delta=0.005, pool=2000).next_sizes == (2000,)
-    assert "measure 3,200 rows next" in str(saturation)
-
-
-def test_a_flat_curve_saturates_at_its_smallest_size():
-    saturation = fit(lambda n: np.full_like(n, 0.3), seeds=5).saturation(delta=0.02)
-    assert saturation.rows == 50
 
 
 def test_more_noise_gives_a_wider_interval():
@@ -66,7 +37,7 @@ def test_losses_and_rates_give_the_same_answer():
     values = runs(early, sd=0.005)
     rate = fit_curve(SIZES, values, is_higher_better=True)
     loss = fit_curve(SIZES, [[1 - v for v in run] for run in values], is_higher_better=False)
-    assert rate.saturation(delta=0.005) == loss.saturation(delta=0.005)
+    assert rate.sampled_enough_sizes(0.01, 1600) == pytest.approx(loss.sampled_enough_sizes(0.01, 1600))
     assert rate.predict(3200).median == pytest.approx(1 - loss.predict(3200).median, abs=1e-3)
 
 
@@ -74,7 +45,7 @@ def test_the_order_of_the_sizes_does_not_matter():
     values = runs(early)
     forward = fit_curve(SIZES, values, is_higher_better=True)
     backward = fit_curve(SIZES[::-1], values[::-1], is_higher_better=True)
-    assert forward.saturation(delta=0.005) == backward.saturation(delta=0.005)
+    assert (forward.sampled_enough_sizes(0.01, 1600) == backward.sampled_enough_sizes(0.01, 1600)).all()
 
 
 def test_rows_for_a_target_invert_the_curve():
@@ -117,21 +88,20 @@ def test_three_rising_sizes_are_not_called_flat(means):
     curve = fit_curve([100, 200, 400], values, is_higher_better=True)
     assert curve.misfit == 1
     assert curve.weights["constant"] < 0.01
-    assert curve.saturation(delta=0.005).rows != 100
 
 
-def test_test_rows_that_all_runs_share_widen_what_is_said_of_others_and_not_the_saturation_point():
+def test_test_rows_that_all_runs_share_widen_what_is_said_of_others_and_not_differences():
     values = runs(early, sd=0.003)
     sure, unsure = (fit_curve(SIZES, values, is_higher_better=True, test_stderr=noise) for noise in (0.0, 0.02))
-    assert sure.saturation(delta=0.005) == unsure.saturation(delta=0.005)
-    for ask in (lambda fit: fit.predict(1600), lambda fit: fit.asymptote()):
-        assert ask(unsure).high - ask(unsure).low > 2 * (ask(sure).high - ask(sure).low)
+    assert sure.gain(100, 100) == unsure.gain(100, 100)
+    for ask, least in ((lambda fit: fit.predict(1600), 2.0), (lambda fit: fit.asymptote(), 1.2)):
+        assert ask(unsure).high - ask(unsure).low > least * (ask(sure).high - ask(sure).low)
     assert unsure.predict(1600, same_test=True) == sure.predict(1600)
 
 
 def test_the_answer_is_json_without_infinities():
     curve = fit(slow)
-    text = json.dumps([curve.rows_needed(0.999).to_json(), curve.saturation(delta=0.005).to_json()], allow_nan=False)
+    text = json.dumps([curve.rows_needed(0.999).to_json()], allow_nan=False)
     assert json.loads(text)[0]["median"] is None
 
 
@@ -153,7 +123,7 @@ def test_bad_curves_are_refused_in_one_sentence(sizes, values, words):
 
 def test_equal_runs_at_every_size_do_not_divide_by_zero():
     curve = fit_curve(SIZES, [[0.8, 0.8]] * 6, is_higher_better=True)
-    assert curve.saturation(delta=0.005).rows == 50
+    assert np.median(curve.sampled_enough_sizes(0.005, 1600)) == 50
 
 
 @pytest.mark.parametrize("truth", [early, lambda n: 0.08 + 1.2 * n**-0.5], ids=["exponential", "power"])
@@ -174,3 +144,35 @@ def test_no_score_is_foretold_that_a_score_cannot_have():
         assert interval.low < interval.median <= interval.high <= 1
     loss = fit_curve(SIZES, [[1 - value for value in run] for run in near], is_higher_better=False, test_stderr=0.02)
     assert loss.asymptote().low >= 0
+
+
+def test_a_tail_that_goes_on_slowly_after_a_fast_start_is_not_called_flat():
+    def two_phases(n):
+        return 0.05 + 0.3 * n**-0.15 + 0.5 * np.exp(-n / 150)
+
+    sizes = [*SIZES, 3200]
+    truth = np.array([two_phases(n) for n in (1600.0, 3200.0)])
+    gain = fit_curve(sizes, runs(two_phases, sd=0.003, sizes=sizes), is_higher_better=True).gain(1600, 1600)
+    assert gain.low <= truth[0] - truth[1] <= gain.high
+
+
+def test_a_score_that_gains_as_much_with_every_doubling_goes_on_beyond_the_measured_sizes():
+    def straight(n):
+        return 0.6 - 0.025 * np.log2(n / 50)
+
+    gain = fit_curve(SIZES, runs(straight, sd=0.003), is_higher_better=True).gain(1600, 1600)
+    assert gain.median == pytest.approx(0.025, abs=0.003)  # half of it by a law that flattens
+
+
+def test_correlated_points_are_weighted_as_plain_generalized_least_squares_weighs_them():
+    rng = np.random.default_rng(0)
+    n = np.array([50, 100, 200, 400.0])
+    root = rng.normal(size=(4, 4))
+    precision = np.linalg.inv(root @ root.T + np.eye(4))
+    y = 0.2 + 0.8 * n**-0.5 + rng.normal(0, 0.01, 4)
+    fit = fit_law("power", n, y[None], precision)
+    design = np.column_stack([np.ones(4), n ** -fit.shape[0, 0]])
+    expected = np.linalg.solve(design.T @ precision @ design, design.T @ precision @ y)
+    assert (fit.c[0], fit.a[0]) == pytest.approx(tuple(expected))
+    residual = y - design @ expected
+    assert fit.chi2[0] == pytest.approx(residual @ precision @ residual)

@@ -3,11 +3,20 @@
     power        e(n) = c + a n^-b                     pow3
     rectified    e(n) = c + a / (d^b + n^b)            mmf4; arXiv:2402.02314 with alpha = 1
     exponential  e(n) = c + a exp(-k n)                exp3
+    logarithmic  e(n) = c + a L(m / n)                 as much for every doubling, up to m rows
+    broken       e(n) = c + a (L(m / n) + s L(k / n))  more for a doubling before k rows than after
     constant     e(n) = c
 
-with a >= 0 (height) and c >= 0 (floor). For a given shape (b; b and d; k) each is linear in (a, c).
-Shapes lie on a grid and (a, c) follow in closed form by weighted least squares, so a fit needs no
-starting value and cannot diverge.
+with L(x) = max(0, ln x), a >= 0 (height) and c >= 0 (floor). For a given shape (b; b and d; k; m;
+m, k and s) each is linear in (a, c). Shapes lie on a grid and (a, c) follow in closed form by
+weighted least squares, so a fit needs no starting value and cannot diverge. Points that err
+together, because one test set measured all of them, are weighted by the inverse of their covariance
+(generalized least squares).
+
+The logarithmic law and the broken one are the slow tails. Nothing in the points says where such a
+tail ends, so its end m is spread evenly over powers of two, up to 4,096 times the largest size. The
+broken law is for what is learned fast by the first rows and slowly by the rest, as with many
+classes; without it, the curve seems to flatten where it goes on rising slowly.
 
 A few points hardly determine the shape: `weigh_shapes` keeps every shape of the grid with its
 likelihood, and curves are sampled from all of them, not only from the neighborhood of the best one.
@@ -18,22 +27,33 @@ Array sizes: r curves, m measured sizes, g shapes on the grid.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from thresher.numeric.arrays import Float64
 
-LawName = Literal["power", "rectified", "exponential", "constant"]
-N_PARAMETERS: dict[LawName, int] = {"power": 3, "rectified": 4, "exponential": 3, "constant": 1}
+LawName = Literal["power", "rectified", "exponential", "logarithmic", "broken", "constant"]
+N_PARAMETERS: dict[LawName, int] = {
+    "power": 3,
+    "rectified": 4,
+    "exponential": 3,
+    "logarithmic": 3,
+    "broken": 5,
+    "constant": 1,
+}
 # height and floor
-N_LINEAR: dict[LawName, int] = {"power": 2, "rectified": 2, "exponential": 2, "constant": 1}
+N_LINEAR: dict[LawName, int] = {law: 1 if law == "constant" else 2 for law in N_PARAMETERS}
 
 _EXPONENTS = np.linspace(0.05, 1.5, 1161)  # steps of 0.00125
 _FEW_EXPONENTS = np.linspace(0.05, 1.5, 233)  # for the law that has a second shape parameter
 _PRE_LEARNED = 48  # values of d, from a quarter of the smallest size to twice the largest
 _DECAYS = np.geomspace(0.25, 64, 1600)  # values of k, in decays over the largest size
+_TAIL_ENDS = (1, 2, 4, 16, 64, 256, 4096)  # values of m of the broken law, in largest sizes
+_BREAKS = 16  # values of k, within the measured sizes
+_STEEPER = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0)  # values of s
+_ENDS, _FARTHEST_END = 600, 4096  # values of m: up to so many times the largest size
 
 
 @dataclass(frozen=True)
@@ -44,7 +64,7 @@ class Fits:
         law: which.
         c: (r,) error with endless rows.
         a: (r,) height of the falling part.
-        shape: (r, 2) exponent b and pre-learned rows d; decay k and 0 for the exponential.
+        shape: (r, 3) b and d; k; m; or m, k and s; zeros in the places that a law does not use.
         chi2: (r,) weighted sum of squared residuals.
     """
 
@@ -72,16 +92,17 @@ def fit_law(law: LawName, sizes: ArrayLike, errors: ArrayLike, weights: ArrayLik
         law: which.
         sizes: (m,) rows, above 0.
         errors: (r, m) one curve per row.
-        weights: (m,) one over the variance of each point.
+        weights: (m,) one over the variance of each point, or (m, m) the inverse of the
+            covariance.
     """
     n = np.asarray(sizes, dtype=np.float64)
     y = np.atleast_2d(np.asarray(errors, dtype=np.float64))
-    w = np.asarray(weights, dtype=np.float64)
+    p = _as_precision(weights)
     shapes = _shapes(law, n)
-    c, a, residual = _fit_shapes(_falling(law, shapes, n), y, w)
+    c, a, residual = _fit_shapes(_falling(law, shapes, n), y, p)
     best, curve = residual.argmin(axis=1), np.arange(len(y))
     fits = Fits(law, c[curve, best], a[curve, best], shapes[best], np.zeros(len(y)))
-    chi2 = ((y - fits.errors(n)) ** 2) @ w  # the written-out sum above cancels near zero
+    chi2 = _square(y - fits.errors(n), p)  # the written-out sum above cancels near zero
     return Fits(law, fits.c, fits.a, fits.shape, chi2)
 
 
@@ -96,8 +117,8 @@ class ShapeWeights:
         law: which.
         sizes: (m,) rows.
         errors: (m,) points of the curve.
-        weights: (m,) one over the estimated variance of each point.
-        shapes: (g, 2) grid.
+        precision: (m, m) inverse of the estimated covariance of the points.
+        shapes: (g, 3) grid.
         chi2: (g,) weighted sum of squared residuals at the best height and floor.
         dof: degrees of freedom of the variance.
     """
@@ -105,7 +126,7 @@ class ShapeWeights:
     law: LawName
     sizes: Float64
     errors: Float64
-    weights: Float64
+    precision: Float64
     shapes: Float64
     chi2: Float64
     dof: float
@@ -131,8 +152,10 @@ class ShapeWeights:
         freedom = self.dof + len(self.sizes) - N_LINEAR[self.law]
         spread = np.sqrt((self.dof + self.chi2[chosen]) / rng.chisquare(max(freedom, 1.0), n_samples))
         # the points moved by that noise, and the height and floor that fit them best
-        y = self.errors + rng.normal(size=(n_samples, len(self.sizes))) * spread[:, None] / np.sqrt(self.weights)
-        c, a = _solve_each(_falling(self.law, self.shapes[chosen], self.sizes), y, self.weights)
+        root = np.linalg.cholesky(np.linalg.inv(self.precision))  # root root' is the covariance
+        noise = rng.normal(size=(n_samples, len(self.sizes))) @ root.T
+        y = self.errors + noise * spread[:, None]
+        c, a = solve_line(_falling(self.law, self.shapes[chosen], self.sizes), y, self.precision)
         return Fits(self.law, c, a, self.shapes[chosen], self.chi2[chosen])
 
 
@@ -143,56 +166,70 @@ def weigh_shapes(law: LawName, sizes: ArrayLike, errors: ArrayLike, weights: Arr
         law: which.
         sizes: (m,) rows, above 0.
         errors: (m,) points.
-        weights: (m,) one over the estimated variance of each point.
+        weights: (m,) one over the estimated variance of each point, or (m, m) the inverse of their
+            covariance.
         dof: degrees of freedom of that variance.
     """
-    n, y, w = (np.asarray(values, dtype=np.float64) for values in (sizes, errors, weights))
+    n, y, p = np.asarray(sizes, np.float64), np.asarray(errors, np.float64), _as_precision(weights)
     shapes = _shapes(law, n)
     phi = _falling(law, shapes, n)
-    c, a, _ = _fit_shapes(phi, y[None], w)
-    chi2 = ((y - c[0][:, None] - a[0][:, None] * phi) ** 2) @ w
-    return ShapeWeights(law, n, y, w, shapes, chi2, dof)
+    c, a, _ = _fit_shapes(phi, y[None], p)
+    chi2 = _square(y - c[0][:, None] - a[0][:, None] * phi, p)
+    return ShapeWeights(law, n, y, p, shapes, chi2, dof)
 
 
-def _fit_shapes(phi: Float64, y: Float64, w: Float64) -> tuple[Float64, Float64, Float64]:
+def _as_precision(weights: ArrayLike) -> Float64:
+    """Return (m, m) from one weight per point, or from the matrix itself."""
+    w = np.asarray(weights, dtype=np.float64)
+    return np.diag(w) if w.ndim == 1 else w
+
+
+def _square(residual: Float64, p: Float64) -> Float64:
+    """Return r' P r of each row r: (r,)."""
+    squares: Float64 = ((residual @ p) * residual).sum(axis=-1)
+    return squares
+
+
+def _fit_shapes(phi: Float64, y: Float64, p: Float64) -> tuple[Float64, Float64, Float64]:
     """Return c, a and the weighted sum of squared residuals of each curve and shape: (r, g)."""
-    c, a = _solve(phi, y, w)
-    # sum over m of w (y - c - a phi)^2, multiplied out so that no (r, g, m) array is needed
+    c, a = _solve(phi, y, p)
+    # (y - c - a phi)' P (y - c - a phi), multiplied out so that no (r, g, m) array is needed
+    ones = p.sum(axis=1)
     residual = (
-        ((y * y) @ w)[:, None]
-        + c * c * w.sum()
-        + a * a * ((phi * phi) @ w)
-        - 2 * c * (y @ w)[:, None]
-        - 2 * a * ((y * w) @ phi.T)
-        + 2 * a * c * (phi @ w)
+        _square(y, p)[:, None]
+        + c * c * p.sum()
+        + a * a * _square(phi, p)
+        - 2 * c * (y @ ones)[:, None]
+        - 2 * a * (y @ p @ phi.T)
+        + 2 * a * c * (phi @ ones)
     )
     return c, a, residual
 
 
-def _solve(phi: Float64, y: Float64, w: Float64) -> tuple[Float64, Float64]:
+def _solve(phi: Float64, y: Float64, p: Float64) -> tuple[Float64, Float64]:
     """Return c >= 0 and a >= 0 by weighted least squares, for each curve and shape: (r, g) each."""
-    mean_phi, centered, variance, square = _moments(phi, w)
-    mean_y = (y @ w) / w.sum()
-    a = ((y * w) @ centered.T) / variance  # slope of y on phi
+    mean_phi, centered, variance, square = _moments(phi, p)
+    mean_y = (y @ p.sum(axis=1)) / p.sum()
+    a = (y @ p @ centered.T) / variance  # slope of y on phi
     c = mean_y[:, None] - a * mean_phi  # intercept
-    slope_at_zero_floor = ((y * w) @ phi.T) / square
+    slope_at_zero_floor = (y @ p @ phi.T) / square
     return _clip_to_bounds(c, a, slope_at_zero_floor, mean_y[:, None])
 
 
-def _solve_each(phi: Float64, y: Float64, w: Float64) -> tuple[Float64, Float64]:
+def solve_line(phi: Float64, y: Float64, p: Float64) -> tuple[Float64, Float64]:
     """Return c and a as `_solve` does, for curve i with shape i alone: (r,) each."""
-    mean_phi, centered, variance, square = _moments(phi, w)
-    mean_y = (y @ w) / w.sum()
-    a = ((y * centered) @ w) / variance
-    return _clip_to_bounds(mean_y - a * mean_phi, a, ((y * phi) @ w) / square, mean_y)
+    mean_phi, centered, variance, square = _moments(phi, p)
+    mean_y, weighted = (y @ p.sum(axis=1)) / p.sum(), y @ p
+    a = (weighted * centered).sum(axis=1) / variance
+    return _clip_to_bounds(mean_y - a * mean_phi, a, (weighted * phi).sum(axis=1) / square, mean_y)
 
 
-def _moments(phi: Float64, w: Float64) -> tuple[Float64, Float64, Float64, Float64]:
+def _moments(phi: Float64, p: Float64) -> tuple[Float64, Float64, Float64, Float64]:
     """Return phi's weighted mean, phi minus it, and weighted sums of squares of both."""
     tiny = np.finfo(float).tiny
-    mean = (phi @ w) / w.sum()
+    mean = (phi @ p.sum(axis=1)) / p.sum()
     centered = phi - mean[:, None]
-    return mean, centered, np.maximum((centered**2) @ w, tiny), np.maximum((phi**2) @ w, tiny)
+    return mean, centered, np.maximum(_square(centered, p), tiny), np.maximum(_square(phi, p), tiny)
 
 
 def _clip_to_bounds(c: Float64, a: Float64, slope_at_zero_floor: Float64, mean_y: Float64) -> tuple[Float64, Float64]:
@@ -204,20 +241,29 @@ def _clip_to_bounds(c: Float64, a: Float64, slope_at_zero_floor: Float64, mean_y
 
 
 def _shapes(law: LawName, n: Float64) -> Float64:
-    """Return the grid of shapes (g, 2), relative to the measured sizes: units do not matter."""
+    """Return the grid of shapes (g, 3), relative to the measured sizes: units do not matter."""
+    grid: list[Any] = []
     if law == "power":
-        return np.column_stack([_EXPONENTS, np.zeros(len(_EXPONENTS))])
-    if law == "rectified":  # every exponent with every d
-        d = np.geomspace(n.min() / 4, 2 * n.max(), _PRE_LEARNED)
-        return np.column_stack([np.repeat(_FEW_EXPONENTS, len(d)), np.tile(d, len(_FEW_EXPONENTS))])
-    if law == "exponential":
-        return np.column_stack([_DECAYS / n.max(), np.zeros(len(_DECAYS))])
-    return np.zeros((1, 2))
+        grid = [_EXPONENTS]
+    elif law == "rectified":
+        grid = [_FEW_EXPONENTS, np.geomspace(n.min() / 4, 2 * n.max(), _PRE_LEARNED)]
+    elif law == "exponential":
+        grid = [_DECAYS / n.max()]
+    elif law == "logarithmic":
+        # from just above the smallest size: an end below it would leave the constant law
+        grid = [np.geomspace(n.min() * 2**0.25, _FARTHEST_END * n.max(), _ENDS)]
+    elif law == "broken":
+        within = np.geomspace(n.min(), n.max(), _BREAKS + 2)[1:-1]
+        grid = [np.array(_TAIL_ENDS) * n.max(), within, np.array(_STEEPER)]
+    # every value of a parameter with every value of the others
+    columns = [column.ravel() for column in np.meshgrid(*grid, indexing="ij")]
+    unused = [np.zeros(len(columns[0]) if columns else 1)] * (3 - len(columns))
+    return np.column_stack([*columns, *unused])
 
 
 def _falling(law: LawName, shapes: Float64, n: Float64) -> Float64:
     """Return the falling part at a = 1: (g, m)."""
-    first, second = shapes[:, :1], shapes[:, 1:]
+    first, second, third = shapes[:, :1], shapes[:, 1:2], shapes[:, 2:]
     if law == "power":
         return np.asarray(n[None, :] ** -first)
     if law == "rectified":
@@ -225,4 +271,9 @@ def _falling(law: LawName, shapes: Float64, n: Float64) -> Float64:
         return np.asarray((second**first + 1) / (second**first + n[None, :] ** first))
     if law == "exponential":
         return np.asarray(np.exp(-first * n[None, :]))
+    if law == "logarithmic":
+        return np.asarray(np.maximum(np.log(first / n[None, :]), 0.0))
+    if law == "broken":
+        before, tail = (np.maximum(np.log(end / n[None, :]), 0.0) for end in (second, first))
+        return np.asarray((tail + third * before) / (1 + third))  # one magnitude whatever s
     return np.zeros((len(shapes), len(n)))

@@ -1,12 +1,16 @@
-"""How many rows are enough: the law of a learning curve, and where more data stops paying.
+"""The laws of a learning curve, averaged: what the score is expected to be at any number of rows.
 
 The laws of `laws.py` are averaged (Hoeting et al. 1999, doi:10.1214/ss/1009212519): each counts by
 its likelihood, averaged over all of its shapes, with AICc's penalty for height and floor (Burnham
 and Anderson 2002, section 2.9). Curves are sampled in proportion to the weights, from every shape
-that the points allow. The spread of a point is that between seeds, pooled over all sizes: three
-seeds say too little about one size alone. Where every law misses the points by more than that
-spread, it is widened to fit (Birge 1932, doi:10.1103/PhysRev.40.207). Why not the best shape and a
-bootstrap around it: decision 0008.
+that the points allow. Why not the best shape and a bootstrap around it: decision 0008.
+
+A point errs by its seeds and by the test rows. The spread between seeds is pooled over all sizes:
+three seeds say too little about one size alone. The test rows are the same at every size, so that
+their luck cancels where sizes are compared, but for rows that some sizes answer by chance and
+others do not: that part is the covariance over test rows (`row_noise.py`), relative to the largest
+size. Where every law misses the points by more than all that, the spread is widened to fit (Birge
+1932, doi:10.1103/PhysRev.40.207).
 """
 
 from __future__ import annotations
@@ -14,22 +18,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from thresher.errors import InputError
-from thresher.evaluation.laws import N_LINEAR, N_PARAMETERS, Fits, LawName, fit_law, weigh_shapes
+from thresher.evaluation.curves.laws import N_LINEAR, N_PARAMETERS, Fits, LawName, fit_law, weigh_shapes
 from thresher.numeric.arrays import Float64, Int64
 
-Status = Literal["reached", "extrapolated", "not identifiable"]
-
-MIN_DELTA = 0.005  # half a point
 COVERAGE = 0.8
-MAX_EXTRAPOLATION = 4  # times the largest measured size: an interval that ends beyond says nothing
 _HORIZON = 64  # the search covers sizes up to this many times the largest one
 _PER_OCTAVE = 16  # sizes per doubling on the search grid
+_MOST_DOF = 1e4  # beyond, Student's t is the normal distribution
 
 
 @dataclass(frozen=True)
@@ -46,49 +46,16 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Saturation:
-    """The smallest number of rows from which doubling the data gains less than `delta`.
-
-    Attributes:
-        rows: median over sampled curves; None where it is not identifiable.
-        low: lower end of the 80 % interval, rows.
-        high: upper end, rows; None where it is too far out to tell.
-        status: "reached" (the interval ends within the measured sizes), "extrapolated" (within four
-            times the largest one), or "not identifiable".
-        delta: gain of a doubling that no longer pays, in units of the metric.
-        next_sizes: rows to measure next, when it is not identifiable.
-    """
-
-    rows: int | None
-    low: int
-    high: int | None
-    status: Status
-    delta: float
-    next_sizes: tuple[int, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """Return JSON values."""
-        return {**vars(self), "next_sizes": list(self.next_sizes)}
-
-    def __str__(self) -> str:
-        """Return the answer as a sentence."""
-        gain = f"doubling gains less than {self.delta:.2g}"
-        if self.status == "not identifiable":
-            advice = f"; measure {', '.join(f'{n:,}' for n in self.next_sizes)} rows next" if self.next_sizes else ""
-            return f"not identifiable: {gain} at {self.low:,} rows or later{advice}"
-        return f"{self.rows:,} rows [{self.low:,}, {self.high:,}] ({self.status}): from there {gain}"
-
-
-@dataclass(frozen=True)
 class CurveFit:
     """A learning curve with its laws.
 
     Attributes:
         sizes: (m,) measured sizes, rising.
         errors: (m,) mean error over seeds (one minus the metric where higher is better).
-        stderr: (m,) of the mean over seeds.
         n_seeds: (m,) runs behind each point.
         seed_sd: standard deviation between seeds at one size, pooled over the sizes.
+        dof: degrees of freedom of `seed_sd`.
+        test_covariance: (m, m) of the points over test rows, relative to the largest size.
         test_stderr: standard error of the metric over test rows, which all points share.
         misfit: factor by which the spread was widened because no law fits the points; 1 where one
             does.
@@ -100,9 +67,10 @@ class CurveFit:
 
     sizes: Float64
     errors: Float64
-    stderr: Float64
     n_seeds: Float64
     seed_sd: float
+    dof: float
+    test_covariance: Float64
     test_stderr: float
     misfit: float
     weights: Mapping[LawName, float]
@@ -110,9 +78,14 @@ class CurveFit:
     curves: tuple[Fits, ...]
     is_higher_better: bool
 
-    def sampled_errors(self, sizes: ArrayLike) -> Float64:
-        """Return the error of every sampled curve at each size: (samples, m)."""
-        return np.concatenate([fits.errors(sizes) for fits in self.curves])
+    def sampled_errors(self, sizes: ArrayLike, *, is_falling: bool = False) -> Float64:
+        """Return the error of every sampled curve at each size: (samples, m).
+
+        Args:
+            sizes: (m,) rows.
+            is_falling: leave out the curves of the constant law.
+        """
+        return np.concatenate([fits.errors(sizes) for fits in self.curves if fits.law != "constant" or not is_falling])
 
     def predict(self, size: float, *, same_test: bool = False) -> Interval:
         """Return the metric expected at a size.
@@ -133,7 +106,7 @@ class CurveFit:
     def gain(self, size: float, more: float) -> Interval:
         """Return how much better the metric gets by `more` rows on top of `size`."""
         errors = self.sampled_errors([size, size + more])
-        return _interval(errors[:, 0] - errors[:, 1])
+        return summarize_samples(errors[:, 0] - errors[:, 1])
 
     def rows_needed(self, target: float) -> Interval:
         """Return the rows needed for a value of the metric; infinite where it is out of reach."""
@@ -141,7 +114,7 @@ class CurveFit:
         sizes = self._grid()
         errors = self.sampled_errors(sizes)
         errors += self._test_noise(len(errors))[:, None]
-        return _interval(_first_crossing(sizes, target_error - errors))
+        return summarize_samples(_first_crossing(sizes, target_error - errors))
 
     def equivalent_rows(self, other: CurveFit, size: int) -> Interval:
         """Return how many rows on this curve reach what another curve reaches at a size.
@@ -153,36 +126,33 @@ class CurveFit:
         errors = self.sampled_errors(sizes)
         n = min(len(reached), len(errors))
         shuffled = np.random.default_rng(0).permutation(len(reached))[:n]
-        return _interval(_first_crossing(sizes, reached[shuffled, None] - errors[:n]))
+        return summarize_samples(_first_crossing(sizes, reached[shuffled, None] - errors[:n]))
 
-    def saturation(self, *, delta: float, pool: int | None = None) -> Saturation:
-        """Return from which size on doubling the data gains less than delta.
+    @property
+    def stderr(self) -> Float64:
+        """Standard error of each point over seeds, and over test rows against the largest size."""
+        stderr: Float64 = np.sqrt(self.seed_sd**2 / self.n_seeds + np.diag(self.test_covariance))
+        return stderr
+
+    def sampled_enough_sizes(self, within: float, reference: float) -> Float64:
+        """Return the smallest size of each sampled curve that is within so much of a reference.
+
+        Curves of the constant law are left out: that further rows bring nothing at all is not known
+        before it was measured, and few noisy points would otherwise pass for a flat curve.
 
         Args:
-            delta: in units of the metric.
-            pool: number of rows available; larger sizes are not proposed.
+            within: difference of the error that is allowed, in units of the metric.
+            reference: size that the others are compared with.
+
+        Returns:
+            (samples,) rows, from the smallest measured size up to the reference.
         """
-        return self._classify(_interval(self.sampled_saturations(delta)), delta, pool)
-
-    def sampled_saturations(self, delta: float) -> Float64:
-        """Return the saturation point of each sampled curve: (samples,), inf beyond the grid."""
-        sizes = self._grid()
-        # the grid doubles every _PER_OCTAVE places; one more octave gives every size its double
-        errors = self.sampled_errors(np.concatenate([sizes, 2 * sizes[-_PER_OCTAVE:]]))
-        # error(n) - error(2 n) is the gain of doubling
-        return _last_crossing(sizes, errors[:, : len(sizes)] - errors[:, _PER_OCTAVE:] - delta)
-
-    def _classify(self, rows: Interval, delta: float, pool: int | None) -> Saturation:
-        """Return the answer with its status, and the sizes to measure next where there is none."""
-        largest = float(self.sizes[-1])
-        low = math.floor(min(rows.low, largest * _HORIZON))
-        if rows.high <= MAX_EXTRAPOLATION * largest:
-            status: Status = "reached" if rows.high <= largest else "extrapolated"
-            return Saturation(round(rows.median), low, math.ceil(rows.high), status, delta)
-        ahead = [n for n in (round(largest * 2), round(largest * 4)) if pool is None or n <= pool]
-        if not ahead and pool is not None and pool > largest:
-            ahead = [pool]
-        return Saturation(None, low, None, "not identifiable", delta, tuple(ahead))
+        octaves = max(1, math.ceil(math.log2(reference / self.sizes[0])))
+        sizes = np.geomspace(self.sizes[0], reference, octaves * _PER_OCTAVE + 1)
+        errors = self.sampled_errors(sizes, is_falling=True)
+        # at the reference itself the difference is 0, so that every curve crosses
+        rows: Float64 = np.minimum(_first_crossing(sizes, within - (errors - errors[:, -1:])), reference)
+        return rows
 
     def _grid(self) -> Float64:
         """Return sizes from the smallest measured one up, doubling every _PER_OCTAVE places."""
@@ -198,7 +168,7 @@ class CurveFit:
     def _metric_interval(self, errors: Float64) -> Interval:
         # noise may exceed the range
         possible = np.clip(errors, 0.0, 1.0 if self.is_higher_better else None)
-        return _interval(1 - possible if self.is_higher_better else possible)
+        return summarize_samples(1 - possible if self.is_higher_better else possible)
 
 
 def fit_curve(
@@ -207,6 +177,7 @@ def fit_curve(
     *,
     is_higher_better: bool,
     test_stderr: float = 0.0,
+    test_covariance: ArrayLike | None = None,
     n_samples: int = 1000,
     seed: int = 0,
 ) -> CurveFit:
@@ -217,8 +188,9 @@ def fit_curve(
         values: the metric of each run, per size; at least one size with two runs.
         is_higher_better: True for rates in 0..1 (their error is one minus them), False for losses.
         test_stderr: standard error of the metric over test rows, where all runs share them: it
-            widens predictions for other rows like them, but not the saturation point, which is a
-            matter of differences.
+            widens predictions for other rows like them, but not differences between sizes.
+        test_covariance: (m, m) covariance over test rows of the differences to the largest size, as
+            `estimate_test_covariance` returns it; None for none.
         n_samples: curves to sample.
         seed: of the samples.
 
@@ -237,12 +209,59 @@ def fit_curve(
     variance = sum(float(((run - run.mean()) ** 2).sum()) for run in errors) / dof
     # equal runs: what rounding adds is all the spread
     variance = max(variance, (1e-6 * max(1.0, float(np.abs(y).max()))) ** 2)
-    # where no law fits within that variance, it is widened
-    best = {law: fit_law(law, n, y[None], n_seeds / variance) for law in N_PARAMETERS}
-    misfit = _misfit(best, len(n), dof)
-    precision = n_seeds / (variance * misfit**2)
+    shared = np.zeros((len(n), len(n))) if test_covariance is None else np.asarray(test_covariance, np.float64)
+    return fit_points(
+        n,
+        y,
+        n_seeds=n_seeds,
+        seed_sd=math.sqrt(variance),
+        dof=dof,
+        test_covariance=shared[np.ix_(order, order)],
+        test_stderr=test_stderr,
+        is_higher_better=is_higher_better,
+        n_samples=n_samples,
+        seed=seed,
+    )
+
+
+def fit_points(
+    sizes: Float64,
+    errors: Float64,
+    *,
+    n_seeds: Float64,
+    seed_sd: float,
+    dof: float,
+    test_covariance: Float64,
+    test_stderr: float,
+    is_higher_better: bool,
+    n_samples: int = 1000,
+    seed: int = 0,
+) -> CurveFit:
+    """Fit the laws to points whose noise is known.
+
+    Args:
+        sizes: (m,) rising.
+        errors: (m,) as in `CurveFit`, like all the following.
+        n_seeds: (m,) runs behind each point.
+        seed_sd: standard deviation between seeds at one size.
+        dof: its degrees of freedom.
+        test_covariance: (m, m) of the points over test rows.
+        test_stderr: of the metric over test rows.
+        is_higher_better: direction of the metric.
+        n_samples: curves to sample.
+        seed: of the samples.
+    """
+    between_seeds = np.diag(seed_sd**2 / n_seeds)
+    covariance = between_seeds + test_covariance
+    # the part over test rows is known from many rows: the more of it, the surer the covariance
+    dof_of_all = min(dof * float(np.trace(covariance) / np.trace(between_seeds)) ** 2, _MOST_DOF)
+    precision = np.linalg.inv(covariance)
+    # where no law fits within that spread, it is widened
+    best = {law: fit_law(law, sizes, errors[None], precision) for law in N_PARAMETERS}
+    misfit = _misfit(best, len(sizes), dof_of_all)
     # every law with all of its shapes, weighted by likelihood, shares out the sampled curves
-    shapes = {law: weigh_shapes(law, n, y, precision, dof=dof) for law in N_PARAMETERS}
+    widened = precision / misfit**2
+    shapes = {law: weigh_shapes(law, sizes, errors, widened, dof=dof_of_all) for law in N_PARAMETERS}
     weights = _weights({law: each.log_evidence for law, each in shapes.items()}, int(n_seeds.sum()))
     counts = np.random.default_rng([seed, 0]).multinomial(n_samples, list(weights.values()))
     curves = tuple(
@@ -251,11 +270,12 @@ def fit_curve(
         if count
     )
     return CurveFit(
-        sizes=n,
-        errors=y,
-        stderr=np.sqrt(variance / n_seeds),
+        sizes=sizes,
+        errors=errors,
         n_seeds=n_seeds,
-        seed_sd=math.sqrt(variance),
+        seed_sd=seed_sd,
+        dof=dof,
+        test_covariance=test_covariance,
         test_stderr=test_stderr,
         misfit=misfit,
         weights=weights,
@@ -267,22 +287,22 @@ def fit_curve(
 
 def _check(n: Float64, runs: list[Float64]) -> None:
     if len(np.unique(n)) != len(n):
-        raise InputError("saturation: each size must be given once, found one twice")
+        raise InputError("curve: each size must be given once, found one twice")
     if len(n) < 3:
-        raise InputError(f"saturation: fitting a law needs at least 3 sizes, got {len(n)}; measure more sizes")
+        raise InputError(f"curve: fitting a law needs at least 3 sizes, got {len(n)}; measure more sizes")
     if n[0] < 1:
-        raise InputError(f"saturation: sizes must be at least 1 row, got {n[0]:g}")
+        raise InputError(f"curve: sizes must be at least 1 row, got {n[0]:g}")
     empty = [f"{size:g}" for size, run in zip(n, runs, strict=True) if not len(run)]
     if empty:
-        raise InputError(f"saturation: every size needs at least one run, found none at {', '.join(empty)} rows")
+        raise InputError(f"curve: every size needs at least one run, found none at {', '.join(empty)} rows")
     if max(map(len, runs)) < 2:
         raise InputError(
-            "saturation: at least one size needs two runs, because the error bars come from the spread between "
+            "curve: at least one size needs two runs, because the error bars come from the spread between "
             "seeds; found one run each; use more seeds"
         )
     broken = [f"{size:g}" for size, run in zip(n, runs, strict=True) if not np.isfinite(run).all()]
     if broken:
-        raise InputError(f"saturation: the metric must be a finite number, got others at {', '.join(broken)} rows")
+        raise InputError(f"curve: the metric must be a finite number, got others at {', '.join(broken)} rows")
 
 
 def _misfit(best: Mapping[LawName, Fits], n_sizes: int, dof: float) -> float:
@@ -320,29 +340,11 @@ def _weights(log_evidence: Mapping[LawName, float], n_runs: int) -> dict[LawName
     return {law: value / total for law, value in raw.items()}
 
 
-def _interval(values: Float64) -> Interval:
+def summarize_samples(values: Float64) -> Interval:
     """Return median and central interval, picked from the values: infinity cannot be averaged."""
     tail = (1 - COVERAGE) / 2
     low, median, high = np.quantile(values, [tail, 0.5, 1 - tail], method="inverted_cdf")
     return Interval(float(median), float(low), float(high))
-
-
-def _last_crossing(sizes: Float64, above: Float64) -> Float64:
-    """Return the size from which each row of `above` stays below zero; infinite if it never does.
-
-    Args:
-        sizes: (g,) rising.
-        above: (r, g).
-    """
-    end = len(sizes) - 1
-    is_above = above >= 0
-    # the last place above zero, -1 where there is none
-    last = np.where(is_above.any(axis=1), end - is_above[:, ::-1].argmax(axis=1), -1)
-    # never above: below from the first size on; above at the end: nobody knows
-    crossing = np.where(last < 0, sizes[0], np.inf)
-    rows = np.flatnonzero((last >= 0) & (last < end))
-    crossing[rows] = _interpolate(sizes, above, rows, last[rows])
-    return crossing
 
 
 def _first_crossing(sizes: Float64, above: Float64) -> Float64:

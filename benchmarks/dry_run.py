@@ -1,0 +1,71 @@
+"""Is what a dry run foretells within 30 % of what it takes?
+
+    python benchmarks/dry_run.py     # three examples, one worker; minutes
+
+Each example is planned, then run with an empty cache; what choosing the rows took is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import polars as pl
+from machine import machine
+
+import thresher as th
+from thresher.experiments.design.plans import plan_comparison, plan_curve
+from thresher.trainer.estimate import plan_training
+
+PRODUCTS = Path(__file__).parent.parent / "data" / "products"
+
+
+def run_examples() -> dict[str, dict]:
+    """Return the foretold and the measured seconds of each example."""
+    train, test = (th.load(pl.read_ndjson(PRODUCTS / f"{part}.jsonl")) for part in ("train", "test"))
+    pool, held_out = train.take(range(600)), test.take(range(300))
+    answers = [
+        {"prompt": f"Which category is this product of: {text}", "completion": label}
+        for text, label in pool.frame.select("prompt", "response").head(200).iter_rows()
+    ]
+    language, asked = th.load(answers[:160]), th.load(answers[160:])
+    shared = {"eval": held_out, "methods": ["random"], "workers": 1, "overlap": "drop"}
+    curve = {**shared, "sizes": [80, 300], "seeds": 2, "grid": True}
+    comparison = {**shared, "methods": ["length"], "budget": [100], "seeds": 2}
+    training = {"model": "smollm2", "eval": asked, "settings": th.TrainSettings(max_steps=12, eval_generations=8)}
+    examples = {
+        "curve of MiniLM": (lambda: plan_curve(pool, **curve), lambda: th.learning_curve(pool, **curve)),
+        "comparison of MiniLM": (lambda: plan_comparison(pool, **comparison), lambda: th.compare(pool, **comparison)),
+        "training of SmolLM2": (lambda: plan_training(language, **training), lambda: th.train(language, **training)),
+    }
+    return {name: measure(plan, run) for name, (plan, run) in examples.items()}
+
+
+def measure(plan, run) -> dict:
+    """Return the seconds that are foretold, and those that it takes."""
+    foretold = plan().seconds
+    with TemporaryDirectory() as cache:
+        os.environ["THRESHER_CACHE"] = cache
+        began = time.perf_counter()
+        run()
+        seconds = time.perf_counter() - began
+    line = {"foretold": round(foretold, 1), "measured": round(seconds, 1), "ratio": round(foretold / seconds, 3)}
+    print(line, flush=True)
+    return line
+
+
+def main() -> None:
+    """Run, print, and write the result."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "dry_run.json")
+    options = parser.parse_args()
+    result = {"command": "python benchmarks/dry_run.py", "machine": machine(), "examples": run_examples()}
+    options.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

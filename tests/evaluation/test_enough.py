@@ -1,0 +1,147 @@
+import json
+
+import numpy as np
+import pytest
+
+from thresher.evaluation.curves.curve_fit import fit_curve
+from thresher.evaluation.curves.enough import Enough, Tolerance, estimate_noise, find_enough
+from thresher.evaluation.curves.row_noise import estimate_row_values, estimate_test_covariance
+
+SIZES = [50, 100, 200, 400, 800, 1600]
+
+
+def answer(truth, *, sd=0.003, seeds=3, within=0.01, n_pool=1600, is_rate=True, number=0, **options):
+    rng = np.random.default_rng(number)
+    errors = [truth(float(n)) + rng.normal(0, sd, seeds) for n in SIZES]
+    values = [list(1 - error) if is_rate else list(error) for error in errors]
+    fit = fit_curve(SIZES, values, is_higher_better=is_rate, **options)
+    return find_enough(fit, within=Tolerance(within, is_share=False), n_pool=n_pool, n_test=500)
+
+
+def early(n):
+    return 0.12 + 0.25 * np.exp(-n / 100)
+
+
+def steep(n):
+    return 0.9 - 0.1 * np.log2(n / 25)
+
+
+def find_exactly(truth, within):
+    """Return the answer by a plain scan."""
+    sizes = np.arange(50, 1601)
+    return sizes[np.flatnonzero(truth(sizes.astype(float)) - truth(1600.0) <= within)[0]]
+
+
+@pytest.mark.parametrize("within", [0.005, 0.01, 0.05])
+def test_the_smallest_size_within_the_tolerance_is_found(within):
+    enough, truth = answer(early, sd=0.001, within=within), find_exactly(early, within)
+    assert enough.verdict == "enough"
+    assert enough.rows == pytest.approx(truth, rel=0.05)
+    assert 0.9 * enough.low <= truth <= 1.1 * enough.high  # 80 % of intervals hold it as they are
+
+
+def test_where_half_of_the_rows_is_worse_all_are_needed():
+    enough = answer(steep)
+    assert enough.verdict == "all"
+    assert enough.last_doubling.median == pytest.approx(0.1, abs=0.003)
+    assert "No half of the 1,600 rows comes within 1 point of all of them" in str(enough)
+
+
+def test_noise_moves_the_verdict_and_never_the_tolerance():
+    verdicts = [answer(lambda n: 0.3 - 0.004 * np.log2(n / 50), sd=sd, number=1) for sd in (0.0005, 0.05)]
+    assert [each.verdict for each in verdicts] == ["enough", "cannot tell"]
+    assert {each.within for each in verdicts} == {0.01}
+
+
+def test_no_law_makes_up_for_noise_that_dwarfs_the_tolerance():
+    def slow(n):
+        return 0.05 + 0.9 * n**-0.4
+
+    assert [answer(slow, sd=0.1, number=number).verdict for number in range(5)].count("enough") == 0
+    assert estimate_noise(
+        fit_curve([50, 100, 200], [[0.5, 0.6], [0.6, 0.7], [0.7, 0.8]], is_higher_better=True), 60
+    ) == (
+        # two seeds at the largest size, and at the one below it
+        pytest.approx(np.sqrt(0.005 / 2 + 0.005 / 2))
+    )
+
+
+def test_more_seeds_that_are_said_to_tell_do_tell():
+    unsure = answer(early, sd=0.03)
+    assert unsure.verdict == "cannot tell"
+    assert "500 test rows cannot tell 1 point" in str(unsure)
+    assert unsure.more_seeds_needed is not None
+    n_seeds = 3 + unsure.more_seeds_needed
+    verdicts = [answer(early, sd=0.03, seeds=n_seeds, number=number).verdict for number in range(10)]
+    assert verdicts.count("cannot tell") <= 4  # they are expected to tell, and may have bad luck
+
+
+def test_more_test_rows_are_proposed_where_the_rows_are_the_noise():
+    def gentle(n):
+        return 0.3 - 0.004 * np.log2(n / 50)
+
+    covariance = 5e-5 * np.eye(6)
+    covariance[-1, -1] = 0
+    enough = answer(gentle, sd=0.0005, test_covariance=covariance)
+    assert enough.verdict == "cannot tell"
+    assert enough.test_rows_needed > 500
+    assert enough.more_seeds_needed is None
+    assert f"{enough.test_rows_needed:,} test rows would tell" in str(enough)
+    assert answer(gentle, sd=0.0005, test_covariance=covariance / 60).verdict == "enough"
+
+
+def test_a_part_of_the_pool_is_said_to_be_one():
+    enough = answer(early, sd=0.001, n_pool=50_000)
+    assert "of the first 1,600 rows" in str(enough)
+    assert not enough.is_whole_pool
+
+
+def test_the_smallest_size_says_that_fewer_may_do():
+    enough = answer(lambda n: 0.2 + 0.1 * np.exp(-n / 10), sd=0.0005, within=0.03)
+    assert (enough.verdict, enough.high) == ("enough", 50)
+    assert "smallest size measured, and fewer may do" in str(enough)
+
+
+def test_a_share_is_of_the_loss_and_points_of_a_rate():
+    rng = np.random.default_rng(0)
+    errors = [early(float(n)) + rng.normal(0, 0.001, 3) for n in SIZES]
+    loss = fit_curve(SIZES, [list(4 * error) for error in errors], is_higher_better=False)
+    rate = fit_curve(SIZES, [list(1 - error) for error in errors], is_higher_better=True)
+    assert Tolerance().resolve(loss) == pytest.approx(0.01 * 4 * early(1600.0), rel=0.02)
+    assert Tolerance().resolve(rate) == 0.01
+    assert Tolerance(0.2, is_share=False).resolve(loss) == 0.2
+
+
+def test_the_answer_survives_json():
+    for truth in (early, steep):
+        enough = answer(truth)
+        assert Enough.from_json(json.loads(json.dumps(enough.to_json(), allow_nan=False))) == enough
+
+
+def test_the_luck_of_test_rows_that_all_sizes_share_cancels_and_the_rest_is_estimated():
+    """A planted table: rows differ, rows differ by size, and each run has chance of its own."""
+    rng, n, own = np.random.default_rng(0), 4000, 0.3
+    row = rng.normal(0, 2, n)
+    by_size = own * rng.normal(size=(3, n))
+    values = [row + by_size[i] + rng.normal(0, 1, (4, n)) for i in range(3)]
+    covariance = estimate_test_covariance(values)
+    # the difference of two sizes has the variance of both, and shares that of the last one
+    assert covariance[:2, :2] * n == pytest.approx(own**2 * np.array([[2, 1], [1, 2]]), abs=0.05)
+    assert (covariance[-1] == 0).all()
+
+
+def test_runs_that_differ_by_chance_alone_have_no_covariance_over_rows():
+    rng = np.random.default_rng(0)
+    row = rng.normal(size=500)
+    covariance = estimate_test_covariance([row + rng.normal(0, 1, (3, 500)) for _ in range(4)])
+    assert np.trace(covariance) < 0.2 * 3 * 2 / 500 / 3  # what it would be if chance were counted
+
+
+def test_pseudo_values_average_to_the_metric():
+    import polars as pl
+
+    rng = np.random.default_rng(0)
+    table = pl.DataFrame({"x": rng.normal(5, 1, 100)})
+    values = estimate_row_values(lambda rows: float(np.log(rows["x"].mean())), table)
+    assert values.mean() == pytest.approx(np.log(table["x"].mean()), abs=1e-3)
+    assert values.std(ddof=1) / np.sqrt(20) == pytest.approx(0.02, rel=0.5)  # delta method

@@ -1,0 +1,285 @@
+"""How many rows are enough: the fewest that are about as good as all of them.
+
+The question is about the largest size that was measured, the whole pool where it is affordable: the
+smallest number of rows whose score is worse by at most `within`, a tolerance that the user sets and
+no noise can move. Each sampled curve of the fit has its answer, and the interval is over them.
+
+Three verdicts, each for what the data carry:
+
+- "enough": the answer is known to a factor of two upwards, so that nobody takes too few rows, and
+  the plain difference to all rows has a standard error below twice the tolerance.
+- "all": half of the rows are surely not within the tolerance.
+- "cannot tell": neither; then it says how many test rows or seeds would tell, by fitting again the
+  points that are expected with so little noise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from thresher.evaluation.curves.curve_fit import CurveFit, Interval, fit_points, summarize_samples
+
+Verdict = Literal["enough", "all", "cannot tell"]
+
+SURE = 0.95  # of the answer being at most twice the median, for "enough"
+MOST_NOISE = 2.0  # standard errors of the plain difference, in tolerances, for "enough"
+TOO_FEW, TOO_FEW_PLANNED = 2.0, 1.4  # planned runs may have bad luck, and shall tell nevertheless
+_MOST_DOUBLINGS = 6  # the search for more test rows or seeds ends at 64 times those there are
+_PLANNING_SAMPLES = 400
+
+
+@dataclass(frozen=True, kw_only=True)
+class Enough:
+    """The smallest number of rows that is about as good as all of them.
+
+    Attributes:
+        verdict: "enough", "all" (half of the rows are not enough) or "cannot tell".
+        rows: median over sampled curves.
+        low: lower end of the 80 % interval, rows.
+        high: upper end.
+        within: by how much worse the score may be than with all rows, in units of the metric.
+        of: rows of "all": the largest measured size.
+        is_whole_pool: `of` is every row of the pool.
+        smallest: smallest measured size; fewer rows are not asked about.
+        last_doubling: gain from half of `of` to `of`.
+        next_doubling: gain expected from twice as many rows as `of`; it is not measured.
+        n_test: test rows.
+        test_rows_needed: in all, to tell; None where as many do not help, or the verdict is known.
+        more_seeds_needed: at each size, to tell; likewise.
+        is_rate: the metric lies in 0..1 and its differences are points.
+        unit: what is counted: rows, or groups of a column.
+    """
+
+    verdict: Verdict
+    rows: int
+    low: int
+    high: int
+    within: float
+    of: int
+    is_whole_pool: bool
+    smallest: int
+    last_doubling: Interval
+    next_doubling: Interval
+    n_test: int
+    test_rows_needed: int | None = None
+    more_seeds_needed: int | None = None
+    is_rate: bool = True
+    unit: str = "rows"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return {
+            **asdict(self),
+            "last_doubling": self.last_doubling.to_json(),
+            "next_doubling": self.next_doubling.to_json(),
+        }
+
+    @staticmethod
+    def from_json(entry: dict[str, Any]) -> Enough:
+        """Return the answer that `to_json` wrote."""
+        intervals = {name: _read_interval(entry[name]) for name in ("last_doubling", "next_doubling")}
+        return Enough(**{**entry, **intervals})
+
+    def __str__(self) -> str:
+        """Return the answer as a sentence."""
+        return self.describe()
+
+    def describe(self, whose: str = "") -> str:
+        """Return the answer as a sentence.
+
+        Args:
+            whose: the rows, as "rows chosen by herding"; empty where that goes without saying.
+        """
+        tolerance = self.tolerance
+        everything = f"{'' if self.is_whole_pool else 'first '}{self.of:,} {self.unit}"
+        if self.verdict == "all":
+            gain = self.last_doubling
+            ends = f"[{self.format_number(gain.low)}, {self.format_number(gain.high)}]"
+            return (
+                f"No half of the {everything} comes within {tolerance} of all of them: the last doubling still brings "
+                f"{self.format_gain(gain.median)} {ends}."
+            )
+        if self.verdict == "cannot tell":
+            return f"{self._describe_doubt(everything)}{self._describe_remedy()}"
+        if self.high <= self.smallest:
+            return (
+                f"{self.smallest:,} of the {everything} come within {tolerance} of all of them; "
+                f"this is the smallest size measured, and fewer may do."
+            )
+        ends = f"[{self.low:,}, {self.high:,}]"
+        named = f"{self.rows:,} {whose}".rstrip()
+        return f"{named} of the {everything} {ends} come within {tolerance} of all of them."
+
+    def describe_next(self) -> str:
+        """Return what twice the rows are expected to bring."""
+        gain = self.next_doubling
+        ends = f"[{self.format_number(gain.low)}, {self.format_number(gain.high)}]"
+        return f"Doubling to {2 * self.of:,} {self.unit} is expected to bring {self.format_gain(gain.median)} {ends}."
+
+    def _describe_doubt(self, everything: str) -> str:
+        between = f"anything from {self.low:,} to {self.high:,} of the {everything} may come so near to all of them"
+        return f"These {self.n_test:,} test rows cannot tell {self.tolerance}: {between}"
+
+    def _describe_remedy(self) -> str:
+        remedies = []
+        if self.test_rows_needed is not None:
+            remedies.append(f"{self.test_rows_needed:,} test rows")
+        if self.more_seeds_needed is not None:
+            remedies.append(f"{self.more_seeds_needed:,} more seed{'s' if self.more_seeds_needed > 1 else ''}")
+        if not remedies:
+            return "; a larger tolerance, or more test rows together with more seeds, would tell."
+        return f"; {' or '.join(remedies)} would tell."
+
+    def format_number(self, value: float) -> str:
+        """Return a difference of the metric as a number: points for rates."""
+        return f"{100 * value:.1f}" if self.is_rate else f"{value:.3g}"
+
+    def format_gain(self, value: float) -> str:
+        """Return a difference of the metric with its unit."""
+        return f"{self.format_number(value)} {'points' if self.is_rate else 'of the loss'}"
+
+    @property
+    def tolerance(self) -> str:
+        """`within` with its unit."""
+        if not self.is_rate:
+            return f"{self.within:.3g} of the loss"
+        return f"{100 * self.within:.3g} point{'' if math.isclose(100 * self.within, 1) else 's'}"
+
+
+def _read_interval(entry: dict[str, float | None]) -> Interval:
+    return Interval(**{name: math.inf if value is None else value for name, value in entry.items()})
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """By how much worse a score may be and still count as about as good.
+
+    Attributes:
+        amount: in units of the metric, or a share.
+        is_share: the amount is a share of a loss; of a rate it is points in any case.
+    """
+
+    amount: float = 0.01
+    is_share: bool = True
+
+    def resolve(self, fit: CurveFit) -> float:
+        """Return the tolerance in units of the metric."""
+        if fit.is_higher_better or not self.is_share:
+            return self.amount
+        return self.amount * float(np.median(fit.sampled_errors([fit.sizes[-1]])))
+
+
+def find_enough(
+    fit: CurveFit, *, within: Tolerance = Tolerance(), n_pool: int, n_test: int, unit: str = "rows"
+) -> Enough:
+    """Return the smallest number of rows that is about as good as the largest measured size.
+
+    Args:
+        fit: of the curve.
+        within: by how much worse the score may be.
+        n_pool: rows there are.
+        n_test: test rows.
+        unit: what the sizes count.
+    """
+    tolerance = within.resolve(fit)
+    of, smallest = int(fit.sizes[-1]), int(fit.sizes[0])
+    rows = summarize_samples(fit.sampled_enough_sizes(tolerance, of))
+    verdict = judge(fit, tolerance, of=of)
+    test_rows_needed, more_seeds_needed = None, None
+    if verdict == "cannot tell":
+        times = _find_times(lambda times: _quieten(fit, test_rows=times), tolerance, of)
+        test_rows_needed = None if times is None else _round_rows(n_test * times)
+        times = _find_times(lambda times: _quieten(fit, seeds=times), tolerance, of)
+        more_seeds_needed = None if times is None else math.ceil(fit.n_seeds.max() * (times - 1))
+    return Enough(
+        verdict=verdict,
+        rows=round(rows.median),
+        low=math.floor(rows.low),
+        high=math.ceil(rows.high),
+        within=tolerance,
+        of=of,
+        is_whole_pool=of >= n_pool,
+        smallest=smallest,
+        last_doubling=fit.gain(of / 2, of / 2),
+        next_doubling=fit.gain(of, of),
+        n_test=n_test,
+        test_rows_needed=test_rows_needed,
+        more_seeds_needed=more_seeds_needed,
+        is_rate=fit.is_higher_better,
+        unit=unit,
+    )
+
+
+def judge(fit: CurveFit, within: float, *, of: int, too_few: float = TOO_FEW) -> Verdict:
+    """Return the verdict that a fit carries.
+
+    Args:
+        fit: of the curve.
+        within: tolerance, in units of the metric.
+        of: all rows.
+        too_few: factor by which the answer is surely not more than the median, for "enough".
+    """
+    samples = fit.sampled_enough_sizes(within, of)
+    rows = summarize_samples(samples)
+    if rows.low > of / 2:
+        return "all"
+    likely_most = float(np.quantile(samples, SURE, method="inverted_cdf"))
+    is_known = likely_most <= too_few * rows.median
+    return "enough" if is_known and estimate_noise(fit, rows.median) <= MOST_NOISE * within else "cannot tell"
+
+
+def estimate_noise(fit: CurveFit, rows: float) -> float:
+    """Return the standard error of the plain difference to the largest size, without any law.
+
+    It is that between the largest size and the measured ones from `rows` on, weighted by their
+    precision. Where it dwarfs the tolerance, an answer would be one of the laws and not of the
+    data.
+
+    Args:
+        fit: of the curve.
+        rows: the answer.
+    """
+    covariance = np.diag(fit.seed_sd**2 / fit.n_seeds) + fit.test_covariance
+    others = np.flatnonzero((fit.sizes >= rows) & (fit.sizes < fit.sizes[-1]))
+    others = others if len(others) else np.array([len(fit.sizes) - 2])
+    weights = 1 / np.diag(covariance)[others]
+    weights = weights / weights.sum()
+    variance = covariance[-1, -1] + weights @ covariance[np.ix_(others, others)] @ weights
+    return fit.misfit * math.sqrt(float(variance))
+
+
+def _quieten(fit: CurveFit, *, test_rows: float = 1.0, seeds: float = 1.0) -> CurveFit:
+    """Return the fit that is expected with so many times the test rows, or the seeds."""
+    expected = np.median(fit.sampled_errors(fit.sizes), axis=0)
+    return fit_points(
+        fit.sizes,
+        expected,
+        n_seeds=fit.n_seeds * seeds,
+        # a single run's chance on each test row is in the spread between seeds, and stays there
+        seed_sd=fit.seed_sd,
+        dof=fit.dof * seeds,
+        test_covariance=fit.test_covariance / test_rows,
+        test_stderr=fit.test_stderr,
+        is_higher_better=fit.is_higher_better,
+        n_samples=_PLANNING_SAMPLES,
+    )
+
+
+def _find_times(quieten: Callable[[float], CurveFit], tolerance: float, of: int) -> float | None:
+    """Return how many times as much would give a verdict; None where 64 times would not."""
+    for power in range(1, 2 * _MOST_DOUBLINGS + 1):
+        times = 2 ** (power / 2)
+        if judge(quieten(times), tolerance, of=of, too_few=TOO_FEW_PLANNED) != "cannot tell":
+            return float(times)
+    return None
+
+
+def _round_rows(n: float) -> int:
+    """Return a number of rows with two digits, not less."""
+    digit = 10 ** max(0, len(str(math.ceil(n))) - 2)
+    return math.ceil(n / digit) * digit

@@ -1,0 +1,76 @@
+"""Figures of a curve and of a comparison for notebooks; the pages of `report` draw their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Content = Mapping[str, Any]
+
+
+def plot_curve(content: Content, ax: Any = None) -> Any:
+    """Draw the curves of all methods: points with one standard error, 80 % bands, enough rows.
+
+    Args:
+        content: of `saturation.json`.
+        ax: matplotlib axes to draw on; None for those of a new figure.
+
+    Returns:
+        The matplotlib figure.
+    """
+    ax = _new_axes() if ax is None else ax
+    for method, entry in content["methods"].items():
+        points = entry["points"]
+        x, y, error = ([point[name] for point in points] for name in ("n_rows", "value", "stderr"))
+        color = ax.errorbar(x, y, yerr=error, fmt="o-", capsize=2, label=method).lines[0].get_color()
+        band = [place for place in entry.get("band", ()) if None not in place.values()]
+        ax.fill_between(
+            [place["n_rows"] for place in band],
+            [place["low"] for place in band],
+            [place["high"] for place in band],
+            color=color,
+            alpha=0.15,
+            linewidth=0,
+        )
+        enough = entry.get("enough")
+        if enough and enough["verdict"] == "enough":
+            ax.axvspan(enough["low"], enough["high"], color=color, alpha=0.1)
+            ax.axvline(enough["rows"], color=color, linestyle=":")
+    ax.axvline(content["pool"], color="gray", linestyle="--", linewidth=1, label=f"all {content['unit']}")
+    ax.set(xscale="log", xlabel=f"training {content['unit']}", ylabel=content["metric"], title=content["answer"])
+    ax.title.set(wrap=True, fontsize="small")
+    ax.legend()
+    return ax.figure
+
+
+def plot_comparison(content: Content, ax: Any = None) -> Any:
+    """Draw each method's difference to random with its 95 % interval; right is better.
+
+    Args:
+        content: of `comparison.json`.
+        ax: matplotlib axes to draw on; None for those of a new figure.
+
+    Returns:
+        The matplotlib figure.
+    """
+    ax = _new_axes() if ax is None else ax
+    verdicts = content["verdicts"][::-1]
+    for place, verdict in enumerate(verdicts):
+        effect = verdict["difference"]
+        is_clear = verdict["p_holm"] < content["level"]
+        color = "gray" if not is_clear else "tab:green" if effect["value"] > 0 else "tab:red"
+        ax.plot([effect["low"], effect["high"]], [place, place], color=color)
+        ax.plot([effect["value"]], [place], "o", color=color)
+    names = [f"{verdict['method']}, {verdict['n_rows']:,} rows" for verdict in verdicts]
+    ax.axvline(0.0, color="gray", linestyle="--", linewidth=1)
+    ax.set(yticks=range(len(names)), yticklabels=names, xlabel=f"{content['metric']} better than random by")
+    return ax.figure
+
+
+def _new_axes() -> Any:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)  # no window and no global state of pyplot
+    return figure.subplots()

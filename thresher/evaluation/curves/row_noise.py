@@ -1,0 +1,80 @@
+"""How the points of a learning curve err together, because one test set measured all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import polars as pl
+from numpy.typing import ArrayLike
+
+from thresher.evaluation.estimate import linearize_ratio
+from thresher.numeric.arrays import Float64
+
+JACKKNIFE_GROUPS = 20
+
+
+def estimate_test_covariance(values: Sequence[Float64], weights: ArrayLike | None = None) -> Float64:
+    """Return the covariance over test rows of each size's difference to the last size.
+
+    Rows and seeds are crossed (Cornfield and Tukey 1956, doi:10.1214/aoms/1177728067): what is left
+    of a row's value after its own mean and that of its seed is chance of single runs. That part is
+    in the spread between seeds already, and is taken out here.
+
+    Args:
+        values: per size, (seeds, n) value of each test row in each run, the same rows at all sizes.
+        weights: (n,) where the values are totals.
+
+    Returns:
+        (m, m), with zeros for the last size.
+    """
+    tables = [linearize_ratio(np.atleast_2d(np.asarray(table, np.float64)), weights) for table in values]
+    m, n = len(tables), tables[0].shape[1]
+    if n < 2:
+        return np.zeros((m, m))
+    means = np.stack([table.mean(axis=0) for table in tables])  # (m, n) of each row over seeds
+    difference = means - means[-1]
+    covariance = np.atleast_2d(np.cov(difference)) / n
+    # chance of single runs: in every difference, from its own seeds and from those of the last size
+    chance, seeds = _pool_residual(tables) / n, np.array([len(table) for table in tables])
+    is_other = np.arange(m) < m - 1
+    covariance -= chance * np.diag(is_other / seeds) + chance / seeds[-1] * np.outer(is_other, is_other)
+    result = np.zeros((m, m))
+    result[:-1, :-1] = _make_positive(covariance[:-1, :-1])
+    return result
+
+
+def _pool_residual(tables: Sequence[Float64]) -> float:
+    """Return the mean square of what neither row nor seed explains, pooled over the sizes."""
+    total, dof = 0.0, 0
+    for table in tables:
+        residual = table - table.mean(axis=0) - table.mean(axis=1, keepdims=True) + table.mean()
+        total += float((residual**2).sum())
+        dof += (table.shape[0] - 1) * (table.shape[1] - 1)
+    return total / dof if dof else 0.0
+
+
+def _make_positive(covariance: Float64) -> Float64:
+    """Return the nearest matrix without negative eigenvalues, which an estimate may have."""
+    values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
+    positive: Float64 = (vectors * np.maximum(values, 0.0)) @ vectors.T
+    return positive
+
+
+def estimate_row_values(measure: Callable[[pl.DataFrame], float], outcomes: pl.DataFrame) -> Float64:
+    """Return values per group of test rows whose mean is a metric that has none per row.
+
+    Pseudo-values of the grouped jackknife (Tukey 1958, Annals of Mathematical Statistics 29:614).
+
+    Args:
+        measure: the metric of a table.
+        outcomes: at least two rows, in the same order in every run.
+
+    Returns:
+        (groups,), at most 20.
+    """
+    n_groups = min(JACKKNIFE_GROUPS, len(outcomes))
+    group, whole = np.arange(len(outcomes)) % n_groups, measure(outcomes)
+    without = np.array([measure(outcomes.filter(pl.Series(group != number))) for number in range(n_groups)])
+    values: Float64 = n_groups * whole - (n_groups - 1) * without
+    return values

@@ -1,0 +1,44 @@
+"""What an experiment will take, from a few measured steps: `--dry-run` of its commands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+
+from thresher.experiments.experiment import Experiment
+from thresher.trainer.estimate import PlannedRuns, RunCost, measure_run
+from thresher.trainer.settings import TrainSettings
+
+
+def measure_experiment(experiment: Experiment) -> RunCost:
+    """Take a few steps on rows of the pool, as a cell would."""
+    return measure_run(experiment.build_context(experiment.pool, seed=0))
+
+
+def plan_runs(
+    name: str, experiment: Experiment, cost: RunCost, sizes: Iterable[int], settings: TrainSettings | None = None
+) -> PlannedRuns:
+    """Return what cells of these sizes take.
+
+    Args:
+        name: of the part.
+        experiment: of the cells.
+        cost: measured.
+        sizes: rows of each cell.
+        settings: of the training, where they differ from the experiment's.
+    """
+    resolved = experiment.build_context(experiment.pool.take(np.arange(1)), seed=0, settings=settings).settings
+    each = [cost.estimate(size, resolved, len(experiment.test)) for size in sizes]
+    return PlannedRuns(
+        name=name,
+        n=len(each),
+        seconds=sum(seconds for seconds, _ in each),
+        tokens=sum(tokens for _, tokens in each),
+    )
+
+
+def with_stop(settings: TrainSettings, share: float) -> TrainSettings:
+    """Return settings that stop at a share of the steps."""
+    return replace(settings, stop_at=share)

@@ -1,0 +1,152 @@
+"""The second factor of a learning curve: the rank of the adapter, or the size of the base model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from thresher.errors import InputError
+from thresher.evaluation.curves.curve_fit import CurveFit
+from thresher.evaluation.curves.joint_law import JointAnswer, fit_joint_law
+from thresher.experiments.experiment import Experiment
+from thresher.experiments.settings import BASELINE, CurveSettings
+from thresher.trainer.settings import TrainSettings
+
+POINTS = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """A method at one value of the second factor.
+
+    Attributes:
+        method: that chooses the rows.
+        factor: "rank" or "model".
+        value: as it was given: 16, or the name of a model.
+        amount: the rank, or the number of the model's parameters.
+        settings: of the training, or None for those of the experiment.
+        model: base model, or None for that of the experiment.
+        identity: of the model, as the cells know it.
+    """
+
+    method: str
+    factor: str
+    value: str
+    amount: float
+    settings: TrainSettings | None = None
+    model: str | Path | None = None
+    identity: Any = None
+
+    @property
+    def label(self) -> str:
+        """The name of its curve."""
+        return f"{self.method}, {self.factor} {self.value}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what determines it, as JSON values."""
+        values = asdict(self) | {"model": None if self.model is None else str(self.model)}
+        return values | {"settings": None if self.settings is None else self.settings.to_json()}
+
+
+def list_variants(settings: CurveSettings, experiment: Experiment, methods: Sequence[str]) -> list[Variant]:
+    """Return the variants of a curve, by method and rising factor; none where no factor is asked.
+
+    Raises:
+        InputError: there is only one value, or a model cannot learn these rows.
+        NotFoundError: there is no such model.
+    """
+    values: list[dict[str, Any]]
+    if settings.ranks:
+        values = [
+            {"factor": "rank", "value": str(rank), "amount": float(rank), "settings": _set_rank(experiment, rank)}
+            for rank in sorted(set(settings.ranks))
+        ]
+    else:
+        values = sorted(
+            (_describe_model(experiment, name) for name in settings.models or ()), key=lambda v: v["amount"]
+        )
+    if len(values) == 1:
+        raise InputError(f"curve: a second factor needs at least 2 values, got {values[0]['value']} alone; give more")
+    return [Variant(method=method, **value) for method in methods for value in values]
+
+
+def _set_rank(experiment: Experiment, rank: int) -> TrainSettings:
+    return replace(experiment.settings, lora_rank=rank)
+
+
+def _describe_model(experiment: Experiment, name: str) -> dict[str, Any]:
+    context = replace(experiment, model=name).build_context(experiment.pool.take(np.arange(1)), seed=0)
+    return {
+        "factor": "model",
+        "value": name,
+        "amount": float(count_parameters(context.base.folder)),
+        "model": name,
+        "identity": context.identity()["model"],
+    }
+
+
+def count_parameters(folder: Path) -> int:
+    """Return the parameters of a model, from its configuration alone."""
+    import torch
+    from transformers import AutoConfig, AutoModel
+
+    with torch.device("meta"):
+        return int(AutoModel.from_config(AutoConfig.from_pretrained(folder)).num_parameters())
+
+
+def compare_factors(variants: Sequence[Variant], fits: Mapping[str, CurveFit]) -> dict[str, Any] | None:
+    """Return whether more rows or more of the factor are expected to bring more, by random rows.
+
+    Args:
+        variants: of the curve.
+        fits: by label.
+
+    Returns:
+        JSON values, or None where fewer than two variants of random rows have a fit.
+    """
+    own = [variant for variant in variants if variant.method == BASELINE and variant.label in fits]
+    if len(own) < 2:
+        return None
+    amounts = np.concatenate([np.full(len(fits[each.label].sizes), each.amount) for each in own])
+    sizes, errors, stderr = (
+        np.concatenate([getattr(fits[each.label], name) for each in own]) for name in ("sizes", "errors", "stderr")
+    )
+    joint = fit_joint_law(amounts, sizes, errors, stderr)
+    largest, rows = own[-1], int(sizes.max())
+    answer = joint.compare(largest.amount, rows)
+    exponents = {name: float(np.median(getattr(joint, name))) for name in ("alpha", "beta")}
+    return {
+        "factor": largest.factor,
+        "values": {each.value: each.amount for each in own},
+        "at": {"rows": rows, "value": largest.value},
+        **answer.to_json(),
+        **exponents,
+        "misfit": joint.misfit,
+        "answer": describe_factors(
+            answer, largest, rows=rows, is_rate=fits[largest.label].is_higher_better, is_misfit=joint.misfit > 2
+        ),
+    }
+
+
+def describe_factors(answer: JointAnswer, largest: Variant, *, rows: int, is_rate: bool, is_misfit: bool) -> str:
+    """Return the answer as a sentence."""
+    unit, scale = ("points", POINTS) if is_rate else ("of the loss", 1)
+
+    def tell(gain: Any) -> str:
+        digits = 1 if is_rate else 3
+        low, median, high = (f"{scale * value:.{digits}f}" for value in (gain.low, gain.median, gain.high))
+        return f"{median} {unit} [{low}, {high}]"
+
+    named = "twice the rank" if largest.factor == "rank" else "a model of twice the size"
+    p = answer.p_rows
+    better = "more rows bring more" if p >= 0.5 else f"{named} brings more"
+    doubt = "; the joint law misses the points by more than their errors, so do not rely on it" if is_misfit else ""
+    return (
+        f"From {rows:,} rows and {largest.factor} {largest.value} on, twice the rows are expected to bring "
+        f"{tell(answer.gain_of_rows)}, {named} {tell(answer.gain_of_factor)}: {better}, with a probability of "
+        f"{max(p, 1 - p):.0%}{doubt}."
+    )
