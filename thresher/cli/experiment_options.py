@@ -13,6 +13,7 @@ from thresher.cli import options
 from thresher.cli.output import print_block, print_json, print_line
 from thresher.dataset.settings import EvalReadSettings, PoolSettings
 from thresher.dataset.values.given_settings import GivenSettings
+from thresher.errors import InputError
 from thresher.experiments.settings import ExperimentSettings
 from thresher.validation import option
 
@@ -44,7 +45,7 @@ def run_experiment(
     *,
     output: OutputSettings,
     summarize: Callable[[Any], str],
-    plan: Callable[..., Any],
+    plan: Callable[..., Any] | None = None,
     given: GivenSettings | None = None,
 ) -> None:
     """Run an experiment, and show its result.
@@ -58,7 +59,7 @@ def run_experiment(
         eval_read: how those of `eval_source` are read where that differs.
         output: how the result is shown.
         summarize: returns a few lines about the result.
-        plan: estimates what `function` will take.
+        plan: estimates what `function` will take; None where nothing does.
         given: what the user brought in place of models.
 
     Raises:
@@ -66,6 +67,8 @@ def run_experiment(
     """
     from thresher.cli.progress import progress_display
 
+    if output.dry_run and plan is None:
+        raise InputError("dry_run: there is no estimate of all steps together; ask select, curve and train one by one")
     is_share = eval_source.strip().endswith("%")
     options.check_side_settings("eval", eval_source, eval_read.given, is_share=is_share)
     with progress_display(quiet=output.quiet) as show:

@@ -198,7 +198,8 @@ def _report_test_rows(experiment: Experiment, eval_by: str | None, on_progress: 
 def _split_rows(pool: Any, source: Any, eval_by: str | None) -> tuple[Dataset, Dataset, list[str]]:
     """Return rows to choose from, rows to measure on, and the groups that these are of, if any."""
     rows = sort_by_id(load_rows(pool))
-    share, groups = parse_share(source), []
+    share = parse_share(source)
+    groups: list[str] = []
     if share is None and eval_by is not None:
         raise InputError(f"eval_by: holds out groups where eval is a share of the pool, as 10%, got {source}")
     if share is not None:

@@ -281,5 +281,5 @@ def _find_times(quieten: Callable[[float], CurveFit], tolerance: float, of: int)
 
 def _round_rows(n: float) -> int:
     """Return a number of rows with two digits, not less."""
-    digit = 10 ** max(0, len(str(math.ceil(n))) - 2)
+    digit: int = 10 ** max(0, len(str(math.ceil(n))) - 2)
     return math.ceil(n / digit) * digit
