@@ -78,7 +78,7 @@ def run_experiment(
         if not is_share:
             side = read.to_read_settings()
             eval_rows = options.read_side_rows(eval_source, side, quiet=output.quiet, own=eval_read.given)
-        if output.dry_run:
+        if output.dry_run and plan is not None:
             estimate = plan(rows, eval=eval_rows, **vars(settings))
             print_json(estimate.to_json()) if output.as_json else print_block(str(estimate))
             return
