@@ -103,7 +103,7 @@ def main() -> None:
     if result.get("curves") != options.curves or "inside" not in result:
         result = {"curves": options.curves, "inside": {}, "outside": {}}
     result |= {
-        "command": f"python benchmarks/saturation_coverage.py --curves {options.curves} --outside",
+        "command": f"python benchmarks/saturation_coverage.py --curves {options.curves}{' --outside' * options.outside}",
         "machine": machine(),
         "nominal": 0.8,
         "standard_error_of_a_coverage_of_0.8": round(float(np.sqrt(0.16 / options.curves)), 3),
