@@ -102,8 +102,9 @@ def main() -> None:
     result = json.loads(options.out.read_text()) if options.out.is_file() else {}
     if result.get("curves") != options.curves or "inside" not in result:
         result = {"curves": options.curves, "inside": {}, "outside": {}}
+    words = f"--curves {options.curves}{' --outside' * options.outside}"
     result |= {
-        "command": f"python benchmarks/saturation_coverage.py --curves {options.curves}{' --outside' * options.outside}",
+        "command": f"python benchmarks/saturation_coverage.py {words}",
         "machine": machine(),
         "nominal": 0.8,
         "standard_error_of_a_coverage_of_0.8": round(float(np.sqrt(0.16 / options.curves)), 3),
