@@ -13,6 +13,7 @@ from thresher.cli.experiment_options import OutputSettings
 from thresher.cli.main import main
 from thresher.cli.tune import tune as tune_command
 from thresher.dataset.settings import EvalReadSettings, PoolSettings
+from thresher.dataset.values.given_settings import GivenSettings
 from thresher.errors import InputError, SettingsError
 from thresher.experiments.cells import worker_pool
 from thresher.experiments.comparison import compare
@@ -51,7 +52,8 @@ def test_settings_options_function_and_command_say_the_same(command, function, s
     rows = "data" if command is tune_command else "pool"
     assert set(shown) - set(defaults) == {rows, "eval", "on_progress"}
     has = {name: entry.default for name, entry in inspect.signature(command).parameters.items()}
-    others = {field.name for group in (PoolSettings, EvalReadSettings, OutputSettings) for field in fields(group)}
+    groups = [PoolSettings, EvalReadSettings, OutputSettings, *([] if command is tune_command else [GivenSettings])]
+    others = {field.name for group in groups for field in fields(group)}
     assert set(has) == set(defaults) | others | {rows, "eval_rows"}
     for name, default in defaults.items():
         assert shown[name] == default, name

@@ -311,7 +311,8 @@ def build_runner(runs):
         for seed, row in enumerate(table)
     }
     experiment = SimpleNamespace(metric=find_metric("accuracy", "classification"))
-    shared = {"rankings": None, "worker_pool": None, "n_workers": 1, "engine": "local", "on_progress": None}
+    rankings = SimpleNamespace(redraw=1.0)  # all seeds choose from the same rows
+    shared = {"rankings": rankings, "worker_pool": None, "n_workers": 1, "engine": "local", "on_progress": None}
     return ExperimentRunner(experiment=experiment, outcomes=outcomes, **shared)
 
 

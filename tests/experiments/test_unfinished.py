@@ -53,9 +53,9 @@ def test_a_comparison_is_incomplete_until_the_same_call_completes_it(run_compari
 
 
 def test_an_adaptive_curve_stops_at_what_it_does_not_know_and_goes_on_later(run_curve, own_cache, machine, tmp_path):
-    with machine(has_rows(32)):
+    with machine(has_rows(64)):
         incomplete = run_curve(**DRAWN, out=tmp_path / "out")
-    assert set(incomplete.cells["n_rows"]) == {8, 16, 32, 64}  # the first cells, and no further one
+    assert set(incomplete.cells["n_rows"]) == {8, 16, 64, 80}  # the first cells, and no further one
     assert incomplete.content["stopped"] == "which cells come next depends on those that could not be finished"
     complete = run_curve(**DRAWN, out=tmp_path / "out")
     undisturbed = run_curve(**DRAWN, out=tmp_path / "undisturbed")

@@ -64,8 +64,9 @@ def train(
 
     is_subset = _is_subset(data, read)
     is_first = not int(os.environ.get("RANK", "0"))  # of several processes, the first one speaks
+    held_out = _with_settings(eval, eval_read)  # refused, if at all, before any row is read
     rows = data if is_subset else options.read_and_report(data, read, quiet=quiet or not is_first)
-    call: dict[str, Any] = {"model": model, "eval": _with_settings(eval, eval_read), "control": control}
+    call: dict[str, Any] = {"model": model, "eval": held_out, "control": control}
     call |= {"seeds": seeds, "task": task, "settings": settings, "seed": seed}
     if dry_run:
         _print_plan(rows, call, as_json=as_json)

@@ -212,9 +212,8 @@ def _train_and_measure(
             write_atomic(folder / SCALE, json.dumps(content).encode())
     outcomes = held_out.measure(trained.model)
     if context.task == "classification" and is_main:
-        probe = folder / PROBE
+        probe = folder / PROBE  # deleted with the checkpoints: a run that is killed here goes on from them
         outcomes = add_probe(outcomes, read_table(probe) if probe.is_file() else None)
-        probe.unlink(missing_ok=True)
     return trained, outcomes
 
 
@@ -247,7 +246,7 @@ def _write_run(
     *,
     is_result: bool,
 ) -> None:
-    """Write what a run leaves, the mark that it is done last, and delete its checkpoints."""
+    """Write what a run leaves, the mark that it is done last, and delete what it went on from."""
     folder.mkdir(parents=True, exist_ok=True)
     outcomes, lost = measured
     if outcomes is not None:
@@ -258,14 +257,15 @@ def _write_run(
     if is_result:
         with writing_safetensors(folder / ADAPTER):
             _write_adapter(context, trained.model, folder / ADAPTER)
-    files = {name: checksum for name, checksum in hash_files(folder).items() if not _is_checkpoint(name)}
+    files = {name: checksum for name, checksum in hash_files(folder).items() if not _is_intermediate(name)}
     write_atomic(folder / DONE, json.dumps(seal_record(vars(trained.history), files)).encode())
-    for path in folder.glob("*.safetensors"):
-        path.unlink()
+    for path in [*folder.glob("*.safetensors"), folder / PROBE]:
+        path.unlink(missing_ok=True)
 
 
-def _is_checkpoint(name: str) -> bool:
-    return "/" not in name and name.endswith(".safetensors")
+def _is_intermediate(name: str) -> bool:
+    """Tell whether a file is a checkpoint or the probe, which are of no use once a run is done."""
+    return name == PROBE or ("/" not in name and name.endswith(".safetensors"))
 
 
 def _write_adapter(context: RunContext, model: Any, folder: Path) -> None:

@@ -51,6 +51,18 @@ def test_sizes_with_one_run_do_not_decide_where_others_have_more():
     assert alone["n_rows"] == 20
 
 
+def test_a_gain_in_a_single_run_is_not_called_never(experiment):
+    runs = {
+        ("random", 10): [outcomes(0.5, 0.5, seed=seed) for seed in range(3)],
+        ("random", 20): [outcomes(0.9, 0.5, seed=10)],
+    }
+    references = measure_references(experiment, [table for tables in runs.values() for table in tables])
+    answer = describe_gains(experiment, references, runs)["methods"]["random"]
+    assert answer["pays_from"] is None
+    assert answer["sentence"].startswith("not shown to pay yet: with 20 rows, better than a probe")
+    assert answer["sentence"].endswith("but in a single run; more seeds would tell")
+
+
 def outcomes(share, probe_share=None, n=400, seed=0):
     rng = np.random.default_rng(seed)
     table = {"row_id": list(map(str, range(n))), "label": ["a"] * n}

@@ -158,6 +158,9 @@ def describe_paying_size(gains: Mapping[int, Gain], strongest: str, experiment: 
     largest = max(gains)
     sentence = describe_gain(gains[largest], strongest, metric)
     n_worse = sum(gain.direction < 0 for gain in gains.values())
+    if gains[largest].direction > 0:  # in a single run, where other sizes have more
+        better = sentence.removeprefix("training pays: ")
+        return f"not shown to pay yet: with {largest:,} rows, {better}, but in a single run; more seeds would tell"
     worse = f"; clearly worse at {n_worse} of {len(gains)} sizes" if n_worse and len(gains) > 1 else ""
     return f"never pays here: with {largest:,} rows, {sentence.removeprefix('training hurts: ')}{worse}"
 
