@@ -212,7 +212,7 @@ def _train_and_measure(
             write_atomic(folder / SCALE, json.dumps(content).encode())
     outcomes = held_out.measure(trained.model)
     if context.task == "classification" and is_main:
-        probe = folder / PROBE  # deleted with the checkpoints: a run that is killed here goes on from them
+        probe = folder / PROBE  # goes with the checkpoints: a run killed here goes on from both
         outcomes = add_probe(outcomes, read_table(probe) if probe.is_file() else None)
     return trained, outcomes
 
