@@ -7,9 +7,9 @@ the fewest rows whose score is within one point of that of 3,200. A row is answe
 normal variable falls below a threshold: 70 % of its variance belongs to the row, 10 % to row and
 size together (what a size knows of a row stays known, so that near sizes agree), 20 % to the run.
 
-`--outside` adds truths that none of the laws holds, which nothing was tuned to: learned in two
-phases, an S, as much for every doubling with a sudden end, and no gain at all. Results are kept
-truth by truth, and a killed run goes on.
+`--outside` adds truths that none of the laws holds: learned in two phases (which led to the law
+with a break, so it no longer judges that one), an S, as much for every doubling with a sudden end,
+and no gain at all. Results are kept truth by truth, and a killed run goes on.
 """
 
 from __future__ import annotations
