@@ -42,7 +42,7 @@ from thresher.experiments.runner import ExperimentRunner
 from thresher.experiments.settings import CurveSettings
 from thresher.models.encoders.load import load_encoder
 
-N_SEEN, N_SEEDS, N_TRUTH_SEEDS, N_POOLS, WITHIN = 400, 3, 12, 3, 0.01
+N_SEEN, N_SEEDS, N_TRUTH_SEEDS, N_POOLS, WITHIN = 400, 3, 12, 8, 0.01
 
 
 def read_sets(data: Path) -> dict[str, tuple[list[str] | np.ndarray, np.ndarray]]:
@@ -125,8 +125,10 @@ def foretell(tables: dict[int, np.ndarray], sizes: list[int]) -> list[dict]:
         rows = float(np.diag(fit.test_covariance)[-2:].max())
         noise = np.sqrt(fit.seed_sd**2 / N_SEEDS + rows)
         errors = errors + np.random.default_rng(0).normal(0, noise, len(errors))
-        low, high = np.quantile(1 - errors, [0.1, 0.9])
-        lines.append({"hidden": n_hidden, "value": round(value, 4), "low": round(low, 4), "high": round(high, 4)})
+        low, high = (round(float(end), 4) for end in np.quantile(1 - errors, [0.1, 0.9]))
+        # spread evenly over 0..1 where predictions are right
+        below = round(float(np.mean(1 - errors < value)), 3)
+        lines.append({"hidden": n_hidden, "value": round(value, 4), "low": low, "high": high, "below": below})
     return lines
 
 
@@ -165,16 +167,32 @@ def run_adaptive(pool: LinearPool, n_pool: int, sizes: list[int]) -> dict:
     }
 
 
+def is_held(prediction: dict) -> bool:
+    """Tell whether the measured value lies in the interval."""
+    return prediction["low"] <= prediction["value"] <= prediction["high"]
+
+
+def summarize_sets(curves: dict[str, dict]) -> dict[str, dict]:
+    """Return the coverage of hidden sizes and its sides of misses, set by set."""
+    sets = list(dict.fromkeys(key.split(",")[0] for key in curves))
+    return {name: summarize([line for key, line in curves.items() if key.split(",")[0] == name]) for name in sets}
+
+
 def summarize(lines: list[dict]) -> dict:
-    """Return coverages, sides of misses, and shares of the cost."""
+    """Return coverages, sides of misses, and shares of the cost.
+
+    Predictions of one curve err together, so that the standard error is over curves.
+    """
     hidden = [prediction for line in lines for prediction in line["hidden"]]
     answers = [line["adaptive"] | {"truth": line["truth"]} for line in lines]
-    held = [p["low"] <= p["value"] <= p["high"] for p in hidden]
+    held = [is_held(prediction) for prediction in hidden]
+    by_curve = [np.mean([is_held(prediction) for prediction in line["hidden"]]) for line in lines]
     in_interval = [a["low"] * 0.999 <= a["truth"] <= a["high"] * 1.001 for a in answers]
     return {
         "hidden": {
             "cases": len(hidden),
             "covered": round(float(np.mean(held)), 3),
+            "stderr": round(float(np.std(by_curve) / np.sqrt(len(by_curve))), 3),
             "above": round(float(np.mean([p["value"] > p["high"] for p in hidden])), 3),
             "below": round(float(np.mean([p["value"] < p["low"] for p in hidden])), 3),
         },
@@ -214,6 +232,7 @@ def main() -> None:
             result["curves"][key] = line
             print(key, line, flush=True)
             result["summary"] = summarize(list(result["curves"].values()))
+            result["sets"] = summarize_sets(result["curves"])
             options.out.write_text(json.dumps(result, indent=1) + "\n")
     print(result["summary"])
 

@@ -3,8 +3,8 @@
     python benchmarks/row_zero.py --out benchmarks/results/row_zero.json
 
 Sums of two numbers are asked of SmolLM2-135M-Instruct, and listings of products are labelled by
-MiniLM. Each case trains once on small rows that are made here, and says what row zero and the
-general set show. About ten minutes on two cores; finished cases are read back.
+MiniLM. Each case trains once on small rows that are made here, and says what the untouched model
+and the general set show. About ten minutes on two cores; finished cases are read back.
 
 One case is known to be missed: the untouched model does not know the sums either (1 in 20 right),
 so that learning wrong ones in the right form lowers the loss on the right ones.
@@ -89,7 +89,7 @@ CAPITALS = (
     "Iceland:Reykjavik,Estonia:Tallinn,Latvia:Riga,Lithuania:Vilnius,Slovakia:Bratislava,Albania:Tirana,Armenia:Yerevan"
 )
 LANGUAGE = {"eval_generations": N_TEST, "max_new_tokens": 16, "max_length": 128}
-# name -> training rows, settings, what row zero and the general set shall say
+# name -> training rows, settings, what the untouched model and the general set shall say
 CASES: dict[str, dict[str, Any]] = {
     "wrong facts, one epoch": {
         "rows": lambda: make_capitals(slice(0, 40), is_wrong=True),

@@ -5,8 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from thresher.experiments.adapter_averaging import choose_greedily
-from thresher.experiments.tuning import describe_greedy
+from thresher.experiments.adapter_averaging import choose_greedily, describe_greedy
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -6,6 +6,7 @@ import pytest
 
 from thresher.cli.tune import summarize
 from thresher.errors import InputError, SettingsError
+from thresher.experiments import tuning as tuning_module
 from thresher.experiments.cells import worker_pool
 from thresher.experiments.search import TrialResult
 from thresher.experiments.tuning import measure_agreement, tune
@@ -46,6 +47,19 @@ def test_the_winner_is_the_best_at_the_end_and_judged_on_the_test_set(tuning):
         assert tuning.against_default.n_rows == 40
     else:
         assert tuning.content["verdict"] == "the default settings won the search"
+    assert set(tuning.content["base"]["methods"]) >= {"winner"}
+
+
+def test_the_untouched_model_stands_beside_default_settings_that_won(options, own_cache, monkeypatch):
+    monkeypatch.setattr(tuning_module, "choose_best", lambda finals, lost, allowed: 0)
+    result = tune(**options)
+    assert result.content["verdict"] == "the default settings won the search"
+    assert result.content["test"] is None
+    base = result.content["base"]
+    assert [entry["name"] for entry in base["references"]] == ["majority class", "probe"]
+    (gains,) = base["methods"]["winner"]["gains"]
+    assert (gains["n_seeds"], set(base["methods"])) == (2, {"winner"})
+    assert any(line.startswith("winner: ") for line in summarize(result).splitlines())
 
 
 def test_the_same_search_gives_the_same_trials_and_a_killed_one_goes_on(

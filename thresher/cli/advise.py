@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from thresher.cli import experiment_options as shared
 from thresher.cli.with_options import with_options
-from thresher.dataset.settings import EvalReadSettings, PoolSettings
 from thresher.experiments.advice.settings import AdviceSettings
 from thresher.printable import join_lines
 
@@ -14,12 +13,11 @@ if TYPE_CHECKING:
     from thresher.experiments.advice.advise import Advice
 
 
-@with_options(AdviceSettings, PoolSettings, EvalReadSettings, shared.OutputSettings, defaults={"workers": "auto"})
+@with_options(AdviceSettings, shared.RowSettings, shared.OutputSettings, defaults={"workers": "auto"})
 def advise(
     eval_rows: shared.Eval,
     settings: AdviceSettings,
-    read: PoolSettings,
-    eval_read: EvalReadSettings,
+    read: shared.RowSettings,
     output: shared.OutputSettings,
     pool: shared.Pool = None,
 ) -> None:
@@ -32,7 +30,8 @@ def advise(
     """
     from thresher.experiments.advice.advise import advise as ask
 
-    shared.run_experiment(ask, pool, eval_rows, settings, read, eval_read, output=output, summarize=summarize)
+    command = shared.ExperimentCommand(run=ask, summarize=summarize)
+    shared.run_experiment(command, pool, eval_rows, settings, read=read, output=output)
 
 
 def summarize(result: Advice) -> str:

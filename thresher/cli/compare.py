@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from thresher.cli import experiment_options as shared
 from thresher.cli.with_options import with_options
-from thresher.dataset.settings import EvalReadSettings, PoolSettings
 from thresher.dataset.values.given_settings import GivenSettings
 from thresher.experiments.settings import ComparisonSettings
 from thresher.printable import join_lines
@@ -18,8 +17,7 @@ if TYPE_CHECKING:
 @with_options(
     ComparisonSettings,
     GivenSettings,
-    PoolSettings,
-    EvalReadSettings,
+    shared.RowSettings,
     shared.OutputSettings,
     defaults={"workers": "auto"},
 )
@@ -27,8 +25,7 @@ def compare(
     eval_rows: shared.Eval,
     settings: ComparisonSettings,
     given: GivenSettings,
-    read: PoolSettings,
-    eval_read: EvalReadSettings,
+    read: shared.RowSettings,
     output: shared.OutputSettings,
     pool: shared.Pool = None,
 ) -> None:
@@ -40,18 +37,8 @@ def compare(
     from thresher.experiments.comparison import compare as compare_methods
     from thresher.experiments.design.plans import plan_comparison
 
-    shared.run_experiment(
-        compare_methods,
-        pool,
-        eval_rows,
-        settings,
-        read,
-        eval_read,
-        output=output,
-        summarize=summarize,
-        plan=plan_comparison,
-        given=given,
-    )
+    command = shared.ExperimentCommand(run=compare_methods, summarize=summarize, plan=plan_comparison)
+    shared.run_experiment(command, pool, eval_rows, settings, read=read, output=output, given=given)
 
 
 def summarize(result: Comparison) -> str:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from thresher.cli import experiment_options as shared
 from thresher.cli.with_options import with_options
-from thresher.dataset.settings import EvalReadSettings, PoolSettings
 from thresher.dataset.values.given_settings import GivenSettings
 from thresher.experiments.settings import CurveSettings
 from thresher.printable import join_lines
@@ -16,15 +15,12 @@ if TYPE_CHECKING:
     from thresher.experiments.curve import LearningCurve
 
 
-@with_options(
-    CurveSettings, GivenSettings, PoolSettings, EvalReadSettings, shared.OutputSettings, defaults={"workers": "auto"}
-)
+@with_options(CurveSettings, GivenSettings, shared.RowSettings, shared.OutputSettings, defaults={"workers": "auto"})
 def curve(
     eval_rows: shared.Eval,
     settings: CurveSettings,
     given: GivenSettings,
-    read: PoolSettings,
-    eval_read: EvalReadSettings,
+    read: shared.RowSettings,
     output: shared.OutputSettings,
     pool: shared.Pool = None,
 ) -> None:
@@ -38,18 +34,8 @@ def curve(
     from thresher.experiments.design.plans import plan_curve
     from thresher.experiments.learning_curve import learning_curve
 
-    shared.run_experiment(
-        learning_curve,
-        pool,
-        eval_rows,
-        settings,
-        read,
-        eval_read,
-        output=output,
-        summarize=summarize,
-        plan=plan_curve,
-        given=given,
-    )
+    command = shared.ExperimentCommand(run=learning_curve, summarize=summarize, plan=plan_curve)
+    shared.run_experiment(command, pool, eval_rows, settings, read=read, output=output, given=given)
 
 
 def summarize(result: LearningCurve) -> str:

@@ -26,6 +26,13 @@ Eval = Annotated[str, typer.Option("--eval", help="Rows to measure on, or a shar
 
 
 @dataclass(frozen=True, kw_only=True)
+class RowSettings(EvalReadSettings, PoolSettings):
+    """How the rows to train on and those to measure on are read."""
+
+    where = "load"
+
+
+@dataclass(frozen=True, kw_only=True)
 class OutputSettings:
     """How a command's result is shown."""
 
@@ -35,31 +42,40 @@ class OutputSettings:
     quiet: bool = option(False, "No progress and no summary.", flag="--quiet -q")
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExperimentCommand:
+    """A command that runs an experiment.
+
+    Attributes:
+        run: the function of the package that does it.
+        summarize: returns a few lines about its result.
+        plan: estimates what `run` will take; None where nothing does.
+    """
+
+    run: Callable[..., Any]
+    summarize: Callable[[Any], str]
+    plan: Callable[..., Any] | None = None
+
+
 def run_experiment(
-    function: Callable[..., Any],
+    command: ExperimentCommand,
     source: str | None,
     eval_source: str,
     settings: ExperimentSettings,
-    read: PoolSettings,
-    eval_read: EvalReadSettings,
     *,
+    read: RowSettings,
     output: OutputSettings,
-    summarize: Callable[[Any], str],
-    plan: Callable[..., Any] | None = None,
     given: GivenSettings | None = None,
 ) -> None:
     """Run an experiment, and show its result.
 
     Args:
-        function: runs it.
+        command: what is run, and how its result is summarized.
         source: rows to choose from or to train on.
         eval_source: rows to measure on; a share is passed on as it is.
         settings: of the experiment.
-        read: how the rows of `source` are read.
-        eval_read: how those of `eval_source` are read where that differs.
+        read: how the rows of both are read.
         output: how the result is shown.
-        summarize: returns a few lines about the result.
-        plan: estimates what `function` will take; None where nothing does.
         given: what the user brought in place of models.
 
     Raises:
@@ -67,26 +83,26 @@ def run_experiment(
     """
     from thresher.cli.progress import progress_display
 
-    if output.dry_run and plan is None:
+    if output.dry_run and command.plan is None:
         raise InputError("dry_run: there is no estimate of all steps together; ask select, curve and train one by one")
     is_share = eval_source.strip().endswith("%")
-    options.check_side_settings("eval", eval_source, eval_read.given, is_share=is_share)
+    options.check_side_settings("eval", eval_source, read.given, is_share=is_share)
     with progress_display(quiet=output.quiet) as show:
         rows = options.read_and_report(source, read, quiet=output.quiet)
         rows = rows if given is None else given.attach(rows)
         eval_rows: Any = eval_source
         if not is_share:
             side = read.to_read_settings()
-            eval_rows = options.read_side_rows(eval_source, side, quiet=output.quiet, own=eval_read.given)
-        if output.dry_run and plan is not None:
-            estimate = plan(rows, eval=eval_rows, **vars(settings))
+            eval_rows = options.read_side_rows(eval_source, side, quiet=output.quiet, own=read.given)
+        if output.dry_run and command.plan is not None:
+            estimate = command.plan(rows, eval=eval_rows, **vars(settings))
             print_json(estimate.to_json()) if output.as_json else print_block(str(estimate))
             return
-        result = function(rows, eval=eval_rows, on_progress=show, **vars(settings))
+        result = command.run(rows, eval=eval_rows, on_progress=show, **vars(settings))
     if output.as_json:
         print_json(result.content)
     if not output.quiet:
-        print_block(summarize(result), err=True)
+        print_block(command.summarize(result), err=True)
         for note in options.list_side_notes(result.manifest.content):
             print_line(note, err=True)
     if result.path is not None and output.page:

@@ -8,7 +8,6 @@ import typer
 
 from thresher.cli import experiment_options as shared
 from thresher.cli.with_options import with_options
-from thresher.dataset.settings import EvalReadSettings, PoolSettings
 from thresher.experiments.settings import TuneSettings
 from thresher.printable import join_lines
 
@@ -16,12 +15,11 @@ if TYPE_CHECKING:
     from thresher.experiments.tuning import Tuning
 
 
-@with_options(TuneSettings, PoolSettings, EvalReadSettings, shared.OutputSettings, defaults={"workers": "auto"})
+@with_options(TuneSettings, shared.RowSettings, shared.OutputSettings, defaults={"workers": "auto"})
 def tune(
     eval_rows: Annotated[str, typer.Option("--eval", help="Test rows, which the search does not see, or a share.")],
     settings: TuneSettings,
-    read: PoolSettings,
-    eval_read: EvalReadSettings,
+    read: shared.RowSettings,
     output: shared.OutputSettings,
     data: Annotated[
         str | None, typer.Argument(help="Rows to train on: file, glob, folder, Hub id, or - for stdin.")
@@ -38,23 +36,14 @@ def tune(
     from thresher.experiments.design.plans import plan_tuning
     from thresher.experiments.tuning import tune as search_settings
 
-    shared.run_experiment(
-        search_settings,
-        data,
-        eval_rows,
-        settings,
-        read,
-        eval_read,
-        output=output,
-        summarize=summarize,
-        plan=plan_tuning,
-    )
+    command = shared.ExperimentCommand(run=search_settings, summarize=summarize, plan=plan_tuning)
+    shared.run_experiment(command, data, eval_rows, settings, read=read, output=output)
 
 
 def summarize(result: Tuning) -> str:
     """Return the winner, its score against the default, and how far early values held."""
+    from thresher.experiments.adapter_averaging import describe_greedy
     from thresher.experiments.search import describe_length
-    from thresher.experiments.tuning import describe_greedy
     from thresher.experiments.untouched.row_zero import format_row_zero
 
     content, best = result.content, result.best

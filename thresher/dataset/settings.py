@@ -124,7 +124,9 @@ class EvalReadSettings(Settings):
     @property
     def given(self) -> dict[str, Any]:
         """The settings that are given, by their names in `SourceSettings`."""
-        values = {name.removeprefix("eval_"): value for name, value in vars(self).items()}
+        # a class that extends this one has other fields, too
+        own = [each.name for each in fields(EvalReadSettings)]
+        values = {name.removeprefix("eval_"): getattr(self, name) for name in own}
         return {name: value for name, value in values.items() if value is not None}
 
 

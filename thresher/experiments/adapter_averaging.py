@@ -149,3 +149,16 @@ def _measure_average(
     files = {f"{mean.name}/{name}": checksum for name, checksum in hash_files(mean).items()}
     write_atomic(done, encode_record(seal_record({}, {**files, measured.name: hash_file(measured)})))
     return outcomes
+
+
+def describe_greedy(average: Mapping[str, Any], metric: str) -> str:
+    """Return in words what a greedy soup of the finalists is, and how it does."""
+    greedy = average.get("greedy")
+    if greedy is None:
+        return "not measured"
+    trials = ", ".join(map(str, greedy["trials"]))
+    if len(greedy["trials"]) == 1:
+        return f"trial {trials} alone; no other finalist makes the mean better on the dev rows"
+    if greedy["trials"] == average["trials"]:
+        return "all of them"
+    return f"trials {trials}: {metric} {greedy['average']:.4f}; against the winner: {greedy['verdict']}"

@@ -102,7 +102,7 @@ class Comparison:
 
     def plot(self, ax: Any = None) -> Any:
         """Draw each method's difference to random; return the matplotlib figure."""
-        from thresher.evaluation.curves.plots import plot_comparison
+        from thresher.experiments.figures.plots import plot_comparison
 
         return plot_comparison(self.content, ax)
 

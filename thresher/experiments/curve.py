@@ -51,7 +51,7 @@ class LearningCurve:
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the curves with their bands and what is enough; return the matplotlib figure."""
-        from thresher.evaluation.curves.plots import plot_curve
+        from thresher.experiments.figures.plots import plot_curve
 
         return plot_curve(self.content, ax)
 

@@ -16,7 +16,7 @@ from thresher.evaluation.classification import count_unknown_labels, describe_un
 from thresher.evaluation.metric import Metric, find_metric
 from thresher.evaluation.own_metric import OwnMetric, find_own_metric
 from thresher.experiments.design.hold_out import hold_out
-from thresher.experiments.settings import Overlap
+from thresher.experiments.settings import ExperimentSettings, Overlap
 from thresher.models.causal_lm.default_model import choose_model
 from thresher.progress import OnProgress, Progress
 from thresher.trainer.context import NOTHING, RunContext, load_rows, resolve_run
@@ -101,6 +101,39 @@ class Experiment:
     def resolve_settings(self, *, seed: int = 0) -> TrainSettings:
         """Return the settings with every choice by task made."""
         return self.build_context(self.pool.take(np.arange(1)), seed=seed).settings
+
+
+def load_experiment(
+    pool: Any,
+    *,
+    eval: Any,  # noqa: A002 - the name of the command's option
+    settings: ExperimentSettings,
+    on_progress: OnProgress | None = None,
+) -> Experiment:
+    """Load and check what an experiment was given, as its options say.
+
+    Args:
+        pool: rows to choose from, anything `load` accepts.
+        eval: rows to measure on, or a share of the pool to hold out.
+        settings: of the experiment.
+        on_progress: told which rows are dropped, and which groups are held out.
+
+    Raises:
+        InputError: pool and test set do not fit each other.
+        NotFoundError: there is no such metric or model.
+        SettingsError: the settings let the training look at the test rows.
+    """
+    return prepare_experiment(
+        pool,
+        eval=eval,
+        model=settings.model,
+        settings=settings.settings,
+        metric=settings.metric,
+        overlap=settings.overlap,
+        untouched=UntouchedSettings.take(settings),
+        eval_by=settings.eval_by,
+        on_progress=on_progress,
+    )
 
 
 def prepare_experiment(

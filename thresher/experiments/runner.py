@@ -18,14 +18,13 @@ from thresher.experiments.cells.retries import build_retry_listener, describe_un
 from thresher.experiments.cells.worker_pool import WorkerPool, count_workers
 from thresher.experiments.design.group_axis import GroupAxis
 from thresher.experiments.design.variants import Variant
-from thresher.experiments.experiment import Experiment, prepare_experiment
+from thresher.experiments.experiment import Experiment, load_experiment
 from thresher.experiments.paired_runs import PairedRuns, estimate_overlap
 from thresher.experiments.planning import Cost
 from thresher.experiments.rankings import Rankings
 from thresher.experiments.settings import MethodExperimentSettings
 from thresher.numeric.arrays import Float64, Int64
 from thresher.progress import OnProgress, Progress
-from thresher.trainer.untouched.settings import UntouchedSettings
 
 CellId = tuple[str, int, int]  # method, rows, seed
 MOST_SHARED = 0.95  # all rows are kept, or nearly: then seeds differ by their training alone
@@ -78,17 +77,7 @@ class ExperimentRunner:
             settings: of the experiment.
             on_progress: listener.
         """
-        experiment = prepare_experiment(
-            pool,
-            eval=eval,
-            model=settings.model,
-            settings=settings.settings,
-            metric=settings.metric,
-            overlap=settings.overlap,
-            untouched=UntouchedSettings.take(settings),
-            eval_by=settings.eval_by,
-            on_progress=on_progress,
-        )
+        experiment = load_experiment(pool, eval=eval, settings=settings, on_progress=on_progress)
         options: dict[str, Any] = {"encoder": settings.encoder, "device": settings.device}
         if experiment.pool.kind != "classification":
             # methods that ask a language model ask the one that is trained

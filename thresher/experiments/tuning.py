@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Unpack
@@ -27,12 +27,13 @@ from thresher.evaluation.effect import Effect
 from thresher.evaluation.estimate import Estimate
 from thresher.evaluation.forgetting import describe_loss
 from thresher.evaluation.gain import Gain
+from thresher.evaluation.metric import Metric
 from thresher.experiments.adapter_averaging import average_finalists
 from thresher.experiments.cells.cache import CellCache
 from thresher.experiments.cells.retries import build_retry_listener
 from thresher.experiments.cells.worker_pool import WorkerPool, count_workers
 from thresher.experiments.comparison import describe_effect
-from thresher.experiments.experiment import prepare_experiment
+from thresher.experiments.experiment import load_experiment
 from thresher.experiments.paired_runs import PairedRuns
 from thresher.experiments.result_folder import RunClock, read_result, run_in_folder
 from thresher.experiments.search import EARLY, Search, TrialResult, run_settings, run_trials
@@ -43,7 +44,6 @@ from thresher.experiments.untouched.row_zero import describe_gains, measure_refe
 from thresher.printable import join_lines
 from thresher.progress import OnProgress
 from thresher.trainer.settings import TrainSettings
-from thresher.trainer.untouched.settings import UntouchedSettings
 from thresher.validation import build_settings, document_options
 
 KIND = "tuning"
@@ -119,27 +119,8 @@ def tune(
     if importlib.util.find_spec("optuna") is None:
         raise MissingExtraError("optuna", "tune", "tune")
     settings: TuneSettings = build_settings(TuneSettings, "tune", options)
-    model, training = settings.model, settings.settings
-    test = prepare_experiment(
-        data,
-        eval=eval,
-        model=model,
-        settings=training,
-        metric=settings.metric,
-        overlap=settings.overlap,
-        untouched=UntouchedSettings.take(settings),
-        eval_by=settings.eval_by,
-        on_progress=on_progress,
-    )
-    dev = prepare_experiment(
-        test.pool,
-        eval=settings.dev,
-        model=test.model,
-        settings=training,
-        metric=test.metric,
-        untouched=test.untouched,
-        eval_by=settings.eval_by,
-    )
+    test = load_experiment(data, eval=eval, settings=settings, on_progress=on_progress)
+    dev = load_experiment(test.pool, eval=settings.dev, settings=replace(settings, model=test.model))
     if test.metric.column is None:
         raise InputError(f"tune: {test.metric.name} has no value per row to pair; choose accuracy or loss")
     retry = build_retry_listener(on_progress)
@@ -172,8 +153,10 @@ def _search(search: Search, identity: str, clock: RunClock, work: Path) -> Tunin
     finals = {number: sign * estimate.value for number, estimate in estimates.items()}
     lost = _measure_lost(search, {number: facts for number, (_, facts) in outcomes.items()})
     best = choose_best(finals, lost, search.settings.forget)
-    pairs = _run_against_default(search, trials[best].settings) if best else None
+    on_test = _run_on_test_rows(search, trials[best].settings, is_default=not best)
+    pairs = None if on_test.default is None else on_test.pair(search.test.metric)
     content = _build_content(search, trials, finals, best, pairs)
+    content["base"] = _describe_base(search, on_test)
     if lost:
         content["general"] = {
             "allowed": search.settings.forget,
@@ -269,16 +252,41 @@ def _run_finalists(search: Search, trials: Sequence[TrialResult]) -> dict[int, t
     return finished
 
 
-def _run_against_default(search: Search, chosen: TrainSettings) -> PairedRuns | None:
-    """Run winner and default on the test rows with the same seeds; None below two pairs."""
+@dataclass(frozen=True)
+class _TestRuns:
+    """Outcomes on the test rows by seed, None where a run failed.
+
+    Attributes:
+        winner: of the winning settings.
+        default: of the default settings; None where these are the winner.
+    """
+
+    winner: list[pl.DataFrame | None]
+    default: list[pl.DataFrame | None] | None
+
+    def pair(self, metric: Metric) -> PairedRuns | None:
+        """Return the runs of both with the same seeds; None below two pairs."""
+        pairs = PairedRuns.match(metric, self.winner, self.default or [])
+        return pairs if len(pairs) >= 2 else None
+
+    def list_tables(self) -> dict[str, list[pl.DataFrame]]:
+        """Return the outcomes of the runs that finished, by side; no side without any."""
+        sides = {"winner": self.winner, "default": self.default or []}
+        finished = {side: [table for table in tables if table is not None] for side, tables in sides.items()}
+        return {side: tables for side, tables in finished.items() if tables}
+
+
+def _run_on_test_rows(search: Search, chosen: TrainSettings, *, is_default: bool) -> _TestRuns:
+    """Run the winner and, unless it is the winner, the default on the test rows, same seeds."""
     seeds = search.seeds
-    base = search.test.resolve_settings(seed=search.settings.seed)
-    names = [f"{side} on the test rows, seed {seed}" for side in ("winner", "default") for seed in seeds]
-    settings = [chosen] * len(seeds) + [base] * len(seeds)
-    outcomes = run_settings(search, search.test, settings, seeds * 2, names, stage="winner and default")
+    sides = ("winner",) if is_default else ("winner", "default")
+    names = [f"{side} on the test rows, seed {seed}" for side in sides for seed in seeds]
+    settings = [chosen] * len(seeds)
+    if not is_default:
+        settings += [search.test.resolve_settings(seed=search.settings.seed)] * len(seeds)
+    outcomes = run_settings(search, search.test, settings, seeds * len(sides), names, stage=" and ".join(sides))
     tables = [outcome.outcomes for outcome in outcomes]
-    pairs = PairedRuns.match(search.test.metric, tables[: len(seeds)], tables[len(seeds) :])
-    return pairs if len(pairs) >= 2 else None
+    return _TestRuns(tables[: len(seeds)], None if is_default else tables[len(seeds) :])
 
 
 def _build_content(
@@ -307,31 +315,19 @@ def _build_content(
         "agreement": measure_agreement(trials, finals, is_higher_better=metric.is_higher_better),
         "test": test,
         "verdict": verdict,
-        "base": _describe_base(search, pairs),
     }
 
 
-def _describe_base(search: Search, pairs: PairedRuns | None) -> dict[str, Any] | None:
-    """Return row zero beside winner and default on the test rows, where these were run."""
-    if pairs is None:
+def _describe_base(search: Search, on_test: _TestRuns) -> dict[str, Any] | None:
+    """Return the untouched model beside winner and default on the test rows."""
+    tables = on_test.list_tables()
+    references = measure_references(
+        search.test, [each for side in tables.values() for each in side], search.on_progress
+    )
+    if references is None:
         return None
-    n_rows = len(search.test.pool)
-    runs = {("winner", n_rows): pairs.ours, ("default", n_rows): pairs.theirs}
-    references = measure_references(search.test, [*pairs.ours, *pairs.theirs], search.on_progress)
-    return None if references is None else describe_gains(search.test, references, runs)
-
-
-def describe_greedy(average: Mapping[str, Any], metric: str) -> str:
-    """Return in words what a greedy soup of the finalists is, and how it does."""
-    greedy = average.get("greedy")
-    if greedy is None:
-        return "not measured"
-    trials = ", ".join(map(str, greedy["trials"]))
-    if len(greedy["trials"]) == 1:
-        return f"trial {trials} alone; no other finalist makes the mean better on the dev rows"
-    if greedy["trials"] == average["trials"]:
-        return "all of them"
-    return f"trials {trials}: {metric} {greedy['average']:.4f}; against the winner: {greedy['verdict']}"
+    runs = {(side, len(search.test.pool)): by_seed for side, by_seed in tables.items()}
+    return describe_gains(search.test, references, runs)
 
 
 def measure_agreement(

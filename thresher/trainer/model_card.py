@@ -156,7 +156,7 @@ def _describe_early_stopping(metrics: Mapping[str, Any]) -> str:
 
 
 def _describe_base(metrics: Mapping[str, Any]) -> str:
-    """Return row zero in a sentence: what the untouched model scores, and whether training pays."""
+    """Say in a sentence what the untouched model scores, and whether training pays."""
     base = metrics["base"]
     if base is None:
         return ""

@@ -112,7 +112,7 @@ def _build_metrics(
 
 
 def _build_base(context: RunContext, runs: list[FinishedRun], base: list[BaseOutcomes]) -> dict[str, Any] | None:
-    """Return row zero: the references of a classifier, or the untouched language model."""
+    """Return the references: those of a classifier, or the untouched language model."""
     if not context.untouched.prompts:
         return None
     ours = [run.outcomes for run in runs if run.role == MAIN and run.outcomes is not None]

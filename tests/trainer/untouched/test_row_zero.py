@@ -1,4 +1,4 @@
-"""Row zero: the untouched model is measured as the trained one is, and told as it is."""
+"""The untouched model is measured as the trained one is, and told as it is."""
 
 import numpy as np
 import polars as pl

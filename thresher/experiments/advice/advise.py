@@ -1,7 +1,7 @@
 """Worth it? Which rows? How many? What did it break? One call asks all of it, in order.
 
     OUT/clean     the pool without duplicates and leaks (`curate`)
-    OUT/curve     row zero and the learning curve (`curve`)
+    OUT/curve     the untouched model and the learning curve (`curve`)
     OUT/subset    the rows (`select`)
     OUT/adapter   the adapter, beside one on random rows (`train`)
 

@@ -47,7 +47,7 @@ def _answer_worth(curve: LearningCurve | None, adapter: Adapter | None) -> str:
     base = None if curve is None else curve.content.get("base")
     if base:
         return " ".join(_finish(f"{method}: {entry['sentence']}") for method, entry in base["methods"].items())
-    return _finish(WHY_NOT if curve is None else "not asked: row zero was left out (--base none)")
+    return _finish(WHY_NOT if curve is None else "not asked: the untouched model was left out (--base none)")
 
 
 def _answer_rows(subset: Subset, adapter: Adapter | None) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from thresher.experiments.comparison import parse_sizes
 from thresher.experiments.design.dry_run import measure_experiment, plan_runs, with_stop
-from thresher.experiments.experiment import Experiment, prepare_experiment
+from thresher.experiments.experiment import Experiment, load_experiment
 from thresher.experiments.learning_curve import SHARE_OF_GRID, choose_sizes
 from thresher.experiments.planning import list_first_cells
 from thresher.experiments.rankings import choose_methods, has_columns, name_methods
@@ -101,11 +101,8 @@ def plan_tuning(data: Any, *, eval: Any, **options: Any) -> TrainingPlan:  # noq
     from thresher.experiments.cells.worker_pool import count_workers
 
     settings: TuneSettings = build_settings(TuneSettings, "tune", options)
-    shared: dict[str, Any] = {"settings": settings.settings, "eval_by": settings.eval_by}
-    test = prepare_experiment(
-        data, eval=eval, model=settings.model, metric=settings.metric, overlap=settings.overlap, **shared
-    )
-    dev = prepare_experiment(test.pool, eval=settings.dev, model=test.model, metric=test.metric.name, **shared)
+    test = load_experiment(data, eval=eval, settings=settings)
+    dev = load_experiment(test.pool, eval=settings.dev, settings=replace(settings, model=test.model))
     cost = measure_experiment(test)
     base = _choose_middle(settings, dev)
     n_finals = min(settings.finalists + settings.checks + 1, settings.trials)

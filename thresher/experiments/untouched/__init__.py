@@ -1,4 +1,4 @@
-"""The untouched model in experiments: row zero, measured once for all cells.
+"""The untouched model in experiments: measured once for all cells.
 
 `row_zero.py` is the section `base` of the results of `curve`, `compare` and `tune`. Imported by
 these; imports `runner`, `experiment` and the trainer's `untouched`. A further question about what

@@ -1,4 +1,4 @@
-"""Row zero of an experiment: is training better than the untouched model, and from how many rows?
+"""The untouched model beside an experiment: is training better, and from how many rows on?
 
 The untouched language model is measured once for all cells, with rows of the whole pool in its
 prompts. A classifier is held against the majority class, and each cell against the probe that
@@ -74,7 +74,7 @@ def describe_row_zero(runner: ExperimentRunner) -> dict[str, Any] | None:
         `references`: name, value and standard error; of the probe, its mean over the cells of the
         largest size. `strongest`: its name. `methods`: per method the `gains` at each size over
         the strongest, with 95 % intervals, and `pays_from`, None where training never pays, with
-        its `sentence`. None where row zero is left out.
+        its `sentence`. None where the untouched model is left out.
     """
     runs = {group: tables for group in runner.list_groups() if (tables := runner.list_tables(*group))}
     references = measure_references(

@@ -17,7 +17,7 @@ from thresher.reporting.pages.row_zero import build_forgetting, build_references
 KEYS = ("pool", "dropped", "method", "rows", "left_out", "answers")
 STEPS = {
     "clean": "the pool without duplicates and rows of the test set; dropped.parquet says why",
-    "curve": "row zero and the learning curve",
+    "curve": "the untouched model and the learning curve",
     "subset": "the rows that were chosen, and why the others were not",
     "adapter": "the adapter, with its measurements",
 }

@@ -44,7 +44,7 @@ def build_tuning_page(folder: Path, manifest: Manifest) -> Page:
         kind="tuning",
         title="Search for settings",
         answer=_write_answer(result, len(trials), n_finished),
-        more=[*describe_incomplete(result), *write_row_zero(result.get("base"))],
+        more=[*describe_incomplete(result), *write_row_zero(result.get("base")), *_write_forgetting(result)],
         tiles=tiles,
         sections=[
             Section("The winner", _build_winner(metric, result) if result else []),
@@ -72,6 +72,12 @@ def _write_answer(result: Mapping[str, Any], n_trials: int, n_finished: int) -> 
         return f"Stay with the default settings: {tried}, and none was better."
     won = f"Trial {result['best_trial']} won"
     return f"{won}; against the default settings on the test rows: {result['verdict']}. {tried}."
+
+
+def _write_forgetting(result: Mapping[str, Any]) -> list[str]:
+    """Return what the winner forgets of the general rows, where that was measured."""
+    general = result.get("general")
+    return [f"{general['sentence'][0].upper()}{general['sentence'][1:]}."] if general else []
 
 
 def _build_winner(metric: fmt.MetricDisplay, result: Mapping[str, Any]) -> list[Block]:

@@ -1,4 +1,4 @@
-"""Row zero of a language model: the base before any training, measured once and kept.
+"""The untouched language model: the base before any training, measured once and kept.
 
     ROOT/base/v1/KEY/{outcomes.parquet, manifest.json}
 

@@ -16,7 +16,7 @@ PANEL = "The untouched model"
 
 @dataclass(frozen=True, kw_only=True)
 class UntouchedSettings:
-    """Options of row zero: the base model before any training, on the same held-out rows.
+    """Options of the untouched model: the base before any training, on the same held-out rows.
 
     Raises:
         SettingsError: a field has an illegal value.

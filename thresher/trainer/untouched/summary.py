@@ -151,7 +151,7 @@ def _score_leniently(outcomes: pl.DataFrame) -> dict[str, Any] | None:
 
 
 def format_references(metrics: Mapping[str, Any]) -> list[str]:
-    """Return row zero of `metrics.json` in one or two lines, for the summary; none without it."""
+    """Return the references of `metrics.json` in one or two lines, for the summary."""
     base = metrics.get("base")
     if not base or metrics["held_out"] is None:
         return []

@@ -1,4 +1,4 @@
-"""Figures of a curve and of a comparison for notebooks; the pages of `report` draw their own."""
+"""Figures of a curve and of a comparison; the pages of `report` draw their own charts."""
 
 from __future__ import annotations
 
