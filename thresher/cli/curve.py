@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import fields
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from thresher.cli import experiment_options as shared
 from thresher.cli.with_options import with_options
 from thresher.dataset.values.given_settings import GivenSettings
+from thresher.errors import InputError
 from thresher.experiments.settings import CurveSettings
 from thresher.printable import join_lines
 
 if TYPE_CHECKING:
     from thresher.experiments.curve import LearningCurve
 
+OptionalEval = Annotated[
+    str | None, typer.Option("--eval", help="Rows to measure on, or a share of the pool to hold out (10%).")
+]
+
 
 @with_options(CurveSettings, GivenSettings, shared.RowSettings, shared.OutputSettings, defaults={"workers": "auto"})
 def curve(
-    eval_rows: shared.Eval,
     settings: CurveSettings,
     given: GivenSettings,
     read: shared.RowSettings,
     output: shared.OutputSettings,
     pool: shared.Pool = None,
+    eval_rows: OptionalEval = None,
 ) -> None:
     """Train at rising numbers of rows, and say how many are about as good as all of them.
 
@@ -30,12 +38,43 @@ def curve(
 
     [bold]Example:[/bold] thresher curve train.jsonl --eval test.jsonl --methods facility-location
     --out curve
+
+    [bold]Scores of your own:[/bold] thresher curve --from results.csv --within 1%
     """
     from thresher.experiments.design.plans import plan_curve
     from thresher.experiments.learning_curve import learning_curve
+    from thresher.experiments.own.fit_points import check_only_points
 
+    if settings.points is not None:
+        others = {"pool": pool, "eval": eval_rows, "dry_run": output.dry_run}
+        others |= {name: value for group in (given, read) for name, value in list_changes(group).items()}
+        check_only_points(settings, others)
+        result = learning_curve(**vars(settings))
+        shared.show_result(result, output, summarize_points)
+        return
+    if eval_rows is None:
+        raise InputError("curve: needs --eval, rows to measure on, or scores that you have measured by --from")
     command = shared.ExperimentCommand(run=learning_curve, summarize=summarize, plan=plan_curve)
     shared.run_experiment(command, pool, eval_rows, settings, read=read, output=output, given=given)
+
+
+def list_changes(settings: Any) -> dict[str, Any]:
+    """Return the fields of settings that do not have their default."""
+    return {field.name: value for field in fields(settings) if (value := vars(settings)[field.name]) != field.default}
+
+
+def summarize_points(result: LearningCurve) -> str:
+    """Return the points and the answer of curves that were measured elsewhere."""
+    content = result.content
+    lines = [content["answer"], *_format_points(content)]
+    lines.append("rows       mean ± standard error over runs (number of runs); the test rows are taken as they are")
+    lines += [*content["read"], *_format_methods(result)]
+    failed = result.cells["status"].to_list().count("failed")
+    if failed:
+        lines.append(f"{failed} runs have no score, and are left out")
+    if result.path is not None:
+        lines.append(shared.list_files(result.path))
+    return join_lines(lines)
 
 
 def summarize(result: LearningCurve) -> str:
@@ -44,19 +83,11 @@ def summarize(result: LearningCurve) -> str:
     from thresher.experiments.untouched.row_zero import format_row_zero
 
     content = result.content
-    methods = content["methods"]
     lines = [content["answer"], *_format_points(content)]
     n_test = max(result.cells["n"].drop_nulls().to_list())
     lines.append(f"rows       mean ± standard error over {n_test:,} test rows and seeds (number of seeds)")
     lines += [*format_row_zero(content.get("base"), content["metric"]), *format_forgetting(content.get("general"))]
-    for method, entry in methods.items():
-        lines.append(f"{method}: {result.enough.get(method, 'too few runs to fit a law')}")
-        lines += [f"  {note}" for note in entry["notes"]]
-        for target in entry.get("targets", ()):
-            lines.append(f"  {content['metric']} {target['target']:g}: {_format_rows(target)} rows")
-        for gain in entry.get("gains", ()):
-            low, high = gain["low"], gain["high"]
-            lines.append(f"  {gain['more']:,} more rows gain {gain['median']:.4f} [{low:.4f}, {high:.4f}]")
+    lines += _format_methods(result)
     failed = result.cells["status"].to_list().count("failed")
     if failed:
         lines.append(f"{failed} cells failed; curve.csv has the reasons")
@@ -67,6 +98,20 @@ def summarize(result: LearningCurve) -> str:
     if result.path is not None:
         lines.append(shared.list_files(result.path))
     return join_lines(lines)
+
+
+def _format_methods(result: LearningCurve) -> list[str]:
+    """Return the answer of each method, with its notes, targets and gains."""
+    lines = []
+    for method, entry in result.content["methods"].items():
+        lines.append(f"{method}: {result.enough.get(method, 'too few runs to fit a law')}")
+        lines += [f"  {note}" for note in entry["notes"]]
+        for target in entry.get("targets", ()):
+            lines.append(f"  {result.content['metric']} {target['target']:g}: {_format_rows(target)} rows")
+        for gain in entry.get("gains", ()):
+            low, high = gain["low"], gain["high"]
+            lines.append(f"  {gain['more']:,} more rows gain {gain['median']:.4f} [{low:.4f}, {high:.4f}]")
+    return lines
 
 
 def _format_points(content: Mapping[str, Any]) -> list[str]:

@@ -99,10 +99,24 @@ def run_experiment(
             print_json(estimate.to_json()) if output.as_json else print_block(str(estimate))
             return
         result = command.run(rows, eval=eval_rows, on_progress=show, **vars(settings))
+    show_result(result, output, command.summarize)
+
+
+def show_result(result: Any, output: OutputSettings, summarize: Callable[[Any], str]) -> None:
+    """Show the result of an experiment.
+
+    Args:
+        result: with `content`, `manifest` and `path`.
+        output: how it is shown.
+        summarize: returns a few lines about the result.
+
+    Raises:
+        typer.Exit: with 75 where the machine ended runs, so that the result is incomplete.
+    """
     if output.as_json:
         print_json(result.content)
     if not output.quiet:
-        print_block(command.summarize(result), err=True)
+        print_block(summarize(result), err=True)
         for note in options.list_side_notes(result.manifest.content):
             print_line(note, err=True)
     if result.path is not None and output.page:

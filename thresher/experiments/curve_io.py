@@ -22,7 +22,7 @@ from thresher.experiments.curve import CurveProgress, LearningCurve, fit_method,
 from thresher.experiments.design.variants import compare_factors
 from thresher.experiments.result_folder import RunClock, read_result, run_in_folder
 from thresher.experiments.runner import ExperimentRunner
-from thresher.experiments.settings import BASELINE
+from thresher.experiments.settings import BASELINE, CurveSettings
 from thresher.experiments.tables import (
     CELL_SCHEMA,
     build_cell_table,
@@ -36,6 +36,7 @@ from thresher.experiments.untouched.row_zero import describe_row_zero
 
 KIND = "curve"
 CURVE, SATURATION = "curve.csv", "saturation.json"
+TOO_FEW_RUNS = "Too few runs to tell how many rows are enough: a law needs three sizes, and two runs at one of them."
 BAND_SIZES = 60  # points of the band in the chart
 BAND_REACH = 4  # it ends so many times beyond the largest measured size
 
@@ -63,7 +64,7 @@ def write_curve(
         fits = _fit_methods(runner, progress)
         content = build_content(runner, progress, fits)
         manifest = build_manifest(runner, KIND, identity, asked, clock)
-        return _build_curve(build_cell_table(runner), content, fits, manifest, None)
+        return build_curve(build_cell_table(runner), content, fits, manifest, None)
 
     def write(curve: LearningCurve, folder: Path) -> None:
         write_tables(runner, folder, CURVE)
@@ -118,7 +119,7 @@ def read_curve(path: str | Path) -> LearningCurve:
         for name, entry in content["methods"].items()
         if entry["enough"] is not None
     }
-    return _build_curve(cells, content, {k: v for k, v in fits.items() if v is not None}, manifest, folder)
+    return build_curve(cells, content, {k: v for k, v in fits.items() if v is not None}, manifest, folder)
 
 
 def build_content(runner: ExperimentRunner, progress: CurveProgress, fits: Mapping[str, CurveFit]) -> dict[str, Any]:
@@ -144,7 +145,7 @@ def build_content(runner: ExperimentRunner, progress: CurveProgress, fits: Mappi
             for method in progress.settings.methods
         },
         **({} if joint is None else {"joint": joint}),
-        "trade": _compute_trades(fits, {method: list(group_values(progress.runs, method)) for method in fits}),
+        "trade": compute_trades(fits, {method: list(group_values(progress.runs, method)) for method in fits}),
     }
 
 
@@ -172,7 +173,18 @@ def write_answer(answers: Mapping[str, Enough], fits: Mapping[str, CurveFit]) ->
         fits: per method.
     """
     if not answers:
-        return "Too few runs to tell how many rows are enough: a law needs three sizes, and two runs at one of them."
+        return TOO_FEW_RUNS
+    method = find_leader(answers, fits)
+    name, _, variant = method.partition(", ")
+    whose = "random rows" if name == BASELINE else f"rows chosen by {name}"
+    whose += f" ({variant})" if variant else ""
+    if answers[method].unit != "rows":
+        whose = ""
+    return f"{answers[method].describe(whose)} {answers[method].describe_next()}"
+
+
+def find_leader(answers: Mapping[str, Enough], fits: Mapping[str, CurveFit]) -> str:
+    """Return the method whose answer is that of the curve; `write_answer` says which."""
     order = {"enough": 0, "all": 1, "cannot tell": 2}
 
     def rank(method: str) -> tuple[float, ...]:
@@ -181,13 +193,7 @@ def write_answer(answers: Mapping[str, Enough], fits: Mapping[str, CurveFit]) ->
         lead = 0.0 if is_one_pool else float(fits[method].errors[-1])
         return (lead, order[answer.verdict], answer.high, method != BASELINE)
 
-    method = min(answers, key=rank)
-    name, _, variant = method.partition(", ")
-    whose = "random rows" if name == BASELINE else f"rows chosen by {name}"
-    whose += f" ({variant})" if variant else ""
-    if answers[method].unit != "rows":
-        whose = ""
-    return f"{answers[method].describe(whose)} {answers[method].describe_next()}"
+    return min(answers, key=rank)
 
 
 def _describe_method(
@@ -205,10 +211,24 @@ def _describe_method(
     ]
     if fit is None or enough is None:
         return {"points": points, "enough": None, "notes": ["too few runs to fit a law"]}
+    return {
+        "points": points,
+        **describe_fit(fit, enough, settings),
+        "notes": [*describe_dips(runner, method, list(values_by_size)), *describe_least_steps(runner, values_by_size)],
+    }
+
+
+def describe_fit(fit: CurveFit, enough: Enough, settings: CurveSettings) -> dict[str, Any]:
+    """Return the laws of a method, with its answers, as JSON values.
+
+    Args:
+        fit: of the method.
+        enough: its answer.
+        settings: with the targets and the further rows that were asked for.
+    """
     last = float(fit.sizes[-1])
     band = np.unique(np.geomspace(fit.sizes[0], last * BAND_REACH, BAND_SIZES).round())
     return {
-        "points": points,
         "enough": enough.to_json(),
         "asymptote": fit.asymptote().to_json(),
         "laws": {law: round(weight, 6) for law, weight in fit.weights.items()},
@@ -220,7 +240,6 @@ def _describe_method(
         "gain_of_doubling": [{"n_rows": int(size), **fit.gain(size, size).to_json()} for size in fit.sizes],
         "targets": [{"target": target, **fit.rows_needed(target).to_json()} for target in settings.targets],
         "gains": [{"from": int(last), "more": more, **fit.gain(last, more).to_json()} for more in settings.more],
-        "notes": [*describe_dips(runner, method, list(values_by_size)), *describe_least_steps(runner, values_by_size)],
     }
 
 
@@ -258,7 +277,7 @@ def describe_least_steps(runner: ExperimentRunner, sizes: Iterable[int]) -> list
     ]
 
 
-def _compute_trades(fits: Mapping[str, CurveFit], sizes: Mapping[str, Sequence[int]]) -> list[dict[str, Any]]:
+def compute_trades(fits: Mapping[str, CurveFit], sizes: Mapping[str, Sequence[int]]) -> list[dict[str, Any]]:
     """Return how many random rows are as good as so many chosen ones."""
     base = fits.get(BASELINE)
     if base is None:
@@ -281,9 +300,10 @@ def _fit_methods(runner: ExperimentRunner, progress: CurveProgress) -> dict[str,
     return {method: fit for method, fit in fits.items() if fit is not None}
 
 
-def _build_curve(
+def build_curve(
     cells: pl.DataFrame, content: Mapping[str, Any], fits: Mapping[str, CurveFit], manifest: Manifest, path: Path | None
 ) -> LearningCurve:
+    """Return the record of a curve from its parts."""
     enough = {
         method: Enough.from_json(entry["enough"])
         for method, entry in content["methods"].items()

@@ -16,6 +16,7 @@ from thresher.experiments.curve_io import write_curve
 from thresher.experiments.design.group_axis import GroupAxis
 from thresher.experiments.design.variants import list_variants
 from thresher.experiments.experiment import Experiment
+from thresher.experiments.own.fit_points import check_only_points, fit_points
 from thresher.experiments.planning import Cost, is_firm, list_doubling_sizes, list_first_cells, propose_cells
 from thresher.experiments.rankings import check_methods, name_methods
 from thresher.experiments.runner import CellId, ExperimentRunner
@@ -30,9 +31,9 @@ CELLS_AT_ONCE = 2  # of each method; not the number of workers, on which no resu
 
 @document_options(CurveSettings)
 def learning_curve(
-    pool: Any,
+    pool: Any = None,
     *,
-    eval: Any,  # noqa: A002 - the name of the command's option
+    eval: Any = None,  # noqa: A002 - the name of the command's option
     on_progress: OnProgress | None = None,
     **options: Unpack[CurveOptions],
 ) -> LearningCurve:
@@ -46,6 +47,9 @@ def learning_curve(
     Without `grid`, four sizes up to the whole pool come first, and then the cell that narrows the
     answer most for its cost, until the answer is firm or 40 % of the grid's cost is spent (the
     first cells are run in any case).
+
+    With `points`, a table of scores that were measured elsewhere, nothing is trained, and the laws
+    and answers are of these.
 
     Args:
         pool: rows to choose from, anything `load` accepts.
@@ -62,6 +66,11 @@ def learning_curve(
     """
     options_by_name, selectors = name_methods(options, "curve")
     settings: CurveSettings = build_settings(CurveSettings, "curve", options_by_name)
+    if settings.points is not None:
+        check_only_points(settings, {"pool": pool, "eval": eval})
+        return fit_points(settings)
+    if pool is None or eval is None:
+        raise InputError("curve: needs rows to choose from and --eval to measure on, or measured scores by --from")
     methods = list_methods(settings.methods, "curve")
     check_methods(methods, settings.method_settings or {}, "curve", selectors)
     with ExperimentRunner.open(pool, eval=eval, settings=settings, on_progress=on_progress) as runner:

@@ -25,6 +25,7 @@ MethodSettings = Mapping[str, Mapping[str, Any]]
 
 BASELINE = "random"
 CELLS, MODEL = "Where the cells run", "What is trained"
+POINTS = "Points of your own"
 
 
 def parse_train_settings(pairs: Sequence[str]) -> TrainSettings:
@@ -163,6 +164,19 @@ class CurveSettings(MethodExperimentSettings):
     slices: tuple[str, ...] = option(
         (), "Column of the test set to draw curves for, besides the label.", flag="--slice", is_repeatable=True
     )
+    points: Any = option(
+        None,
+        "Scores that you have measured, in place of rows: a table with one line per run; nothing is trained.",
+        flag="--from",
+        panel=POINTS,
+    )
+    point_columns: Any = option(
+        None,
+        "Columns of --from where their names do not tell: rows=n_train,score=f1; seed and arm may be left out.",
+        panel=POINTS,
+    )
+    lower_is_better: bool = option(False, "The score of --from is a loss.", flag="--lower-is-better", panel=POINTS)
+    pool_rows: int | None = option(None, "Rows there are, where --from ends at fewer.", ge=1, panel=POINTS)
 
     @property
     def tolerance(self) -> Tolerance:
@@ -187,6 +201,8 @@ class CurveSettings(MethodExperimentSettings):
             problems.append(f"max_time must be a time above 0, as 90s, 30m or 4h, got {self.max_time!r}")
         if self.axis is not None and (self.ranks or self.models or set(self.methods) - {BASELINE}):
             problems.append("axis draws random groups; give --methods random, and neither ranks nor models")
+        if self.points is None and (self.point_columns is not None or self.lower_is_better or self.pool_rows):
+            problems.append("point_columns, lower_is_better and pool_rows are of --from; give it, or leave them out")
         if self.ranks and self.models:
             problems.append("ranks and models are two second factors; give one of them")
         return problems
@@ -281,6 +297,10 @@ class CurveOptions(MethodExperimentOptions, total=False):
     max_time: float | str | None
     max_runs: int | None
     slices: Sequence[str]
+    points: Any
+    point_columns: Any
+    lower_is_better: bool
+    pool_rows: int | None
 
 
 class ComparisonOptions(MethodExperimentOptions, total=False):

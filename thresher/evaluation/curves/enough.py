@@ -48,7 +48,7 @@ class Enough:
         smallest: smallest measured size; fewer rows are not asked about.
         last_doubling: gain from half of `of` to `of`.
         next_doubling: gain expected from twice as many rows as `of`; it is not measured.
-        n_test: test rows.
+        n_test: test rows; None where that is not known.
         test_rows_needed: in all, to tell; None where as many do not help, or the verdict is known.
         more_seeds_needed: at each size, to tell; likewise.
         is_rate: the metric lies in 0..1 and its differences are points.
@@ -65,7 +65,7 @@ class Enough:
     smallest: int
     last_doubling: Interval
     next_doubling: Interval
-    n_test: int
+    n_test: int | None
     test_rows_needed: int | None = None
     more_seeds_needed: int | None = None
     is_rate: bool = True
@@ -123,7 +123,8 @@ class Enough:
 
     def _describe_doubt(self, everything: str) -> str:
         between = f"anything from {self.low:,} to {self.high:,} of the {everything} may come so near to all of them"
-        return f"These {self.n_test:,} test rows cannot tell {self.tolerance}: {between}"
+        these = "runs" if self.n_test is None else f"{self.n_test:,} test rows"
+        return f"These {these} cannot tell {self.tolerance}: {between}"
 
     def _describe_remedy(self) -> str:
         remedies = []
@@ -132,6 +133,8 @@ class Enough:
         if self.more_seeds_needed is not None:
             remedies.append(f"{self.more_seeds_needed:,} more seed{'s' if self.more_seeds_needed > 1 else ''}")
         if not remedies:
+            if self.n_test is None:
+                return "; a larger tolerance, or more sizes and runs, would tell."
             return "; a larger tolerance, or more test rows together with more seeds, would tell."
         return f"; {' or '.join(remedies)} would tell."
 
@@ -175,7 +178,7 @@ class Tolerance:
 
 
 def find_enough(
-    fit: CurveFit, *, within: Tolerance = Tolerance(), n_pool: int, n_test: int, unit: str = "rows"
+    fit: CurveFit, *, within: Tolerance = Tolerance(), n_pool: int, n_test: int | None, unit: str = "rows"
 ) -> Enough:
     """Return the smallest number of rows that is about as good as the largest measured size.
 
@@ -183,7 +186,7 @@ def find_enough(
         fit: of the curve.
         within: by how much worse the score may be.
         n_pool: rows there are.
-        n_test: test rows.
+        n_test: test rows; None where that is not known.
         unit: what the sizes count.
     """
     tolerance = within.resolve(fit)
@@ -192,8 +195,9 @@ def find_enough(
     verdict = judge(fit, tolerance, of=of)
     test_rows_needed, more_seeds_needed = None, None
     if verdict == "cannot tell":
-        times = _find_times(lambda times: _quieten(fit, test_rows=times), tolerance, of)
-        test_rows_needed = None if times is None else _round_rows(n_test * times)
+        if n_test is not None:
+            times = _find_times(lambda times: _quieten(fit, test_rows=times), tolerance, of)
+            test_rows_needed = None if times is None else _round_rows(n_test * times)
         times = _find_times(lambda times: _quieten(fit, seeds=times), tolerance, of)
         more_seeds_needed = None if times is None else math.ceil(fit.n_seeds.max() * (times - 1))
     return Enough(
