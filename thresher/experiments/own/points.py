@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ NAMES: dict[str, tuple[str, ...]] = {  # names of columns that need not be told,
     "score": ("value", "score", "metric_value"),
 }
 LOWER = ("loss", "error", "perplexity", "ppl", "nll", "mae", "mse", "rmse", "wer", "cer", "bits")
-READERS = {
+READERS: dict[str, Callable[[Path], pl.DataFrame]] = {
     ".csv": lambda path: pl.read_csv(path, infer_schema_length=None),
     ".tsv": lambda path: pl.read_csv(path, separator="\t", infer_schema_length=None),
     ".parquet": pl.read_parquet,
