@@ -1,6 +1,7 @@
 """Near-duplicates in a million short rows: time and memory of the rule and of datasketch.
 
     OMP_NUM_THREADS=1 python benchmarks/near_duplicates.py [--rows 1000000] [--peer-rows 20000]
+    OMP_NUM_THREADS=1 python benchmarks/near_duplicates.py --data PATH --rows 200000
 
 Rows are generated: about 25 words drawn by Zipf's law, one row in four a copy of an earlier one
 with one or two words changed. Each contestant runs in a process of its own, from the texts in
@@ -15,15 +16,24 @@ memory to the list of dropped rows; peak memory is that process's, interpreter a
 
 Both are measured at `--peer-rows` rows as well, so that one pair of numbers is free of any
 extrapolation.
+
+With `--data`, rows are those of JSON lines (prompt, completion; a file or a folder of files), again
+and again, each time with one word in ten replaced. Reported are the rule's memory beyond that of
+the process with the rows read, by row, what it had planned, and the peak of the process with
+reading.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
+import random
+import re
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -32,6 +42,7 @@ import polars as pl
 from machine import machine
 
 RESULT = Path(__file__).parent / "results" / "near_duplicates.json"
+MEMORY_RESULT = Path(__file__).parent / "results" / "near_duplicates_memory.json"
 N_WORDS = 30_000
 COPY_SHARE = 0.25
 PERMUTATIONS, THRESHOLD, N_GRAM = 128, 0.7, 5
@@ -50,6 +61,80 @@ def texts(n: int, seed: int = 0) -> list[str]:
         for place in rng.integers(25, size=rng.integers(1, 3)):
             rows[row, place] = rng.integers(N_WORDS)
     return [" ".join(words[i] for i in row) for row in rows.tolist()]
+
+
+def noisy_rows(path: Path, n: int, seed: int = 7) -> list[dict[str, str]]:
+    """Return n rows out of files, one word in ten replaced by another word of them."""
+    rows = []
+    for file in sorted(path.glob("*.jsonl*")) if path.is_dir() else [path]:
+        with gzip.open(file, "rt") if file.suffix == ".gz" else open(file) as lines:
+            rows += [json.loads(line) for line in lines]
+    rng = random.Random(seed)
+    vocabulary = list(dict.fromkeys(word for row in rows for word in re.findall(r"[a-z]{3,12}", row["prompt"])))
+    made = []
+    for _ in range(n):
+        row, noisy = rng.choice(rows), {}
+        for name in ("prompt", "completion"):
+            pieces = re.split(r"(\s+)", row[name])  # with the spaces between words
+            for at in rng.sample(range(0, len(pieces), 2), int(0.1 * (len(pieces) // 2))):
+                pieces[at] = rng.choice(vocabulary)
+            noisy[name] = "".join(pieces)
+        made.append(noisy)
+    return made
+
+
+def _read_memory(name: str) -> int:
+    """Return a memory count of this process in bytes (Linux only)."""
+    return 1024 * int(re.search(rf"{name}:\s+(\d+)", Path("/proc/self/status").read_text())[1])
+
+
+def measure_memory(pool_file: Path) -> dict:
+    """Run the rule on a file of rows, in this process."""
+    import thresher as th
+    from thresher.curation.pipeline import apply_rules
+    from thresher.curation.rules.near_duplicates import NearDuplicates
+    from thresher.features import make_context
+
+    notes: list[str] = []
+    context = make_context(cache=None, on_progress=lambda progress: progress.note and notes.append(progress.note))
+    warm = th.load(pl.DataFrame([{"prompt": f"a b c {i}", "completion": f"d {i}"} for i in range(100)]))
+    apply_rules(warm, [NearDuplicates()], context=context)  # compiles the kernels
+    pool = th.load(pool_file)
+    reading = _read_memory("VmHWM")
+    before = _read_memory("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
+    started = time.process_time()
+    result = apply_rules(pool, [NearDuplicates()], context=context)
+    seconds, peak = time.process_time() - started, _read_memory("VmHWM")
+    text = pool.frame.select(pl.col("prompt", "response").str.len_bytes().sum()).row(0)
+    return {
+        "rows": len(pool),
+        "bytes_of_text_a_row": round(sum(text) / len(pool)),
+        "dropped": result.dropped.height,
+        "cpu_seconds": round(seconds, 1),
+        "peak_gb": round(max(peak, reading) / 1e9, 2),
+        "bytes_a_row_beyond_the_rows": round((peak - before) / len(pool)),
+        "plan": notes,
+        "notes": dict(result.results[0].notes),
+    }
+
+
+def run_on_file(data: Path, n: int) -> int:
+    """Write noisy rows, measure them in a process of its own, and keep the result."""
+    with tempfile.TemporaryDirectory() as folder:
+        pool = Path(folder) / "pool.jsonl"
+        pool.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in noisy_rows(data, n)))
+        command = [sys.executable, __file__, "--pool", str(pool)]
+        done = json.loads(subprocess.run(command, check=True, capture_output=True).stdout.splitlines()[-1])
+    print(json.dumps(done, indent=1))
+    result = json.loads(MEMORY_RESULT.read_text()) if MEMORY_RESULT.exists() else {"runs": []}
+    runs = [each for each in result["runs"] if each["rows"] != n]
+    content = {
+        "machine": machine("rensa", "polars", "numba"),
+        "runs": sorted([*runs, done], key=lambda run: run["rows"]),
+    }
+    MEMORY_RESULT.write_text(json.dumps(content, indent=1) + "\n")
+    return 0
 
 
 def ours(rows: list[str]) -> int:
@@ -105,7 +190,14 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--peer-rows", type=int, default=20_000)
     parser.add_argument("--only", choices=["thresher", "datasketch"])
+    parser.add_argument("--data", type=Path, help="JSON lines (prompt, completion) whose rows are repeated with noise")
+    parser.add_argument("--pool", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.pool:
+        print(json.dumps(measure_memory(options.pool)))
+        return 0
+    if options.data:
+        return run_on_file(options.data, options.rows)
     if options.only:
         rows = texts(options.rows)
         return ours(rows) if options.only == "thresher" else datasketch(rows)

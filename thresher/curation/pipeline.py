@@ -16,6 +16,7 @@ from thresher.curation.verdict import POOL, Verdict
 from thresher.dataset.rejection import count_values
 from thresher.errors import InputError
 from thresher.numeric.arrays import Bool, Int64
+from thresher.progress import Progress
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
@@ -290,6 +291,9 @@ def _ask_rule(
     if not len(rows):
         empty = pl.Series([], dtype=pl.String)
         return Verdict(reason=empty, explanation=empty)
+    plan = rule.describe_plan(rows, side_rows.rows.get("existing"))
+    if plan is not None and context is not None and context.on_progress is not None:
+        context.on_progress(Progress(stage=rule.name, done=0, total=len(rows), note=plan))
     verdict = rule.check(
         _compute_features(rows, frozenset(rule.requirements.features), rule, context),
         existing=side_rows.get("existing", rule),

@@ -72,6 +72,18 @@ class Rule(Method):
             rng: the only source of randomness.
         """
 
+    def describe_plan(self, pool: Dataset, existing: Dataset | None) -> str | None:
+        """Say in a sentence what `check` is about to do, before it is done; None for nothing.
+
+        Args:
+            pool: n rows.
+            existing: rows kept earlier, or None.
+
+        Raises:
+            InputError: it does not fit into the memory of this machine.
+        """
+        return None
+
     def mask(self, texts: pl.Series) -> pl.Series:
         """Return (n,) masked texts, for a rule whose verdicts mark rows as masked.
 

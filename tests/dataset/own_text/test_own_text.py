@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from thresher.dataset.own_text.own_text import find_own_texts
-from thresher.dataset.own_text.words import split_words
+from thresher.dataset.own_text.words import locate_words, split_words
 
 NAMES = [a + b for a in ("ka", "lo", "mi", "ru", "ten", "vas") for b in ("dan", "mer", "sit", "fol", "gra")]
 
@@ -15,11 +15,14 @@ def own(texts):
 
 
 def test_words_are_runs_of_letters_and_single_marks_and_characters():
-    words = split_words(pl.Series(["Ab, 12!\nc", "", "猫と犬", "  "]))
+    texts = pl.Series(["Ab, 12!\nc", "", "猫と犬", "  "])
+    words, starts = locate_words(texts)
     assert words.offsets.tolist() == [0, 5, 5, 8, 8]
-    assert words.starts.tolist() == [0, 2, 4, 6, 8, 0, 1, 2]
+    assert starts.tolist() == [0, 2, 4, 6, 8, 0, 1, 2]
     assert words.is_last.tolist() == [False, False, False, True, True, False, False, True]
     assert words.is_letter.tolist() == [True, False, True, False, True, True, True, True]
+    for one, other in zip(words, split_words(texts), strict=True):
+        assert one.tolist() == other.tolist()
     again = split_words(pl.Series(["AB  c", "ab C"])).hashes
     assert again[:2].tolist() == again[2:].tolist()
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
+import polars as pl
 
 from thresher.curation.rule import Rows
 from thresher.curation.similarity.duplicate_groups import (
@@ -17,16 +18,25 @@ from thresher.curation.similarity.duplicate_groups import (
     order_by_preference,
 )
 from thresher.curation.similarity.own_rows import OwnRows, compare_own_rows
-from thresher.curation.similarity.shingles import Shingles, Unit, build_shingles, count_shared
+from thresher.curation.similarity.set_cache import MIN_KEPT, ROW_BYTES, SetCache, build_set_cache, read_set
+from thresher.curation.similarity.shingles import Unit, count_shared, hash_texts
 from thresher.curation.verdict import Verdict
 from thresher.dataset.normalize import Scope
 from thresher.dataset.own_text.own_text import is_nested
-from thresher.dataset.own_text.words import FNV_BASIS, FNV_PRIME
-from thresher.numeric.arrays import Float32, Int32, Int64, UInt32, UInt64
+from thresher.dataset.own_text.words import FNV_BASIS, FNV_PRIME, list_pieces
+from thresher.errors import InputError
+from thresher.numeric.arrays import Bool, Float32, Int32, Int64, UInt32, UInt64
+from thresher.numeric.memory import USABLE, available_bytes
 from thresher.numeric.numba_jit import jit
+from thresher.numeric.units import format_bytes
 from thresher.validation import option
 
-DIGEST_ROWS = 16_384
+if TYPE_CHECKING:
+    from thresher.dataset import Dataset
+
+DIGEST_ROWS = 4_096  # signed at once: rensa returns numbers of Python
+PLANNED_BYTES = 50_000_000  # from which on the plan is told
+PIECE_BYTES = 40_000_000  # of what is made of the rows that are read at once
 FOUND_SHARE = 0.99  # of the pairs at the threshold that the bands must find
 _SEED = 1  # of the permutations: the same in every run, so that runs on parts of a pool agree
 
@@ -49,12 +59,12 @@ class NearDuplicates(DuplicateRule):
     Rows are judged in order of preference and compared with those that stay: each dropped row is
     similar to the row that is named, not to a chain of others.
 
-    Cost: O(n (shingles + permutations)) time and memory of about 4 bytes per shingle and 4 per band
-    and row. Existing rows: none is dropped; a row that repeats one is. Judging the pool in parts,
-    each with the rows kept before, gives what judging it at once gives (`keep` "first"). Differs:
-    of a pair exactly at the threshold one in a hundred is missed by the bands, less above it.
-    Fails: a template of fewer than eight rows is not recognized, and its short rows share most of
-    their shingles.
+    Cost: O(n (shingles + permutations)) time; memory of about twice the texts, and 1 kB a row: sets
+    are made again when two rows are compared, and the latest kept. Existing rows: none is dropped;
+    a row that repeats one is. Judging the pool in parts, each with the rows kept before, gives what
+    judging it at once gives (`keep` "first"). Differs: of a pair exactly at the threshold one in a
+    hundred is missed by the bands, less above it. Fails: a template of fewer than eight rows is not
+    recognized, and its short rows share most of their shingles.
 
     Attributes:
         threshold: smallest Jaccard similarity of duplicates.
@@ -83,24 +93,48 @@ class NearDuplicates(DuplicateRule):
     permutations: int = option(128, ge=1)
     max_candidates: int = option(1000, ge=1)
 
+    def describe_plan(self, pool: Dataset, existing: Dataset | None) -> str | None:
+        """Say how much memory the comparison takes, if it is much.
+
+        Raises:
+            InputError: more than is free.
+        """
+        frames = [rows.frame for rows in (existing, pool) if rows is not None]
+        sizes = [frame.select(pl.col("prompt", "response").str.len_bytes().sum()).row(0) for frame in frames]
+        n_rows, n_bytes = sum(map(len, frames)), sum(map(sum, sizes))
+        needed = estimate_bytes(
+            n_rows, n_bytes, self.permutations // choose_band_size(self.threshold, self.permutations)
+        )
+        free = available_bytes()
+        if free is not None and needed > USABLE * free:
+            raise InputError(
+                f"{self.name}: {n_rows:,} rows with {format_bytes(n_bytes)} of text need about "
+                f"{format_bytes(needed)} of memory and {format_bytes(free)} are free; clean the pool in parts, each "
+                f"with the rows kept before as --existing, or take a machine with more memory"
+            )
+        if needed < PLANNED_BYTES:
+            return None
+        return (
+            f"{self.name}: {n_rows:,} rows with {format_bytes(n_bytes)} of text, about {format_bytes(needed)} of memory"
+        )
+
     def check(self, pool: Rows, *, existing: Rows | None, eval: Rows | None, rng: np.random.Generator) -> Verdict:
         """Drop every row that is similar to a preferred row that stays."""
         order = order_by_preference(pool, existing, self.keep)
         sides = [rows.dataset for rows in (existing, pool) if rows is not None]
-        texts, own = compare_own_rows(
-            sides, self.scope, n_gram=self.n_gram, unit=self.unit, same_answer=self.same_answer
-        )
-        sets = build_shingles(texts, n=self.n_gram, unit=self.unit)
+        own = compare_own_rows(sides, self.scope, same_answer=self.same_answer)
         band_size = choose_band_size(self.threshold, self.permutations)
-        buckets = assign_buckets(sets, permutations=self.permutations, band_size=band_size)
+        shape = (self.n_gram, self.unit == "word")
+        keys, n_shingles = sign_rows(own, shape, permutations=self.permutations, band_size=band_size)
+        buckets = assign_buckets(keys, is_empty=n_shingles == 0)
+        del keys
         labels = encode_labels(pool, existing) if self.same_label else None
         if labels is not None:  # one number for label and numbers of a row
             own = own._replace(group=own.group * (labels.max() + 1) + labels)
         representative, similarity, counts = _assign_in_order(
             order.rows,
             order.n_existing,
-            sets.hashes,
-            sets.offsets,
+            build_set_cache(own, shape, n_shingles),
             buckets,
             own,
             _build_empty_index(buckets),
@@ -124,6 +158,22 @@ class NearDuplicates(DuplicateRule):
         )
 
 
+def estimate_bytes(n_rows: int, n_bytes: int, n_bands: int) -> int:
+    """Return about how much memory a comparison takes beyond the rows, estimated from above.
+
+    There are two peaks: the words of all texts while shared text is looked for, and later the own
+    texts beside hashes and lists of all bands.
+
+    Args:
+        n_rows: rows.
+        n_bytes: of their texts.
+        n_bands: of a signature.
+    """
+    words = 2 * n_bytes + 100 * n_rows
+    compared = int(1.3 * n_bytes) + n_rows * (12 * n_bands + ROW_BYTES + 250) + 4 * MIN_KEPT
+    return max(words, compared) + PIECE_BYTES
+
+
 def choose_band_size(threshold: float, permutations: int) -> int:
     """Return the largest number of rows in a band with which the bands find almost every pair.
 
@@ -138,33 +188,46 @@ def choose_band_size(threshold: float, permutations: int) -> int:
     return max(fitting, default=1)
 
 
-def assign_buckets(sets: Shingles, *, permutations: int, band_size: int) -> Int32:
-    """Return which bucket of each band each row is in, (bands, n) int32; -1 for a row alone in it.
+def sign_rows(own: OwnRows, shape: tuple[int, bool], *, permutations: int, band_size: int) -> tuple[UInt64, Int64]:
+    """Return one hash for each band of each row's signature, (bands, n), and the size of its set.
+
+    Sets are made for some rows at a time, and not kept.
 
     Args:
-        sets: of n rows; one without shingles is in no bucket.
+        own: n rows.
+        shape: length of a shingle, and whether it is of words.
         permutations: length of a signature.
         band_size: rows of the signature in a band.
     """
     from rensa import RMinHash
 
-    n, n_bands = len(sets.offsets) - 1, permutations // band_size
-    keys = np.empty((n_bands, n), np.uint64)
-    for start in range(0, n, DIGEST_ROWS):
-        stop = min(start + DIGEST_ROWS, n)
-        low, high = sets.offsets[start], sets.offsets[stop]
+    n, n_bands = len(own.group), permutations // band_size
+    starts, ends = own.starts[:n], own.ends[:n]
+    keys, n_shingles = np.empty((n_bands, n), np.uint64), np.empty(n, np.int64)
+    for first, stop in list_pieces(pl.Series(ends - starts), max_rows=DIGEST_ROWS):
+        hashes, sizes = hash_texts(own.packed, starts[first:stop], ends[first:stop], *shape)
         matrix = RMinHash.digest_matrix_from_flat_token_hashes(
-            sets.hashes[low:high].astype(np.uint64),
-            (sets.offsets[start : stop + 1] - low).astype(np.uint64),
+            hashes.astype(np.uint64),
+            np.concatenate([[0], np.cumsum(sizes)]).astype(np.uint64),
             num_perm=permutations,
             seed=_SEED,
         )
         # rows of the signature that fill no band are left over
         digest = np.array(matrix.to_rows(), dtype=np.uint64)[:, : n_bands * band_size]
-        keys[:, start:stop] = _hash_bands(digest.reshape(stop - start, n_bands, band_size)).T
-    buckets = np.empty((n_bands, n), np.int32)
-    is_empty = sets.sizes() == 0
-    for band in range(n_bands):
+        keys[:, first:stop] = _hash_bands(digest.reshape(stop - first, n_bands, band_size)).T
+        n_shingles[first:stop] = sizes
+    return keys, n_shingles
+
+
+def assign_buckets(keys: UInt64, *, is_empty: Bool) -> Int32:
+    """Return which bucket of each band each row is in, (bands, n) int32; -1 for a row alone in it.
+
+    Args:
+        keys: (bands, n) hashes of bands.
+        is_empty: (n,) rows without shingles, which are in no bucket.
+    """
+    buckets = np.empty(keys.shape, np.int32)
+    for band in range(len(keys)):
         _, inverse, counts = np.unique(keys[band], return_inverse=True, return_counts=True)
         # keys that several rows have are numbered 0, 1, ...; those of one row have no bucket
         number = np.where(counts > 1, np.cumsum(counts > 1) - 1, -1)
@@ -204,23 +267,16 @@ def _build_empty_index(buckets: Int32) -> _Index:
 
 
 @jit
-def _compute_jaccard(a: UInt32, b: UInt32, least: float) -> float:
-    """Return the similarity of two sorted sets, 0 where their sizes alone keep it below `least`."""
-    small, large = min(len(a), len(b)), max(len(a), len(b))
-    if small / large < least:  # divided as below: a product can round the threshold away
-        return 0.0
+def _compute_jaccard(a: UInt32, b: UInt32) -> float:
+    """Return the similarity of two sorted sets."""
     n_shared = count_shared(a, b)
     return float(n_shared / (len(a) + len(b) - n_shared))
 
 
 @jit
-def _has_same_answer(a: int, b: int, own: OwnRows, least: float) -> bool:
-    """Tell whether two rows answer alike: equal short answers, or similar long ones."""
-    if own.answer[a] != own.answer[b]:
-        return False
-    x = own.answer_hashes[own.answer_offsets[a] : own.answer_offsets[a + 1]]
-    y = own.answer_hashes[own.answer_offsets[b] : own.answer_offsets[b + 1]]
-    return len(x) == 0 or len(y) == 0 or _compute_jaccard(x, y, least) >= least
+def _can_reach(a: int, b: int, least: float) -> bool:
+    """Tell whether sets of these sizes can be so similar."""
+    return min(a, b) / max(a, b) >= least  # a product could round the threshold away
 
 
 @jit
@@ -233,7 +289,7 @@ def _has_same_wrapper(a: int, b: int, own: OwnRows) -> bool:
 
 @jit
 def _find_nearest(
-    row: int, hashes: UInt32, offsets: Int64, buckets: Int32, own: OwnRows, index: _Index, limits: tuple[float, int]
+    row: int, sets: SetCache, buckets: Int32, own: OwnRows, index: _Index, limits: tuple[float, int]
 ) -> tuple[int, float, int, bool, bool]:
     """Return the most similar row that stayed, how similar, pairs compared, and two facts.
 
@@ -241,31 +297,48 @@ def _find_nearest(
     """
     threshold, max_candidates = limits
     best, best_similarity, n_verified, is_capped, has_other = -1, 0.0, 0, False, False
-    mine = hashes[offsets[row] : offsets[row + 1]]
+    n, is_read = len(own.group), False
+    mine = my_answer = np.empty(0, np.uint32)
     for band in range(len(buckets)):
         bucket = buckets[band, row]
         other = index.head[band, bucket] if bucket >= 0 else -1
         n_compared = 0
         while other >= 0 and n_compared < max_candidates:
+            candidate, other = other, index.following[band, other]
             n_compared += 1
             # a row that shares several bands with this one is verified once
-            if index.seen_by[other] != row and own.group[other] == own.group[row]:
-                index.seen_by[other] = row
-                is_answer = _has_same_answer(row, other, own, threshold)
-                # one similar row with another answer is enough to know of
-                if (is_answer or not has_other) and _has_same_wrapper(row, other, own):
-                    n_verified += 1
-                    theirs = hashes[offsets[other] : offsets[other + 1]]
-                    # only a pair that beats the best so far matters, so its size bound is the limit
-                    least = max(threshold, best_similarity) if is_answer else threshold
-                    similarity = _compute_jaccard(mine, theirs, least)
-                    if similarity >= threshold and not is_answer:
-                        has_other = True
-                    elif similarity >= threshold and similarity > best_similarity:
-                        best, best_similarity = other, similarity
-            other = index.following[band, other]
+            if index.seen_by[candidate] == row or own.group[candidate] != own.group[row]:
+                continue
+            index.seen_by[candidate] = row
+            if not is_read:  # copies, since the cache may need their place
+                mine, my_answer, is_read = read_set(row, sets).copy(), read_set(n + row, sets).copy(), True
+            is_answer = own.answer[row] == own.answer[candidate]
+            if is_answer and len(my_answer):
+                is_answer = _is_answer_similar(my_answer, n + candidate, sets, threshold)
+            # one similar row with another answer is enough to know of
+            if (not is_answer and has_other) or not _has_same_wrapper(row, candidate, own):
+                continue
+            n_verified += 1
+            # only a pair that beats the best so far matters, so its size bound is the limit
+            least = max(threshold, best_similarity) if is_answer else threshold
+            if not _can_reach(len(mine), sets.sizes[candidate], least):
+                continue
+            similarity = _compute_jaccard(mine, read_set(candidate, sets))
+            if similarity >= threshold and not is_answer:
+                has_other = True
+            elif similarity >= threshold and similarity > best_similarity:
+                best, best_similarity = candidate, similarity
         is_capped = is_capped or other >= 0  # the list goes on after the last candidate
     return best, best_similarity, n_verified, is_capped, has_other
+
+
+@jit
+def _is_answer_similar(mine: UInt32, item: int, sets: SetCache, least: float) -> bool:
+    """Tell whether the set of a long answer is similar to that of another, if that is long."""
+    theirs = read_set(item, sets)
+    if len(theirs) == 0:
+        return True
+    return _can_reach(len(mine), len(theirs), least) and _compute_jaccard(mine, theirs) >= least
 
 
 @jit
@@ -286,8 +359,7 @@ def _insert(row: int, buckets: Int32, index: _Index) -> None:
 def _assign_in_order(
     order: Int64,
     n_existing: int,
-    hashes: UInt32,
-    offsets: Int64,
+    sets: SetCache,
     buckets: Int32,
     own: OwnRows,
     index: _Index,
@@ -305,9 +377,7 @@ def _assign_in_order(
         if row < n_existing:
             _insert(row, buckets, index)
             continue
-        best, best_similarity, n_compared, is_capped, has_other = _find_nearest(
-            row, hashes, offsets, buckets, own, index, limits
-        )
+        best, best_similarity, n_compared, is_capped, has_other = _find_nearest(row, sets, buckets, own, index, limits)
         n_verified += n_compared
         if best >= 0:
             representative[row], similarity[row] = best, best_similarity

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import polars as pl
 
-from thresher.curation.similarity.shingles import Unit, build_shingles
 from thresher.dataset.normalize import Scope, normalize_texts
-from thresher.dataset.own_text.own_text import find_own_texts
-from thresher.numeric.arrays import Bool, Int64, UInt32
+from thresher.dataset.own_text.own_text import Wrappers, divide_texts, number_wrappers
+from thresher.dataset.own_text.shared_text import find_shared_text
+from thresher.dataset.own_text.words import list_pieces, split_words
+from thresher.numeric.arrays import Bool, Int64, UInt8, UInt32
+from thresher.numeric.growing_array import GrowingArray
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
@@ -22,89 +24,150 @@ COMMON_PROMPTS = 4  # an answer to more prompts, such as "yes", is not one of a 
 
 
 class OwnRows(NamedTuple):
-    """What is compared of n rows, besides their shingles.
+    """What is compared of n rows.
 
     Attributes:
+        packed: UTF-8 of the compared texts, one after another.
+        starts: (2 n,) int64, where the own words of each row begin, then where each long answer
+            that is compared does.
+        ends: (2 n,) int64, where they end; an answer that is not compared has no bytes.
         wrapper: (n,) int64, which wrapper each row's prompt has.
         wrapper_hashes: words of the wrappers, see `Wrappers`.
         wrapper_offsets: the same.
         group: (n,) int64, numbers of a short prompt; rows of different groups are different.
         answer: (n,) int64, answers that differ have different numbers; 0 where none is compared.
         is_common: (n,) bool, whether a row's answer is that of many prompts, or none or a label.
-        answer_hashes: shingles of long answers, see `Shingles`.
-        answer_offsets: the same.
     """
 
+    packed: UInt8
+    starts: Int64
+    ends: Int64
     wrapper: Int64
     wrapper_hashes: UInt32
     wrapper_offsets: Int64
     group: Int64
     answer: Int64
     is_common: Bool
-    answer_hashes: UInt32
-    answer_offsets: Int64
 
 
-def compare_own_rows(
-    sides: Sequence[Dataset], scope: Scope, *, n_gram: int, unit: Unit, same_answer: bool
-) -> tuple[pl.Series, OwnRows]:
-    """Return the own words of each row, (n,), and what else is compared.
+class _Compared(NamedTuple):
+    """Which texts of a row are compared.
+
+    Attributes:
+        is_response: the response alone, or the text of a row that is only text.
+        has_answer: there are answers beside the prompts.
+        is_answer_compared: rows with different answers are different.
+        is_whole: prompt and response together.
+    """
+
+    is_response: bool
+    has_answer: bool
+    is_answer_compared: bool
+    is_whole: bool
+
+
+def compare_own_rows(sides: Sequence[Dataset], scope: Scope, *, same_answer: bool) -> OwnRows:
+    """Return the own words of each row, and what else is compared.
+
+    Texts are normalized piece by piece: what stays of each row is the text that is compared, and
+    some numbers.
 
     Args:
         sides: rows of one kind, one dataset after the other.
         scope: as for `scope_texts`; of classification data, "row" is the text alone.
-        n_gram: of shingles of long answers.
-        unit: of these shingles.
         same_answer: compare answers; only where the scope is the row, and has one.
     """
     kind = sides[0].kind
-    frame = pl.concat([side.frame.select("prompt", "response") for side in sides])
     is_response = kind == "text" or scope == "response"
-    (own,) = find_own_texts([frame["response" if is_response else "prompt"]])
-    table = pl.DataFrame({"words": normalize_texts(own.texts, punctuation=True)})
-    words, is_answered = table["words"], kind == "sft" and not is_response
-    if is_answered:
-        answers = normalize_texts(frame["response"], punctuation=True)
-        table = table.with_columns(answer=answers, is_long=answers.str.count_matches(r"\S+") >= LONG_WORDS)
-        if scope == "row":
-            (response,) = find_own_texts([frame["response"]])
-            parts = table.select("words", response=normalize_texts(response.texts, punctuation=True))
-            words = parts.select(pl.concat_str("words", "response", separator=" \0 ").alias("text")).to_series()
-    answer, is_common = _encode_answers(table) if is_answered else (None, np.ones(len(table), np.bool_))
-    is_compared = answer is not None and same_answer and scope == "row"
-    blank = pl.Series("blank", [""]).new_from_index(0, len(table))
-    long_answers = (
-        table.select(pl.when("is_long").then("answer").otherwise(blank)).to_series() if is_compared else blank
-    )
-    sets = build_shingles(long_answers, n=n_gram, unit=unit)
-    is_short = pl.col("words").str.count_matches(r"\S+") < SHORT_WORDS
-    numbers = table.select(pl.when(is_short).then(_list_numbers("words")).otherwise(pl.lit("")).rank("dense"))
-    return words, OwnRows(
-        wrapper=own.wrapper,
-        wrapper_hashes=own.wrappers.hashes,
-        wrapper_offsets=own.wrappers.offsets,
-        group=numbers.to_series().to_numpy().astype(np.int64),
-        answer=answer if answer is not None and is_compared else np.zeros(len(table), np.int64),
-        is_common=is_common,
-        answer_hashes=sets.hashes,
-        answer_offsets=sets.offsets,
-    )
+    has_answer = kind == "sft" and not is_response
+    is_whole = has_answer and scope == "row"
+    what = _Compared(is_response, has_answer, is_whole and same_answer, is_whole)
+    texts = pl.concat([side.frame.select("prompt", "response") for side in sides])
+    if is_response:
+        texts = texts.select(prompt="response", response="response")
+    shared = [find_shared_text([split_words(texts[name])]) for name in ("prompt", "response")[: 1 + is_whole]]
+    packed, tables, sets = GrowingArray(np.uint8), [], []
+    for start, stop in list_pieces(texts.select(pl.sum_horizontal(pl.all().str.len_bytes())).to_series()):
+        part = texts[start:stop]
+        prompt = divide_texts(part["prompt"], shared[0])
+        part = part.with_columns(prompt=prompt.own)
+        if is_whole:
+            part = part.with_columns(own_response=divide_texts(part["response"], shared[1]).own)
+        utf8, table = _compare_piece(part, what)
+        packed.append(utf8)
+        tables.append(table)
+        sets.append(prompt.sets)
+    return _number_rows(packed.values, pl.concat(tables), sets, what)
 
 
-def _encode_answers(table: pl.DataFrame) -> tuple[Int64, Bool]:
-    """Return a number for each answer, of long ones for their numbers alone, and which are common.
+def _compare_piece(texts: pl.DataFrame, what: _Compared) -> tuple[UInt8, pl.DataFrame]:
+    """Return the UTF-8 of what is compared of some rows, and a row of numbers for each.
 
     Args:
-        table: words of the prompt, answer, and whether that is long.
+        texts: own words of the prompt, response, and own words of the response if those count.
+        what: is compared.
     """
-    code = (
-        pl.when("is_long")
-        .then(pl.lit("long ") + _list_numbers("answer"))
-        .otherwise(pl.lit("short ") + pl.col("answer"))
+    table = pl.DataFrame({"words": normalize_texts(texts["prompt"], punctuation=True)})
+    is_short = pl.col("words").str.count_matches(r"\S+") < SHORT_WORDS
+    text, tail, size = pl.col("words"), pl.lit(""), pl.lit(0)
+    is_long = code = pl.lit(None)
+    if what.has_answer:
+        answers = normalize_texts(texts["response"], punctuation=True)
+        table = table.with_columns(answer=answers, is_long=answers.str.count_matches(r"\S+") >= LONG_WORDS)
+        is_long = pl.col("is_long")
+        # of long answers the numbers alone
+        long_code, short_code = pl.lit("long ") + _list_numbers("answer"), pl.lit("short ") + pl.col("answer")
+        code = pl.when(is_long).then(long_code).otherwise(short_code).hash()
+    if what.is_whole:
+        table = table.with_columns(response=normalize_texts(texts["own_response"], punctuation=True))
+        text = pl.concat_str("words", "response", separator=" \0 ")
+    if what.is_answer_compared:
+        # a long answer is mostly all a row's own: then it is there already, at the end of the text
+        tail = pl.when(is_long & (pl.col("answer") != pl.col("response"))).then("answer").otherwise(pl.lit(""))
+        size = pl.when(is_long).then(pl.col("answer").str.len_bytes()).otherwise(0)
+    numbers = pl.when(is_short).then(_list_numbers("words")).otherwise(pl.lit(""))
+    compared = table.select(
+        text=text,
+        tail=tail,
+        answer_size=size.cast(pl.Int64),
+        prompt=pl.col("words").hash(),
+        numbers=numbers.hash(),
+        is_long=is_long,
+        code=code,
     )
-    coded = table.select("words", "is_long", code=code.rank("dense"))
-    is_common = (pl.col("words").n_unique().over("code") > COMMON_PROMPTS) & ~pl.col("is_long")
-    return coded["code"].to_numpy().astype(np.int64), coded.select(is_common).to_series().to_numpy()
+    packed = "".join(compared.select(pl.concat_str("text", "tail")).to_series().to_list()).encode()
+    sizes = [pl.col(name).str.len_bytes().cast(pl.Int64).alias(f"{name}_size") for name in ("text", "tail")]
+    return np.frombuffer(packed, np.uint8), compared.with_columns(sizes).drop("text", "tail")
+
+
+def _number_rows(packed: UInt8, table: pl.DataFrame, sets: list[Wrappers], what: _Compared) -> OwnRows:
+    """Return what is compared of all rows, from the numbers of each piece."""
+    n = len(table)
+    size, tail, answer_size = (table[f"{name}_size"].to_numpy() for name in ("text", "tail", "answer"))
+    behind = np.cumsum(size + tail)
+    starts = behind - size - tail
+    wrapper, wrappers = number_wrappers(sets)
+    is_common = np.ones(n, np.bool_)
+    if what.has_answer:
+        of_many = (pl.col("prompt").n_unique().over("code") > COMMON_PROMPTS) & ~pl.col("is_long")
+        is_common = table.select(of_many).to_series().to_numpy()
+    return OwnRows(
+        packed=packed,
+        starts=np.concatenate([starts, behind - answer_size]),
+        ends=np.concatenate([starts + size, behind]),
+        wrapper=wrapper,
+        wrapper_hashes=wrappers.hashes,
+        wrapper_offsets=wrappers.offsets,
+        group=_number_values(table["numbers"]),
+        answer=_number_values(table["code"]) if what.is_answer_compared else np.zeros(n, np.int64),
+        is_common=is_common,
+    )
+
+
+def _number_values(values: pl.Series) -> Int64:
+    """Return a number for each value, 1, 2, ...; equal values have one number."""
+    numbers: Int64 = values.rank("dense").to_numpy().astype(np.int64)
+    return numbers
 
 
 def _list_numbers(column: str) -> pl.Expr:

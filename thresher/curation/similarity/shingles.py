@@ -7,8 +7,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 import polars as pl
 
-from thresher.dataset.own_text.words import CHUNK_ROWS, FNV_BASIS, FNV_PRIME, encode_codes
-from thresher.numeric.arrays import Int64, UInt32, UInt64
+from thresher.dataset.own_text.words import FNV_BASIS, FNV_PRIME, split_series
+from thresher.numeric.arrays import Int64, UInt8, UInt32, UInt64
+from thresher.numeric.growing_array import GrowingArray
 from thresher.numeric.hashing import mix_bits
 from thresher.numeric.numba_jit import jit
 
@@ -46,12 +47,19 @@ def build_shingles(texts: pl.Series, *, n: int, unit: Unit) -> Shingles:
         n: length of a shingle.
         unit: "word" or "character".
     """
-    parts, sizes = [np.zeros(0, np.uint32)], [np.zeros(1, np.int64)]
-    for start in range(0, len(texts), CHUNK_ROWS):
-        hashes, counts = _hash_rows(*encode_codes(texts[start : start + CHUNK_ROWS]), n, unit == "word")
-        parts.append(hashes)
+    hashes, sizes = GrowingArray(np.uint32), [np.zeros(1, np.int64)]
+    for chunk in split_series(texts):
+        part, counts = hash_texts(*pack_texts(chunk), n, unit == "word")
+        hashes.append(part)
         sizes.append(counts)
-    return Shingles(np.concatenate(parts), np.cumsum(np.concatenate(sizes)))
+    return Shingles(hashes.values, np.cumsum(np.concatenate(sizes)))
+
+
+def pack_texts(texts: pl.Series) -> tuple[UInt8, Int64, Int64]:
+    """Return the UTF-8 of all texts in one array, and where each text starts and ends."""
+    ends = np.cumsum(texts.str.len_bytes().to_numpy(), dtype=np.int64)
+    packed = np.frombuffer("".join(texts.to_list()).encode(), dtype=np.uint8)
+    return packed, np.concatenate([[0], ends[:-1]]).astype(np.int64)[: len(ends)], ends
 
 
 @jit
@@ -83,38 +91,74 @@ def hash_run(pieces: UInt64, first: int, width: int) -> np.uint64:
 
 
 @jit
-def _hash_rows(codes: UInt32, starts: Int64, ends: Int64, n: int, by_word: bool) -> tuple[UInt32, Int64]:
-    """Return the shingles of all rows one after another, and how many each row has."""
-    # a row of c characters has at most c pieces and c shingles
-    hashes, counts = np.empty(len(codes), np.uint32), np.zeros(len(starts), np.int64)
-    longest = 0
-    for row in range(len(starts)):
-        longest = max(longest, ends[row] - starts[row])
-    pieces, sizes = np.empty(longest + 1, np.uint64), np.empty(longest + 1, np.int64)
-    n_filled = 0  # hashes[:n_filled] are the shingles of the rows before this one
-    for row in range(len(starts)):
-        # pieces[:n_pieces] are the row's words, or its characters
-        if by_word:
-            n_pieces = hash_words(codes, starts[row], ends[row], pieces, sizes)
+def decode(packed: UInt8, start: int, end: int, codes: UInt32) -> int:
+    """Write the code points of UTF-8 bytes; return how many there are."""
+    n, at = 0, start
+    while at < end:
+        first = packed[at]
+        if first < 0x80:
+            value, more = np.uint32(first), 0
+        elif first < 0xE0:
+            value, more = np.uint32(first & 0x1F), 1
+        elif first < 0xF0:
+            value, more = np.uint32(first & 0x0F), 2
         else:
-            n_pieces = ends[row] - starts[row]
-            for i in range(n_pieces):
-                pieces[i] = np.uint64(codes[starts[row] + i])
-        if n_pieces == 0:
-            continue
-        width = min(n, n_pieces)
-        n_runs = n_pieces - width + 1
-        for first in range(n_runs):
-            hashes[n_filled + first] = np.uint32(mix_bits(hash_run(pieces, first, width)) >> np.uint64(32))
-        # write each distinct hash once, in ascending order, over the unsorted ones
-        ordered = np.sort(hashes[n_filled : n_filled + n_runs])
-        n_distinct = 0
-        for i in range(n_runs):
-            if i == 0 or ordered[i] != ordered[i - 1]:
-                hashes[n_filled + n_distinct] = ordered[i]
-                n_distinct += 1
-        counts[row] = n_distinct
-        n_filled += n_distinct
+            value, more = np.uint32(first & 0x07), 3
+        for i in range(1, more + 1):  # six bits in each byte that follows
+            value = np.uint32((value << np.uint32(6)) | np.uint32(packed[at + i] & 0x3F))
+        codes[n] = value
+        n, at = n + 1, at + 1 + more
+    return n
+
+
+@jit
+def hash_text(packed: UInt8, start: int, end: int, n: int, by_word: bool, out: UInt32) -> int:
+    """Write the set of shingles of one text, sorted and without repeats; return its size.
+
+    Args:
+        packed: UTF-8 of texts.
+        start: of the text.
+        end: behind it.
+        n: length of a shingle.
+        by_word: of words, not of characters.
+        out: with room for as many as the text has bytes.
+    """
+    if start == end:
+        return 0
+    codes = np.empty(end - start, np.uint32)
+    n_codes = decode(packed, start, end, codes)
+    pieces = np.empty(n_codes + 1, np.uint64)
+    # pieces[:n_pieces] are the text's words, or its characters
+    if by_word:
+        n_pieces = hash_words(codes, 0, n_codes, pieces, np.empty(n_codes + 1, np.int64))
+    else:
+        n_pieces = n_codes
+        for i in range(n_codes):
+            pieces[i] = np.uint64(codes[i])
+    if n_pieces == 0:
+        return 0
+    width = min(n, n_pieces)
+    n_runs = n_pieces - width + 1
+    for first in range(n_runs):
+        out[first] = np.uint32(mix_bits(hash_run(pieces, first, width)) >> np.uint64(32))
+    # write each distinct hash once, in ascending order, over the unsorted ones
+    ordered = np.sort(out[:n_runs])
+    n_distinct = 0
+    for i in range(n_runs):
+        if i == 0 or ordered[i] != ordered[i - 1]:
+            out[n_distinct] = ordered[i]
+            n_distinct += 1
+    return n_distinct
+
+
+@jit
+def hash_texts(packed: UInt8, starts: Int64, ends: Int64, n: int, by_word: bool) -> tuple[UInt32, Int64]:
+    """Return the shingles of texts one after another, and how many each text has."""
+    hashes, counts = np.empty((ends - starts).sum(), np.uint32), np.zeros(len(starts), np.int64)
+    n_filled = 0  # hashes[:n_filled] are the shingles of the texts before this one
+    for row in range(len(starts)):
+        counts[row] = hash_text(packed, starts[row], ends[row], n, by_word, hashes[n_filled:])
+        n_filled += counts[row]
     return hashes[:n_filled].copy(), counts
 
 

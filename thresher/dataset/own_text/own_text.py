@@ -10,11 +10,13 @@ import numpy as np
 import polars as pl
 
 from thresher.dataset.own_text.marking import SHARED, mark_shared
-from thresher.dataset.own_text.shared_text import find_shared_text
-from thresher.dataset.own_text.words import Words, split_words
-from thresher.numeric.arrays import Bool, Int64, UInt8, UInt32, UInt64
+from thresher.dataset.own_text.shared_text import SharedText, find_shared_text
+from thresher.dataset.own_text.words import Words, locate_words, split_series, split_words
+from thresher.numeric.arrays import Bool, Int32, Int64, UInt8, UInt32, UInt64
 from thresher.numeric.hashing import mix_bits
 from thresher.numeric.numba_jit import jit
+
+NO_TEXT = pl.Series("text", [], dtype=pl.String)
 
 
 class Wrappers(NamedTuple):
@@ -65,25 +67,51 @@ def find_own_texts(sides: Sequence[pl.Series]) -> list[OwnTexts]:
     Args:
         sides: texts of each side, such as the pool's and the evaluation set's; no nulls.
     """
-    words = [split_words(side) for side in sides]
-    shared = find_shared_text(words)
-    marks = [mark_shared(each, shared) for each in words]
-    sets = [
-        _collect_wrappers(each.hashes, each.is_letter, each.offsets, mark)
-        for each, mark in zip(words, marks, strict=True)
-    ]
-    wrapper, wrappers = _number_wrappers([each[0] for each in sets], [each[1] for each in sets])
-    pieces = [_cut(*side) for side in zip(sides, words, marks, strict=True)]
+    shared = find_shared_text([split_words(side) for side in sides])
+    pieces = [[divide_texts(chunk, shared) for chunk in split_series(side)] for side in sides]
+    wrapper, wrappers = number_wrappers([piece.sets for side in pieces for piece in side])
     ends = np.cumsum([len(side) for side in sides])
     return [
-        OwnTexts(texts=own, rest=rest, wrapper=numbers, wrappers=wrappers)
-        for (own, rest), numbers in zip(pieces, np.split(wrapper, ends[:-1]), strict=True)
+        OwnTexts(
+            texts=pl.concat([NO_TEXT.alias("text"), *(each.own for each in side)]),
+            rest=pl.concat([NO_TEXT.alias("rest"), *(each.rest for each in side)]),
+            wrapper=numbers,
+            wrappers=wrappers,
+        )
+        for side, numbers in zip(pieces, np.split(wrapper, ends[:-1]), strict=True)
     ]
+
+
+class DividedTexts(NamedTuple):
+    """What n texts say of their own, and what they share.
+
+    Attributes:
+        own: (n,) string.
+        rest: (n,) string.
+        sets: of the shared words of each; see `number_wrappers`.
+    """
+
+    own: pl.Series
+    rest: pl.Series
+    sets: Wrappers
+
+
+def divide_texts(texts: pl.Series, shared: SharedText) -> DividedTexts:
+    """Divide some texts; where their words begin is read anew, which spares it for all texts.
+
+    Args:
+        texts: (n,) string, as many as fit into memory with all that is said of their words.
+        shared: what they share with many others.
+    """
+    words, starts = locate_words(texts)
+    marks = mark_shared(words, shared)
+    return DividedTexts(*_cut(texts, words, starts, marks), Wrappers(*_collect_wrappers(words, marks)))
 
 
 @jit
-def _collect_wrappers(hashes: UInt32, is_letter: Bool, offsets: Int64, marks: UInt8) -> tuple[UInt32, Int64]:
+def _collect_wrappers(words: Words, marks: UInt8) -> tuple[UInt32, Int64]:
     """Return the set of the shared words of each text, sorted, and where it ends."""
+    hashes, is_letter, offsets = words.hashes, words.is_letter, words.offsets
     out, ends = np.empty((marks == SHARED).sum(), np.uint32), np.zeros(len(offsets), np.int64)
     n = 0
     for row in range(len(offsets) - 1):
@@ -103,17 +131,22 @@ def _collect_wrappers(hashes: UInt32, is_letter: Bool, offsets: Int64, marks: UI
     return out[:n].copy(), ends
 
 
-def _number_wrappers(hashes: Sequence[UInt32], ends: Sequence[Int64]) -> tuple[Int64, Wrappers]:
-    """Return which wrapper each text of all sides has, and the different wrappers."""
+def number_wrappers(parts: Sequence[Wrappers]) -> tuple[Int64, Wrappers]:
+    """Return which wrapper each text of all parts has, and the different wrappers.
+
+    Args:
+        parts: the set of each text, equal ones included.
+    """
+    hashes, ends = [part.hashes for part in parts], [part.offsets for part in parts]
     starts = np.cumsum([0, *(len(each) for each in hashes)])
     offsets = np.concatenate([[0], *(side[1:] + start for side, start in zip(ends, starts, strict=False))]).astype(
         np.int64
     )
-    joined = np.concatenate(hashes)
+    joined = np.concatenate([np.zeros(0, np.uint32), *hashes])
     _, first, wrapper = np.unique(_hash_sets(joined, offsets), return_index=True, return_inverse=True)
     sizes = offsets[first + 1] - offsets[first]
-    parts = [joined[offsets[row] : offsets[row + 1]] for row in first.tolist()]
-    sets = np.concatenate([np.zeros(0, np.uint32), *parts])
+    different = [joined[offsets[row] : offsets[row + 1]] for row in first.tolist()]
+    sets = np.concatenate([np.zeros(0, np.uint32), *different])
     return wrapper.astype(np.int64), Wrappers(sets, np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))
 
 
@@ -126,17 +159,16 @@ def _hash_sets(hashes: UInt32, offsets: Int64) -> UInt64:
     return keys
 
 
-def _cut(texts: pl.Series, words: Words, marks: UInt8) -> tuple[pl.Series, pl.Series]:
+def _cut(texts: pl.Series, words: Words, starts: Int32, marks: UInt8) -> tuple[pl.Series, pl.Series]:
     """Return the texts of the unmarked words and those of the marked ones."""
-    own, rest = texts.to_list(), [""] * len(texts)
     is_marked = np.zeros(len(texts), np.bool_)
-    marked = np.flatnonzero(marks)
-    is_marked[np.searchsorted(words.offsets, marked, side="right") - 1] = True
+    is_marked[np.searchsorted(words.offsets, np.flatnonzero(marks), side="right") - 1] = True
+    own, rest = texts.to_list(), [""] * len(texts)
     for row in np.flatnonzero(is_marked).tolist():
         span = slice(words.offsets[row], words.offsets[row + 1])
-        mark, starts, text = marks[span] > 0, words.starts[span], own[row]
+        mark, begins, text = marks[span] > 0, starts[span], own[row]
         edges = np.flatnonzero(np.diff(mark)) + 1
-        places = [0, *starts[edges].tolist(), len(text)]
+        places = [0, *begins[edges].tolist(), len(text)]
         pieces = [text[a:b] for a, b in zip(places[:-1], places[1:], strict=True)]
         # pieces are marked and unmarked by turns
         halves = [" ".join(piece.strip() for piece in pieces[half::2]) for half in (0, 1)]

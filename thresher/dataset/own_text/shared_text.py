@@ -14,7 +14,7 @@ import numpy as np
 
 from thresher.dataset.own_text.hashing import SEED, extend_hash, hash_four, measure_starts
 from thresher.dataset.own_text.words import Words, build_table, find_slot
-from thresher.numeric.arrays import Bool, Float64, Int64, UInt32, UInt64
+from thresher.numeric.arrays import Float64, Int64, UInt32, UInt64
 from thresher.numeric.numba_jit import jit
 
 MIN_TEXTS = 8  # different texts, in which nothing is looked for if they are fewer
@@ -26,6 +26,7 @@ LONG = 6  # words from which on a text is shared by more than chance, whatever i
 SHORT_SHARE = 0.25  # of the rows that must share a shorter one
 GRAM = 4  # words in a row that mark long shared text wherever they stand
 GAP = 6  # words between two known places of a shared text that count as changed words of it
+NO_PASSAGE = np.uint64(0)  # in place of a hash, where a text begins or ends
 CHAIN = 0.5  # share of a passage's places that are beside one other passage, for both to be shared
 
 
@@ -215,18 +216,22 @@ def _find_passages(words: Words, begin: Int64, stop: Int64, needed: int) -> tupl
 
     Passages are hashes; a stretch is start and end of one, or of two side by side, each once.
     """
-    row, key, start, end = _hash_passages(words.hashes, words.is_last, begin, stop)
-    known, first, place = np.unique(key, return_index=True, return_inverse=True)
-    n_words = end[first] - start[first]
-    pairs = np.unique(place * np.int64(len(begin)) + row) // len(begin)
+    found = _list_repeated(words, begin, stop, needed)
+    known = np.unique(np.concatenate([found.key, found.following, found.before]))
+    known = known[known != NO_PASSAGE]
+    place, first = np.searchsorted(known, found.key), np.zeros(len(known), np.int64)
+    first[place[::-1]] = np.arange(len(place))[::-1]
+    n_words = found.end[first] - found.start[first]
+    pairs = np.unique(place * np.int64(len(begin)) + found.row) // len(begin)
     n_rows = np.bincount(pairs, minlength=len(known))
     is_candidate = (n_rows >= needed) & ((n_words >= LONG) | (n_rows >= SHORT_SHARE * len(begin)))
     is_shared = np.zeros(len(known) + 1, np.bool_)  # the last one stands for both ends of a text
     if is_candidate.any():
-        is_row_end = np.append(row[1:] != row[:-1], True)
-        following = np.where(is_row_end, len(known), np.append(place[1:], 0))
-        before = np.where(np.append(True, is_row_end[:-1]), len(known), np.insert(place[:-1], 0, 0))
-        chains = [_count_neighbors(place, neighbor, len(known)) for neighbor in (following, before)]
+        neighbors = [
+            np.where(keys == NO_PASSAGE, len(known), np.searchsorted(known, keys))
+            for keys in (found.following, found.before)
+        ]
+        chains = [_count_neighbors(place, neighbor, len(known)) for neighbor in neighbors]
         for ways, _, share in chains:
             is_shared[:-1] |= is_candidate & (ways >= WAYS) & (1 - share >= PARTING)
         n_before = -1
@@ -235,10 +240,54 @@ def _find_passages(words: Words, begin: Int64, stop: Int64, needed: int) -> tupl
             for _, most, share in chains:
                 is_shared[:-1] |= is_candidate & (share >= CHAIN) & is_shared[most]
     at = np.flatnonzero(is_shared[place])
-    beside = at[:-1][(np.diff(at) == 1) & (row[at[:-1]] == row[at[1:]])]
+    beside = at[:-1][(np.diff(found.number[at]) == 1) & (found.row[at[:-1]] == found.row[at[1:]])]
     _, pairs = np.unique(place[beside] * np.int64(len(known)) + place[beside + 1], return_index=True)
     one, two = first[is_shared[:-1]], beside[pairs]
-    return known[is_shared[:-1]], np.append(start[one], start[two]), np.append(end[one], end[two + 1])
+    starts = np.append(found.start[one], found.start[two])
+    return known[is_shared[:-1]], starts, np.append(found.end[one], found.end[two + 1])
+
+
+class _Passages(NamedTuple):
+    """Passages of rows that stand in several places, in the order of the rows.
+
+    Attributes:
+        number: (p,) int64, of a passage among all.
+        row: (p,) int64.
+        key: (p,) uint64, hash of its words.
+        start: (p,) int64, its first word.
+        end: (p,) int64, behind its last word.
+        following: (p,) uint64, hash of the next passage of the row, 0 behind the last one.
+        before: (p,) uint64, of the one before it, 0 before the first one.
+    """
+
+    number: Int64
+    row: Int64
+    key: UInt64
+    start: Int64
+    end: Int64
+    following: UInt64
+    before: UInt64
+
+
+def _list_repeated(words: Words, begin: Int64, stop: Int64, needed: int) -> _Passages:
+    """Return the passages that stand in at least `needed` places: the others are not shared.
+
+    Most passages of most pools stand in one place, and what is kept of a passage takes far more
+    memory than its hash; so hashes come first.
+    """
+    keys = np.sort(_hash_passages(words, begin, stop))
+    repeated = np.unique(keys[needed - 1 :][keys[needed - 1 :] == keys[: len(keys) - needed + 1]])
+    del keys
+    table = build_table(repeated)
+    passages = _allocate_passages(_visit_passages(words, begin, stop, table, _allocate_passages(0)))
+    _visit_passages(words, begin, stop, table, passages)
+    return passages
+
+
+def _allocate_passages(n: int) -> _Passages:
+    number, row, start, end = (np.empty(n, np.int64) for _ in range(4))
+    key, following, before = (np.zeros(n, np.uint64) for _ in range(3))
+    return _Passages(number, row, key, start, end, following, before)
 
 
 def _count_neighbors(place: Int64, neighbor: Int64, n: int) -> tuple[Int64, Int64, Float64]:
@@ -257,23 +306,44 @@ def _count_neighbors(place: Int64, neighbor: Int64, n: int) -> tuple[Int64, Int6
 
 
 @jit
-def _hash_passages(hashes: UInt32, is_last: Bool, begin: Int64, stop: Int64) -> tuple[Int64, UInt64, Int64, Int64]:
-    """Return row, hash, start and end of each passage between two places of each row."""
-    n = 0
+def _hash_passages(words: Words, begin: Int64, stop: Int64) -> UInt64:
+    """Return the hash of each passage between two places of each row."""
+    hashes, is_last, n = words.hashes, words.is_last, 0
     for row in range(len(begin)):
         for at in range(begin[row], stop[row]):
             n += is_last[at] or at == stop[row] - 1
-    rows, keys = np.empty(n, np.int64), np.empty(n, np.uint64)
-    starts, ends = np.empty(n, np.int64), np.empty(n, np.int64)
-    n = 0
+    keys, n = np.empty(n, np.uint64), 0
     for row in range(len(begin)):
-        key, start = SEED, begin[row]
+        key = SEED
         for at in range(begin[row], stop[row]):
             key = extend_hash(key, hashes[at])
             if is_last[at] or at == stop[row] - 1:
-                rows[n], keys[n], starts[n], ends[n] = row, key, start, at + 1
-                n, key, start = n + 1, SEED, at + 1
-    return rows, keys, starts, ends
+                keys[n] = key
+                n, key = n + 1, SEED
+    return keys
+
+
+@jit
+def _visit_passages(words: Words, begin: Int64, stop: Int64, table: UInt64, out: _Passages) -> int:
+    """Write the passages that are in a table, if there is room for them; return how many are."""
+    hashes, is_last, has_room = words.hashes, words.is_last, len(out.row) > 0
+    number = n = 0
+    for row in range(len(begin)):
+        key, start, before, is_listed = SEED, begin[row], NO_PASSAGE, False
+        for at in range(begin[row], stop[row]):
+            key = extend_hash(key, hashes[at])
+            if not (is_last[at] or at == stop[row] - 1):
+                continue
+            if is_listed and has_room:  # the passage before this one
+                out.following[n - 1] = key
+            is_listed = table[find_slot(table, key)] == key
+            if is_listed:
+                if has_room:
+                    out.number[n], out.row[n], out.key[n] = number, row, key
+                    out.start[n], out.end[n], out.before[n] = start, at + 1, before
+                n += 1
+            number, before, key, start = number + 1, key, SEED, at + 1
+    return n
 
 
 def _list_stretches(hashes: UInt32, begin: Int64, stop: Int64) -> tuple[Int64, Int64]:

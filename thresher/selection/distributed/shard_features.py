@@ -183,7 +183,7 @@ def gather_features(
     Raises:
         InputError: they do not fit into the memory of this machine.
     """
-    from thresher.selectors.submodular.memory import available_bytes
+    from thresher.numeric.memory import available_bytes
 
     needed, free = count_bytes(records), available_bytes()
     if free is not None and needed > USABLE * free:

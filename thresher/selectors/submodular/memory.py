@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import NamedTuple
 
 from thresher.errors import InputError
+from thresher.numeric.memory import USABLE, available_bytes
 from thresher.numeric.units import format_bytes
 from thresher.selectors.neighbors.limits import FLAT_ROWS
 
-MEMINFO = Path("/proc/meminfo")
-CGROUP = Path("/sys/fs/cgroup")
-USABLE = 0.9  # of the available memory: the rest is for others
 DENSE_PAIR_BYTES = 4  # a float32
 BLOCK_BYTES = 1 << 25  # cosines that are computed and summed at once
 # what was found (4); row and cosine of the graph, each pair both ways at most (16)
@@ -97,39 +94,6 @@ def plan_memory(settings: KernelSettings, n: int, d: int) -> MemoryPlan:
 
 def _fits(plan: MemoryPlan, limit: int | None) -> bool:
     return limit is None or plan.n_bytes <= USABLE * limit
-
-
-def available_bytes() -> int | None:
-    """Return the memory that is free for this process, the control group's limit included.
-
-    None where unknown.
-    """
-    free = [value for value in (_free_of_machine(), _free_of_group()) if value is not None]
-    return min(free) if free else None
-
-
-def _free_of_machine() -> int | None:
-    if not MEMINFO.exists():
-        return None
-    for line in MEMINFO.read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return 1024 * int(line.split()[1])
-    return None
-
-
-def _free_of_group() -> int | None:
-    limit, used = CGROUP / "memory.max", CGROUP / "memory.current"
-    if not (limit.exists() and used.exists()):
-        return None
-    text = limit.read_text().strip()
-    return None if text == "max" else max(int(text) - int(used.read_text()) + _pages_of_files(), 0)
-
-
-def _pages_of_files() -> int:
-    """Return the bytes of the control group's file cache: they count as used, but can be freed."""
-    stat = CGROUP / "memory.stat"
-    lines = (line.split() for line in stat.read_text().splitlines()) if stat.exists() else ()
-    return sum(int(line[1]) for line in lines if line[0] in {"active_file", "inactive_file"})
 
 
 def plan_streamed_memory(settings: KernelSettings, n: int, d: int) -> MemoryPlan:
