@@ -118,6 +118,16 @@ class Examples:
     examples: Sequence[Example]
 
 
+@dataclass(frozen=True)
+class Pairs:
+    """Rows of the user in two columns, side by side; below each other on a phone."""
+
+    kind: ClassVar[str] = "pairs"
+    title: str
+    names: tuple[str, str]
+    pairs: Sequence[tuple[Example, Example]]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Drawn:
     """What figures and maps have in common.
@@ -174,7 +184,7 @@ class PoolMap(Drawn):
     panels: Sequence[MapPanel]
 
 
-Block: TypeAlias = Paragraph | Notice | Items | Code | Table | ShareBars | Examples | Figure | PoolMap
+Block: TypeAlias = Paragraph | Notice | Items | Code | Table | ShareBars | Examples | Pairs | Figure | PoolMap
 
 
 @dataclass(frozen=True)

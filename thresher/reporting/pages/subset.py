@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from thresher.artifacts.manifest import Manifest
-from thresher.dataset import Dataset
-from thresher.numeric.arrays import Float64, Int64
+from thresher.numeric.arrays import Float64
 from thresher.reporting import formatting as fmt
 from thresher.reporting.charts.chart import Bars, Chart, LegendEntry, linear_axis
-from thresher.reporting.files import read_table
 from thresher.reporting.page import (
     Block,
     Example,
@@ -32,38 +28,28 @@ from thresher.reporting.page import (
 )
 from thresher.reporting.pages.experiment_tables import build_footer
 from thresher.reporting.pages.figures.pilot import build_pilot
-from thresher.reporting.pages.pool import Pool, read_pool
-from thresher.reporting.pages.pool_map import Choice, build_pool_map, count_groups
+from thresher.reporting.pages.pool_map import Choice, build_pool_map
 from thresher.reporting.pages.reproduce import build_reproduction
+from thresher.reporting.pages.subset_rows import (
+    N_EXAMPLES,
+    TEXT,
+    SubsetFolder,
+    build_balance,
+    build_examples,
+    build_pairs,
+    list_group_columns,
+    read_subset_folder,
+)
 from thresher.subset.cut import REASONS
-from thresher.subset.subset import list_table_files
 
-N_EXAMPLES = 5  # of each reason
 N_BINS = 30
-MAX_GROUPS = 25  # of a column, in the table of the balance
 MAX_REJECTED = 12  # reasons
-TEXT = 320  # letters of an example
-SCORES = ("row_id", "value", "rank", "position")
-DROPPED = ("row_id", "file", "line", "reason", "explanation", "value", "rank", "covered_by", "similarity", "preview")
-REJECTED = {"file": pl.String, "line": pl.UInt64, "reason": pl.String, "preview": pl.String}
 TONES = {"kept": "blue", "dropped": "gray"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class _SubsetFolder:
-    """The content of the folder."""
-
-    content: Mapping[str, Any]
-    scores: pl.DataFrame
-    dropped: pl.DataFrame
-    rejected: pl.DataFrame
-    pool: Pool
-    kept: Int64  # positions in the pool; empty when the pool is gone
 
 
 def build_subset_page(folder: Path, manifest: Manifest) -> Page:
     """Return the page of a folder that `select` wrote."""
-    subset = _read_folder(folder, manifest)
+    subset = read_subset_folder(folder, manifest)
     content, counts = subset.content, subset.content["counts"]
     kept, usable, seconds = counts["kept"], counts["usable"], content["run"]["seconds"]
     names = ", ".join(source["name"] for source in content["inputs"][:3])
@@ -80,6 +66,8 @@ def build_subset_page(folder: Path, manifest: Manifest) -> Page:
         ),
         sections=[
             Section("How the method was decided", build_pilot(content["pilot"]) if "pilot" in content else ()),
+            Section("What was kept, and what was dropped", build_pairs(subset)),
+            Section("What the choice does", _build_balances(subset)),
             Section("Where the kept rows lie", _build_map(subset)),
             Section("Scores", _build_scores(subset)),
             Section("What was dropped, and why", _build_dropped(subset)),
@@ -91,28 +79,7 @@ def build_subset_page(folder: Path, manifest: Manifest) -> Page:
     )
 
 
-def _read_folder(folder: Path, manifest: Manifest) -> _SubsetFolder:
-    scores = _read_shards(folder, "scores.parquet", SCORES)
-    paths = [path for path in list_table_files(folder, "rejected.jsonl") if path.stat().st_size]
-    rejected = [pl.DataFrame(schema=REJECTED), *(pl.read_ndjson(path, schema=REJECTED) for path in paths)]
-    pool = read_pool(manifest.content, row_ids=scores["row_id"])
-    kept_ids = scores.filter(pl.col("position").is_not_null())["row_id"]
-    return _SubsetFolder(
-        content=manifest.content,
-        scores=scores,
-        dropped=_read_shards(folder, "dropped.parquet", DROPPED),
-        rejected=pl.concat(rejected),
-        pool=pool,
-        kept=np.empty(0, np.int64) if pool.rows is None else np.sort(pool.positions(kept_ids)),
-    )
-
-
-def _read_shards(folder: Path, name: str, columns: Sequence[str]) -> pl.DataFrame:
-    """Return a table, which is one file or one for each shard of the pool."""
-    return pl.concat([read_table(path, columns) for path in list_table_files(folder, name) or [folder / name]])
-
-
-def _write_answer(subset: _SubsetFolder) -> str:
+def _write_answer(subset: SubsetFolder) -> str:
     content, counts = subset.content, subset.content["counts"]
     kept, share = fmt.count(counts["kept"]), fmt.share(counts["kept"], counts["usable"])
     text = f"{content['method']} keeps {kept} of {fmt.rows(counts['usable'])} ({share})"
@@ -143,43 +110,21 @@ def _write_remarks(content: Mapping[str, Any]) -> list[str]:
     return [*short, f"Objective {fmt.significant(content['objective'] or 0)}, {guarantee}.", advice]
 
 
-def _build_map(subset: _SubsetFolder) -> list[Block]:
+def _build_map(subset: SubsetFolder) -> list[Block]:
     pool = subset.pool.rows
     if pool is None:
         return [Notice(f"There is no map. {subset.pool.missing}")]
     embedding = subset.content["features"].get("embedding")
     title = f"{subset.content['method']}, {fmt.rows(len(subset.kept))}"
-    blocks: list[Block] = [build_pool_map(pool, [Choice(title, subset.kept)], embedding)]
-    if pool.kind == "classification":
-        blocks.append(_build_balance(pool, subset.kept, "label"))
-    if "source" in pool.column_names:
-        blocks.append(_build_balance(pool, subset.kept, "source"))
-    return blocks
+    return [build_pool_map(pool, [Choice(title, subset.kept)], embedding)]
 
 
-def _build_balance(pool: Dataset, kept: Int64, column: str) -> Table:
-    table = count_groups(pool, kept, column)
-    cells = [
-        (
-            fmt.truncate(group, 60) or "(none)",
-            fmt.count(n),
-            fmt.count(n_kept),
-            fmt.share(n_kept, n),
-            f"{fmt.share(n, len(pool))} → {fmt.share(n_kept, len(kept))}",
-        )
-        for group, n, n_kept in table.head(MAX_GROUPS).iter_rows()
-    ]
-    more = f", the {MAX_GROUPS} largest of {len(table):,}" if len(table) > MAX_GROUPS else ""
-    return Table(
-        caption=f"What the selection does to each {column}{more}",
-        columns=(column, "pool", "kept", "share kept", "part of the whole"),
-        rows=cells,
-        numeric=range(1, 5),
-        is_folded=True,
-    )
+def _build_balances(subset: SubsetFolder) -> list[Block]:
+    pool = subset.pool.rows
+    return [] if pool is None else [build_balance(pool, subset.kept, column) for column in list_group_columns(pool)]
 
 
-def _build_scores(subset: _SubsetFolder) -> list[Block]:
+def _build_scores(subset: SubsetFolder) -> list[Block]:
     """Return the histogram of scores, or of similarity to kept rows if the method only ranks."""
     value = subset.scores["value"].to_numpy()
     is_kept = subset.scores["position"].is_not_null().to_numpy()
@@ -248,7 +193,7 @@ def _build_histogram(title: str, caption: str, label: str, sides: Mapping[str, F
     )
 
 
-def _build_dropped(subset: _SubsetFolder) -> list[Block]:
+def _build_dropped(subset: SubsetFolder) -> list[Block]:
     counts = subset.content["counts"]
     reasons = counts["dropped_by_reason"]
     if not reasons:
@@ -259,50 +204,10 @@ def _build_dropped(subset: _SubsetFolder) -> list[Block]:
         for reason, n in reasons.items()
     ]
     bars = ShareBars("Dropped rows by reason", ("reason", "rows"), shares)
-    return [bars, *(_build_examples(subset, reason) for reason in reasons)]
+    return [bars, *(build_examples(subset, reason) for reason in reasons)]
 
 
-def _build_examples(subset: _SubsetFolder, reason: str) -> Examples:
-    """Return a few dropped rows: the most and least similar, or those closest to the budget."""
-    table = subset.dropped.filter(pl.col("reason") == reason)
-    if reason == "covered" and table["similarity"].is_not_null().any():
-        shown = table.sort("similarity", "row_id", descending=[True, False], nulls_last=True)
-        if len(shown) > N_EXAMPLES:
-            n_similar = (N_EXAMPLES + 1) // 2
-            shown = pl.concat([shown.head(n_similar), shown.tail(N_EXAMPLES - n_similar)])
-        note = "The most similar pairs, and the rows that the subset covers least."
-    else:
-        shown = table.sort("rank", "row_id", nulls_last=True).head(N_EXAMPLES)
-        note = "Those that came closest to being kept."
-    texts, kept_texts = _find_texts(subset, shown["row_id"]), _find_texts(subset, shown["covered_by"])
-    examples = [
-        Example(
-            text=fmt.truncate(text if text is not None else row["preview"] or "", TEXT),
-            reason=_explain(row, kept_text),
-            beside=None if kept_text is None else fmt.truncate(kept_text, TEXT),
-            place=f"{Path(row['file']).name}, line {row['line']:,}",
-        )
-        for row, text, kept_text in zip(shown.iter_rows(named=True), texts, kept_texts, strict=True)
-    ]
-    return Examples(f"{reason}: {fmt.rows(len(table))}", note if len(table) > N_EXAMPLES else "", examples)
-
-
-def _explain(row: Mapping[str, Any], kept_text: str | None) -> str:
-    if kept_text is not None and row["similarity"] is not None:
-        return f"cosine {row['similarity']:.3f} with the kept row"
-    return str(row["explanation"])
-
-
-def _find_texts(subset: _SubsetFolder, row_ids: pl.Series) -> list[str | None]:
-    """Return the texts of rows, None for a row that the pool lacks or where it is gone."""
-    if subset.pool.rows is None:
-        return [None] * len(row_ids)
-    positions = subset.pool.positions(row_ids)
-    texts = subset.pool.rows.take(np.maximum(positions, 0)).texts().to_list()
-    return [text if position >= 0 else None for text, position in zip(texts, positions, strict=True)]
-
-
-def _build_rejected(subset: _SubsetFolder) -> list[Block]:
+def _build_rejected(subset: SubsetFolder) -> list[Block]:
     reasons = subset.content["counts"]["rejected_by_reason"]
     largest = max(reasons.values())
     shares = [
