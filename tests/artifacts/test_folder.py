@@ -44,6 +44,17 @@ def test_nothing_is_visible_before_publish_and_the_work_is_found_again(tmp_path)
         assert (out.work / "half.txt").read_text() == "half"
 
 
+def test_a_file_that_a_killed_run_was_writing_is_no_part_of_the_result(tmp_path):
+    with OutputFolder(tmp_path / "out", identity="one") as out:
+        (out.work / f".b.json.tmp{'0' * 32}").write_text("half")
+        (out.work / "inside").mkdir()
+        (out.work / "inside" / f".c.json.tmp{'f' * 32}").write_text("half")
+        (out.work / "inside" / ".tmpfile").write_text("of the user")
+    make(tmp_path / "out")
+    assert names(tmp_path / "out") == ["file.txt", "inside", MANIFEST]
+    assert names(tmp_path / "out" / "inside") == [".tmpfile"]
+
+
 def test_published_files_are_those_written_now_and_a_full_disk_leaves_none(tmp_path):
     def fill_disk(folder):
         (folder / "file.txt").write_text("half")

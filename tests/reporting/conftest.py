@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 
 from thresher.artifacts.manifest import FORMAT
+from thresher.curation.curate import curate
 from thresher.dataset import load
 from thresher.evaluation.curves.curve_fit import CurveFit, fit_curve
 from thresher.evaluation.curves.enough import find_enough
@@ -289,8 +290,12 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("report-inputs")
     pool = write_pool(root / "pool <b>&'.jsonl", bad=True)
     select(load(pool), "facility-location", budget="40%", encoder="static", out=root / "subset")
+    rules = ["near-duplicates", "length", "repetition"]
+    settings = {"near-duplicates": {"threshold": 0.5, "same_label": False}, "length": {"min_words": 6}}
+    curate(load(pool), rules, settings=settings, report=["repetition"], out=root / "curated")
     return {
         "subset": root / "subset",
+        "curated": root / "curated",
         "adapter": write_adapter(root / "adapter"),
         "curve": write_curve(root / "curve", pool),
         "comparison": write_comparison(root / "comparison", pool),

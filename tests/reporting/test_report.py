@@ -14,9 +14,10 @@ from thresher.cli.main import main
 from thresher.errors import ManifestError
 from thresher.reporting import report
 
-KINDS = ("subset", "adapter", "curve", "comparison", "tuning")
+KINDS = ("subset", "curated", "adapter", "curve", "comparison", "tuning")
 FIGURES = {
     "subset": {"map", "scores"},
+    "curated": set(),
     "adapter": {"metrics", "loss_curve", "classes"},
     "curve": {"curve", "slices-1", "map"},
     "comparison": {"forest", "map"},

@@ -100,7 +100,7 @@ def test_an_interrupted_run_keeps_its_checkpoint(tiny_bert, color_rows, tmp_path
         train(color_rows, model=tiny_bert, out=tmp_path / "a", settings=settings, on_event=interrupt)
     assert not (tmp_path / "a").exists()
     # as a kill in the middle of a write leaves
-    (tmp_path / ".a.partial" / ".metrics.json.tmp7").write_bytes(b"half")
+    (tmp_path / ".a.partial" / f".metrics.json.tmp{'7' * 32}").write_bytes(b"half")
     started = []
     train(color_rows, model=tiny_bert, out=tmp_path / "a", settings=settings, on_event=started.append)
     assert next(event.step for event in started if event.kind == "start") == 6

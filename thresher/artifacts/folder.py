@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
 
 MANIFEST, IDENTITY = seal.MANIFEST, seal.IDENTITY
 _COPIED_BYTES = 1 << 20
+
+
+_UNFINISHED = re.compile(r"\..+\.tmp[0-9a-f]{32}")  # of `atomic_file`, in a run that was killed
 
 
 class OutputFolder:
@@ -105,7 +109,14 @@ class OutputFolder:
         if self.work.exists() and not (marker.is_file() and marker.read_text() == self._identity):
             delete_folder(self.work)
         self.work.mkdir(exist_ok=True)
+        self._delete_unfinished()
         write_atomic(marker, self._identity.encode())
+
+    def _delete_unfinished(self) -> None:
+        """Delete the files that a killed run was writing; what it had written stays."""
+        for path in self.work.rglob(".*.tmp*"):
+            if _UNFINISHED.fullmatch(path.name):
+                path.unlink()
 
     def _delete_replaced(self) -> None:
         """Delete an older result that a kill right after the exchange left in the work folder."""

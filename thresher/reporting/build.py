@@ -24,11 +24,13 @@ PAGES = {
     "comparison": "thresher.reporting.pages.comparison:build_comparison_page",
     "tuning": "thresher.reporting.pages.tuning:build_tuning_page",
     "snapshot": "thresher.reporting.pages.snapshot:build_snapshot_page",
+    "curated": "thresher.reporting.pages.curated:build_curated_page",
 }
 KEYS = {
     "subset": ("method", "settings", "budget", "quota", "order", "seed", "features", "inputs", "schema", "id_column",
                "counts", "notes", "objective", "versions", "run"),
     "adapter": ("settings", "versions", "run"),
+    "curated": ("rules", "inputs", "counts", "notes", "large_drops", "versions", "run"),
     "snapshot": ("job", "version", "rules", "weight", "objective", "versions", "run"),
 }  # fmt: skip
 
@@ -40,8 +42,8 @@ def report(folder: str | Path) -> Path:
     the folder changes.
 
     Args:
-        folder: written by `select`, `train`, `learning_curve`, `compare`, `tune` or
-            `advise`.
+        folder: written by `select`, `clean`, `train`, `learning_curve`, `compare`, `tune` or
+            `advise`, or a job's snapshot.
 
     Returns:
         The path of the page.

@@ -47,8 +47,6 @@ def write_result(
         facts: what may differ between two runs of the same work, for the manifest's section `run`.
     """
     first = runs[0]
-    for unfinished in work.rglob(".*.tmp*"):  # a file that an earlier call was killed at
-        unfinished.unlink()
     copy_folder(first.folder / ADAPTER, work)
     metrics = _build_metrics(context, runs, untouched, _write_general(context, runs, untouched, work))
     for each in untouched.base:

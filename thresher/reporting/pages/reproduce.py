@@ -19,6 +19,7 @@ from thresher.trainer.settings import TrainSettings
 
 COMMANDS = {
     "subset": "select",
+    "curated": "curate clean",
     "adapter": "train",
     "curve": "curve",
     "comparison": "compare",
@@ -112,8 +113,8 @@ def build_command(content: Mapping[str, Any], out: Path) -> str:
     if recorded:
         return recorded if isinstance(recorded, str) else shlex.join(map(str, recorded))
     kind = str(content["kind"])
-    words = ["thresher", COMMANDS[kind]]
-    words += _build_select_words(content) if kind == "subset" else _build_other_words(content)
+    build = {"subset": _build_select_words, "curated": _build_clean_words}.get(kind, _build_other_words)
+    words = ["thresher", *COMMANDS[kind].split(), *build(content)]
     return shlex.join([*words, "--out", str(out)])
 
 
@@ -140,6 +141,22 @@ def _build_select_words(content: Mapping[str, Any]) -> list[str]:
         words += ["--quota", content["quota"]]
     if content["order"] != "file":
         words += ["--order", content["order"]]
+    return [*words, *_build_schema_words(content), "--seed", str(content["seed"])]
+
+
+def _build_clean_words(content: Mapping[str, Any]) -> list[str]:
+    """Return data, rules and all their settings; what the manifest does not name is in capitals."""
+    rules = content["rules"]
+    words = _build_pool_words(content) or ["POOL"]
+    for role in ("existing", "eval"):
+        words += [f"--{role}", content["run"].get(role) or role.upper()] if content.get(role) else []
+    words += ["--rules", ",".join(rule["name"] for rule in rules)]
+    for rule in rules:
+        for name, value in rule["settings"].items():
+            if value is not None:
+                words += ["--set", f"{rule['name']}.{name}={_format_value(value)}"]
+    reported = [rule["name"] for rule in rules if rule["report"]]
+    words += ["--report", ",".join(reported)] if reported else []
     return [*words, *_build_schema_words(content), "--seed", str(content["seed"])]
 
 

@@ -224,7 +224,7 @@ def build_losses(general: Mapping[str, Any] | None, tones: Mapping[str, str]) ->
     )
     columns = ("method", "rows", "lost", INTERVAL, "verdict")
     table = Table(caption=caption, columns=columns, rows=cells, numeric=(1, 2, 3))
-    marks: list[Mark] = [Rule(at=general["allowed"], is_upright=False, tone="edge", label="allowed")]
+    marks: list[Mark] = [Rule(at=general["allowed"], is_upright=False, tone="gray", label="allowed")]
     for method, entry in general["methods"].items():
         points, tone = entry["points"], tones.get(method, "ink")
         x, y = [float(point["n_rows"]) for point in points], [point["lost"]["value"] for point in points]

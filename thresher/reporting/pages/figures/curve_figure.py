@@ -106,7 +106,7 @@ def _build_references(experiment: Experiment, fitted: Mapping[str, Any], limits:
 def _mark_pool(n_pool: int | None, right: float, unit: str) -> list[Mark]:
     if not n_pool or n_pool > right:
         return []
-    return [Rule(at=float(n_pool), tone="edge", label=f"all {unit}", style="dashed")]
+    return [Rule(at=float(n_pool), tone="gray", label=f"all {unit}", style="dashed")]
 
 
 def _find_right_end(largest: int, n_pool: int | None) -> float:
