@@ -8,8 +8,8 @@ import pytest
 
 from thresher.dataset import load
 from thresher.features import compute, fingerprints, make_context
-from thresher.reporting.pages import pool_map as module
-from thresher.reporting.pages.pool_map import Choice, build_pool_map, count_groups
+from thresher.reporting.pages.rows import pool_map as module
+from thresher.reporting.pages.rows.pool_map import Choice, build_pool_map, count_groups
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from thresher.reporting.page import (
 )
 from thresher.reporting.pages.experiment_tables import build_footer
 from thresher.reporting.pages.reproduce import build_reproduction
-from thresher.reporting.pages.subset_rows import N_EXAMPLES, TEXT
+from thresher.reporting.pages.rows.subset_rows import N_EXAMPLES, TEXT
 
 DROPPED = ("row_id", "file", "line", "rule", "reason", "explanation", "duplicate_of", "duplicate_in", "preview")
 CLUSTERS = ("rule", "cluster", "cluster_in", "row_id", "preview")

@@ -14,8 +14,8 @@ from thresher.reporting import formatting as fmt
 from thresher.reporting.charts.palette import RANDOM, assign_shapes, assign_tones
 from thresher.reporting.files import read_table
 from thresher.reporting.page import Block, Notice, Paragraph, Share, ShareBars, Table, Tile
-from thresher.reporting.pages.pool import read_pool
-from thresher.reporting.pages.pool_map import Choice, build_pool_map
+from thresher.reporting.pages.rows.pool import read_pool
+from thresher.reporting.pages.rows.pool_map import Choice, build_pool_map
 
 CELL_COLUMNS = ("method", "n_rows", "seed", "metric", "value", "stderr", "n", "status", "reason")
 PICK_COLUMNS = ("method", "seed", "rank", "row_id")

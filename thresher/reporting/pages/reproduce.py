@@ -12,7 +12,7 @@ from thresher.artifacts.manifest import Manifest
 from thresher.dataset.mixture.reload import format_source, list_recorded_sources
 from thresher.reporting import formatting as fmt
 from thresher.reporting.page import Code, Section, Table
-from thresher.reporting.pages.pool import list_pool_files
+from thresher.reporting.pages.rows.pool import list_pool_files
 from thresher.selection.request import ROLES
 from thresher.trainer.engine.load_model import MINILM
 from thresher.trainer.settings import TrainSettings

@@ -28,9 +28,9 @@ from thresher.reporting.page import (
 )
 from thresher.reporting.pages.experiment_tables import build_footer
 from thresher.reporting.pages.figures.pilot import build_pilot
-from thresher.reporting.pages.pool_map import Choice, build_pool_map
 from thresher.reporting.pages.reproduce import build_reproduction
-from thresher.reporting.pages.subset_rows import (
+from thresher.reporting.pages.rows.pool_map import Choice, build_pool_map
+from thresher.reporting.pages.rows.subset_rows import (
     N_EXAMPLES,
     TEXT,
     SubsetFolder,

@@ -17,8 +17,8 @@ from thresher.numeric.arrays import Int64
 from thresher.reporting import formatting as fmt
 from thresher.reporting.files import read_table
 from thresher.reporting.page import Block, Example, Examples, Pairs, Table
-from thresher.reporting.pages.pool import Pool, read_pool
-from thresher.reporting.pages.pool_map import count_groups
+from thresher.reporting.pages.rows.pool import Pool, read_pool
+from thresher.reporting.pages.rows.pool_map import count_groups
 from thresher.subset.subset import list_table_files
 
 N_EXAMPLES = 5  # of each reason
