@@ -1,1 +1,5 @@
-"""What pages show of single rows: the pool that is read again, its map, and rows side by side."""
+"""What pages show of single rows, for the pages of subsets, cleaned pools and experiments.
+
+`pool.py` reads the pool again, `pool_map.py` draws it as a map, and `subset_rows.py` puts kept rows
+beside dropped ones.
+"""
