@@ -82,7 +82,7 @@ def test_the_plan_is_told_first_and_what_does_not_fit_is_refused(monkeypatch):
     monkeypatch.setattr(near_duplicates, "available_bytes", lambda: 10**9)
     notes = []
     th.curate(pool, ["near-duplicates"], on_progress=lambda progress: notes.append(progress.note))
-    assert notes[0].startswith("near-duplicates: 100 rows with 25.2 kB of text, about ")
+    assert notes[0].startswith("near-duplicates: 100 rows with 25.3 kB of text, about ")
     monkeypatch.setattr(near_duplicates, "available_bytes", lambda: 10**6)
     with pytest.raises(
         InputError, match=r"^near-duplicates: 100 rows .* of memory and 1.0 MB are free; clean the pool"
