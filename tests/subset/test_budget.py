@@ -15,6 +15,8 @@ from thresher.subset.quota import Quota, parse_quota
     [
         (500, "rows", 500),
         ("500", "rows", 500),
+        ("10k", "rows", 10_000),
+        ("0.57M rows", "rows", 570_000),
         ("12,000 rows", "rows", 12_000),
         ("30%", "share", 0.3),
         (0.3, "share", 0.3),

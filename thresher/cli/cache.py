@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
+from thresher.cli.command import App
 from thresher.cli.output import print_json, print_line
 from thresher.errors import InputError
 from thresher.numeric.units import format_bytes
 
-cache_app = typer.Typer(help="Show the cache of computed features, or make room in it.", invoke_without_command=True)
+cache_app = App(help="Show the cache of computed features, or make room in it.", invoke_without_command=True)
 
 
 @cache_app.callback()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from thresher.cli import options
+from thresher.cli.command import App
 from thresher.cli.output import print_block, print_json, print_json_text, print_line
 from thresher.cli.with_options import with_options
 from thresher.dataset.settings import READ_PANEL, EvalReadSettings, PoolSettings
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 SideConfig = Annotated[str | None, typer.Option(help="Configuration of a Hub data set.", rich_help_panel=READ_PANEL)]
 SideSplit = Annotated[str | None, typer.Option(help="Split of a Hub or saved data set.", rich_help_panel=READ_PANEL)]
-curate_app = typer.Typer(help="Clean a pool: duplicates, leaks, wrong labels, personal data.", no_args_is_help=True)
+curate_app = App(help="Clean a pool: duplicates, leaks, wrong labels, personal data.", no_args_is_help=True)
 
 
 @curate_app.command()

@@ -21,6 +21,7 @@ from thresher.artifacts.local_path import refuse_address
 from thresher.cli import leaving, signals
 from thresher.cli.advise import advise
 from thresher.cli.cache import cache_app
+from thresher.cli.command import App
 from thresher.cli.compare import compare
 from thresher.cli.correct import correct
 from thresher.cli.curate import curate_app
@@ -55,7 +56,7 @@ _SERVER_OPTIONS = {"--model"}
 _COMPLETION = "_THRESHER_COMPLETE"  # set by a shell that asks for completions
 _HOME = re.compile(r"^(--[\w-]+=)?~(?=/|$)")
 
-app = typer.Typer(
+app = App(
     name="thresher",
     help="Which rows should I fine-tune on, and how many are enough?",
     no_args_is_help=True,
@@ -63,20 +64,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-app.command()(advise)
-app.command()(select)
-app.command()(train)
-app.command()(curve)
-app.command()(compare)
-app.command()(tune)
-app.command()(correct)
-app.command()(score)
-app.command()(report)
-app.command()(methods)
-app.command("warm-up")(prepare_kernels)
-app.add_typer(cache_app, name="cache")
+for verb in (select, score, methods):
+    app.command(rich_help_panel="Which rows?")(verb)
+for verb in (advise, curve, compare):
+    app.command(rich_help_panel="Is it worth it, and how many rows are enough?")(verb)
+app.add_typer(curate_app, name="curate", rich_help_panel="Are the rows clean?")
+app.command(rich_help_panel="Are the rows clean?")(correct)
+for verb in (train, tune):
+    app.command(rich_help_panel="How do I train on them?")(verb)
+app.command(rich_help_panel="What came of it?")(report)
+app.add_typer(cache_app, name="cache", rich_help_panel="This machine")
+app.command("warm-up", hidden=True)(prepare_kernels)
 register_jobs(curate_app)
-app.add_typer(curate_app, name="curate")
 
 
 def _show_version(wanted: bool) -> None:
@@ -90,7 +89,7 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _top(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+        bool, typer.Option("--version", "-V", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """Which rows should I fine-tune on, and how many are enough?"""

@@ -56,7 +56,7 @@ class SourceSettings(Settings):
         "Column that marks the rows to keep, of preference (KTO) data: true or 1; the others are rejected.",
         panel=READ_PANEL,
     )
-    config: str | None = option(None, "Configuration of a Hub data set.", panel=READ_PANEL)
+    config: str | None = option(None, "Configuration of a Hub data set.", flag="--hub-config", panel=READ_PANEL)
     split: str | None = option(
         None, "Split of a Hub or saved data set, or of a folder with files named after splits.", panel=READ_PANEL
     )

@@ -25,7 +25,7 @@ class SelectSettings(Settings):
     where = "select"
 
     budget: Any = option(
-        help="How much to keep: 500 rows, 30%, 200ktok (tokens), score>0.8, or saturation:FOLDER of a curve."
+        help="How much to keep: 500 or 10k rows, 30%, 200ktok (tokens), score>0.8, or saturation:FOLDER of a curve."
     )
     settings: Mapping[str, Any] | None = option(
         None, "NAME=VALUE of the method's own settings.", flag="--set", is_repeatable=True, parse=parse_pairs

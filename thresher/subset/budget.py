@@ -1,8 +1,8 @@
 """Budgets and quotas: how many rows to keep, and from which group.
 
-A budget is a number of rows (`500`), a share (`30%`, `0.3`), a number of tokens (`200ktok`), a
-threshold on the score (`score>0.8`), or the answer of a learning curve (`saturation:FOLDER`, which
-becomes a number of rows). A quota reorders a ranking so that every
+A budget is a number of rows (`500`, `10k`, `0.5M`), a share (`30%`, `0.3`), a number of tokens
+(`200ktok`), a threshold on the score (`score>0.8`), or the answer of a learning curve
+(`saturation:FOLDER`, which becomes a number of rows). A quota reorders a ranking so that every
 prefix of it keeps the wanted proportions.
 """
 
@@ -23,9 +23,12 @@ _SCALE = {"": 1, "k": 1_000, "m": 1_000_000, "g": 1_000_000_000}
 _TOKENS = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]?)\s*tok(?:ens?)?", re.IGNORECASE)
 _THRESHOLD = re.compile(r"score\s*>\s*(-?\d+(?:\.\d+)?(?:e-?\d+)?)", re.IGNORECASE)
 _ROWS = re.compile(r"(\d[\d_,]*)\s*(?:rows?)?")
+_MANY_ROWS = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg])\s*(?:rows?)?", re.IGNORECASE)
 _MAX_AMOUNT = 10**15  # rows or tokens; whole numbers up to here are exact as floats
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*%")
-_FORMS = "rows (500), a share (30% or 0.3), tokens (200ktok), a threshold (score>0.8) or a curve (saturation:FOLDER)"
+_FORMS = (
+    "rows (500, 10k), a share (30% or 0.3), tokens (200ktok), a threshold (score>0.8) or a curve (saturation:FOLDER)"
+)
 _CURVE = "saturation:"
 
 
@@ -169,6 +172,8 @@ def _from_text(text: str, method: str | None) -> Budget | None:
         return _of_curve(Path(text.removeprefix(_CURVE)), method)
     if match := _ROWS.fullmatch(text):
         return Budget("rows", _whole(re.sub("[_,]", "", match[1])))
+    if match := _MANY_ROWS.fullmatch(text):
+        return Budget("rows", _whole(match[1], scale=_SCALE[match[2].lower()]))
     if match := _SHARE.fullmatch(text):
         return Budget("share", float(match[1]) / 100)
     if match := _TOKENS.fullmatch(text):
@@ -186,4 +191,4 @@ def _whole(digits: str, *, scale: int = 1) -> int:
 
     Any number too large as one above the limit.
     """
-    return int(min(float(digits) * scale, _MAX_AMOUNT + 1))
+    return int(round(min(float(digits) * scale, _MAX_AMOUNT + 1), 3))
