@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import typer
 from typer import BadParameter
@@ -22,6 +23,7 @@ from thresher.cli import config_file
 from thresher.cli.spellings import find_name
 from thresher.errors import InputError, did_you_mean
 
+F = TypeVar("F", bound=Callable[..., Any])
 HELP_NAMES = ["-h", "--help"]
 _PANEL = "Configuration"
 _PAIR = re.compile(r"([A-Za-z][\w.-]*)=(.*)", re.DOTALL)
@@ -192,7 +194,7 @@ class App(typer.Typer):
     def __init__(self, **keywords: Any) -> None:
         super().__init__(cls=Group, **keywords)
 
-    def command(self, name: str | None = None, **keywords: Any) -> Any:
+    def command(self, name: str | None = None, **keywords: Any) -> Callable[[F], F]:
         """Return the decorator that adds a function as a command."""
         return super().command(name, cls=Command, **keywords)
 
