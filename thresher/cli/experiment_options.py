@@ -137,10 +137,12 @@ def describe_test_rows(content: Mapping[str, Any]) -> list[str]:
     """Return what is odd about the test rows of an experiment, from its manifest."""
     from thresher.evaluation.classification import describe_unknown_labels
 
+    own = ["the trainer gives one number per run: intervals are over seeds alone, for these test rows"]
+    own = own if content.get("intervals") == "seeds" else []
     if not content.get("unknown_labels"):
-        return []
+        return own
     sentence = describe_unknown_labels(content["unknown_labels"], content["test"]["rows"], content["labels"])
-    return [f"note: {sentence}"]
+    return [*own, f"note: {sentence}"]
 
 
 def list_files(path: Path) -> str:

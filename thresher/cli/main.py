@@ -52,6 +52,7 @@ from thresher.models.server_address import SCHEMES
 from thresher.numeric.compilation import announce_compilation
 from thresher.printable import clean_foreign_messages
 
+_COMMAND_OPTIONS, _COMMANDS = ("--metric", "--trainer"), ("command:", "lower:command:")
 _SERVER_OPTIONS = {"--model"}
 _COMPLETION = "_THRESHER_COMPLETE"  # set by a shell that asks for completions
 _HOME = re.compile(r"^(--[\w-]+=)?~(?=/|$)")
@@ -167,6 +168,8 @@ def _refuse_addresses(words: list[str]) -> None:
     """
     for before, word in pairwise(["", *words]):
         name, _, value = word.partition("=") if word.startswith("--") else (before, "", word)
+        if name in _COMMAND_OPTIONS and value.startswith(_COMMANDS):
+            continue
         if name not in _SERVER_OPTIONS or not value.startswith(SCHEMES):
             refuse_address(value)
 

@@ -69,6 +69,7 @@ def estimate_effect(
     is_higher_better: bool,
     n_tests: int = 1,
     shared: float = 0.0,
+    resolution: float = 0.0,
     seed: int = 0,
 ) -> Effect:
     """Return the difference of two methods, evaluated on the same rows with the same seeds.
@@ -81,6 +82,8 @@ def estimate_effect(
         n_tests: comparisons that are made together, for `detectable`.
         shared: correlation of two seeds, as where they learned from some of the same rows; the
             interval is then wider (`estimate.correct_mean_squares`).
+        resolution: step in which scores are known, where runs have one number each: equal scores of
+            few test rows are then no proof that seeds do not differ.
         seed: of the bootstrap.
 
     Raises:
@@ -97,16 +100,19 @@ def estimate_effect(
     gap = linearize_ratio(a - b, weights)
     ms_row, ms_seed, ms_rest = two_way_mean_squares(gap)
     ms_seed = correct_mean_squares(ms_seed, ms_rest, gap.shape[0], shared)
+    # rounding to steps has a variance of 1/12 on either side
+    ms_seed = max(ms_seed, gap.shape[1] * resolution**2 / 6)
+    stderr = max(difference.stderr, resolution / math.sqrt(6 * gap.shape[0]))
     dof = _satterthwaite(ms_row, ms_seed, ms_rest, n_seeds=gap.shape[0], n=gap.shape[1])
-    low, high, p = _interval(gap, difference.value, difference.stderr, dof, np.random.default_rng(seed))
+    low, high, p = _interval(gap, difference.value, stderr, dof, np.random.default_rng(seed))
     return Effect(
         value=difference.value,
         low=low,
         high=high,
-        stderr=difference.stderr,
+        stderr=stderr,
         dof=dof,
         p=p,
-        detectable=_detectable(difference.stderr, dof, LEVEL / n_tests) if difference.stderr > 0 else 0.0,
+        detectable=_detectable(stderr, dof, LEVEL / n_tests) if stderr > 0 else 0.0,
         n_rows=gap.shape[1],
         n_seeds=gap.shape[0],
     )
@@ -184,6 +190,9 @@ def _interval(
     if not stderr > 0:  # every row and seed agrees, as when both sides trained on the same rows
         return value, value, 1.0 if value == 0 else 0.0
     deviations = _bootstrap_means(gap, rng) - value
+    if not deviations.std() > 0:  # all that is known is the step in which scores are rounded
+        reach = float(stats.t.ppf(1 - LEVEL / 2, dof)) * stderr
+        return value - reach, value + reach, float(2 * stats.t.sf(abs(value) / stderr, dof))
     # scale them to the standard error, and from the normal to the t distribution
     widen = stats.t.ppf(1 - LEVEL / 2, dof) / stats.norm.ppf(1 - LEVEL / 2) * stderr / deviations.std()
     low, high = value + widen * np.quantile(deviations, [LEVEL / 2, 1 - LEVEL / 2])

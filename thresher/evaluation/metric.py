@@ -84,6 +84,14 @@ METRICS: dict[str, dict[str, Metric]] = {  # the first of each task is its defau
 METRICS["text"] = {"loss": METRICS["sft"]["loss"]}
 
 
+LOSS_WORDS = ("loss", "error", "perplexity", "ppl", "nll", "mae", "mse", "rmse", "wer", "cer", "bits")
+
+
+def names_loss(name: str) -> bool:
+    """Tell whether lower is better by the name of a score, as of "eval_loss"."""
+    return any(word in name.lower().split("_") for word in LOSS_WORDS)
+
+
 def find_metric(name: str | None, task: str) -> Metric:
     """Return a metric of a task by name, by default the first of the task.
 

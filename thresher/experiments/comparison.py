@@ -256,6 +256,9 @@ def compare_in_other_metrics(
         groups: methods and budgets that have an effect.
     """
     experiment = runner.experiment
+    tables = [outcome.outcomes for outcome in runner.outcomes.values() if outcome.outcomes is not None]
+    if any("prediction" not in table.columns for table in tables):  # a trainer gave numbers
+        return {}
     if experiment.pool.kind != "classification" or not has_uneven_classes(experiment.pool):
         return {}
     verdicts: dict[tuple[str, int], dict[str, Any]] = {group: {} for group in groups}

@@ -265,6 +265,8 @@ def describe_least_steps(runner: ExperimentRunner, sizes: Iterable[int]) -> list
     """Say which sizes took more steps than their epochs, so that few rows are learned fully."""
     from thresher.trainer.engine.fit import count_steps
 
+    if runner.experiment.trainer is not None:
+        return []
     settings = runner.experiment.resolve_settings()
     if not settings.min_steps or settings.min_steps == 1:
         return []

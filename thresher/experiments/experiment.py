@@ -16,7 +16,8 @@ from thresher.evaluation.classification import count_unknown_labels, describe_un
 from thresher.evaluation.metric import Metric, find_metric
 from thresher.evaluation.own_metric import OwnMetric, find_own_metric
 from thresher.experiments.design.hold_out import hold_out
-from thresher.experiments.settings import ExperimentSettings, Overlap
+from thresher.experiments.own.trainer import OwnTrainer, find_trainer_metric
+from thresher.experiments.settings import ExperimentSettings, MethodExperimentSettings, Overlap
 from thresher.models.causal_lm.default_model import choose_model
 from thresher.progress import OnProgress, Progress
 from thresher.trainer.context import NOTHING, RunContext, load_rows, resolve_run
@@ -42,6 +43,7 @@ class Experiment:
         eval_name: where the test rows came from, for people: a path, or a share of the pool.
         overlap: what became of rows of the pool that were in the test set.
         untouched: how the base is measured before training.
+        trainer: of the user's own, or None for ours.
         held_out_groups: groups that the test rows are of, where whole groups are held out.
     """
 
@@ -56,6 +58,7 @@ class Experiment:
     overlap: Overlap = "refuse"
     untouched: UntouchedSettings = NOTHING
     held_out_groups: tuple[str, ...] = ()
+    trainer: OwnTrainer | None = None
 
     @property
     def unknown_labels(self) -> dict[str, int]:
@@ -123,6 +126,9 @@ def load_experiment(
         NotFoundError: there is no such metric or model.
         SettingsError: the settings let the training look at the test rows.
     """
+    trainer = None
+    if isinstance(settings, MethodExperimentSettings) and settings.trainer is not None:
+        trainer = OwnTrainer.parse(settings.trainer, settings.trainer_time)
     return prepare_experiment(
         pool,
         eval=eval,
@@ -132,6 +138,7 @@ def load_experiment(
         overlap=settings.overlap,
         untouched=UntouchedSettings.take(settings),
         eval_by=settings.eval_by,
+        trainer=trainer,
         on_progress=on_progress,
     )
 
@@ -146,6 +153,7 @@ def prepare_experiment(
     overlap: Overlap = "refuse",
     untouched: UntouchedSettings = NOTHING,
     eval_by: str | None = None,
+    trainer: OwnTrainer | None = None,
     on_progress: OnProgress | None = None,
 ) -> Experiment:
     """Load and check what an experiment was given.
@@ -161,6 +169,7 @@ def prepare_experiment(
             pool.
         untouched: how the base is measured before training.
         eval_by: column of which whole groups are held out, where `eval` is a share; None for rows.
+        trainer: of the user's own, which also measures.
         on_progress: told which rows are dropped, and which groups are held out.
 
     Raises:
@@ -180,19 +189,21 @@ def prepare_experiment(
     if len(test) < 2:
         raise InputError("eval: at least 2 test rows are needed, as their spread is the error bar, got 1; add some")
     untouched.check_rows(rows.kind, has_held_out=True)
-    compared = _find_any_metric(metric, rows.kind)
-    settings = _check_answers(compared, settings, rows.kind)
+    compared = _find_any_metric(metric, rows.kind) if trainer is None else find_trainer_metric(metric, rows.kind)
+    settings = _check_answers(compared, settings, rows.kind) if trainer is None else settings
+    needs_model = model is None and rows.kind != "classification" and trainer is None
     experiment = Experiment(
         pool=rows,
         test=test,
-        model=_choose_model(on_progress) if model is None and rows.kind != "classification" else model,
+        model=_choose_model(on_progress) if needs_model else model,
         settings=settings,
         metric=compared,
         labels=tuple(sorted(rows.frame["response"].unique())) if rows.kind == "classification" else (),
         held_out_groups=tuple(groups),
         eval_name=str(eval) if parse_share(eval) is not None else ", ".join(source.path for source in test.sources),
         overlap=overlap,
-        untouched=untouched,
+        untouched=untouched if trainer is None else NOTHING,
+        trainer=trainer,
     )
     _report_test_rows(experiment, eval_by, on_progress)
     return experiment

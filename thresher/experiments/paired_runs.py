@@ -10,6 +10,7 @@ import polars as pl
 
 from thresher.evaluation.effect import Effect, estimate_effect
 from thresher.evaluation.metric import Metric
+from thresher.experiments.own.trainer import ONE_NUMBER
 from thresher.numeric.arrays import Float64, Int64
 
 
@@ -64,8 +65,19 @@ class PairedRuns:
         Args:
             n_tests: comparisons that are made together.
         """
-        is_higher_better = self.metric.is_higher_better
-        return estimate_effect(*self.stack(), is_higher_better=is_higher_better, n_tests=n_tests, shared=self.shared)
+        return estimate_effect(
+            *self.stack(),
+            is_higher_better=self.metric.is_higher_better,
+            n_tests=n_tests,
+            shared=self.shared,
+            resolution=max(find_resolution(self.metric, table) for table in (*self.ours, *self.theirs)),
+        )
+
+
+def find_resolution(metric: Metric, table: pl.DataFrame) -> float:
+    """Return the step in which a score is known: of a rate where a run has one number, else 0."""
+    is_one = ONE_NUMBER in table.columns and bool(table[ONE_NUMBER].all())
+    return 1 / len(table) if is_one and metric.is_higher_better else 0.0
 
 
 def estimate_overlap(choices: Sequence[Int64], n_pool: int) -> float:

@@ -79,7 +79,7 @@ class ExperimentRunner:
         """
         experiment = load_experiment(pool, eval=eval, settings=settings, on_progress=on_progress)
         options: dict[str, Any] = {"encoder": settings.encoder, "device": settings.device}
-        if experiment.pool.kind != "classification":
+        if experiment.pool.kind != "classification" and experiment.model is not None:
             # methods that ask a language model ask the one that is trained
             options["model"] = str(experiment.model)
         n_workers = count_workers(settings.workers)
@@ -93,7 +93,12 @@ class ExperimentRunner:
         )
 
     def set_equal_steps(self, n_rows: int) -> None:
-        """Give all cells from here on the optimizer steps that so many rows take."""
+        """Give all cells from here on the optimizer steps that so many rows take.
+
+        A trainer of the user's own trains as long as it wants.
+        """
+        if self.experiment.trainer is not None:
+            return
         from thresher.trainer.engine.fit import count_steps
 
         experiment = replace(self.experiment, n_equal_steps=None)
@@ -102,6 +107,9 @@ class ExperimentRunner:
 
     def compute_cost(self) -> Cost:
         """Return what cells cost."""
+        if self.experiment.trainer is not None:  # its time is taken to grow with the rows
+            equal_rows = 0 if self.axis is None else self.axis.n_rows
+            return Cost(epochs=None if equal_rows else 1.0, equal_rows=equal_rows, n_test=len(self.experiment.test))
         settings, n_test = self.experiment.resolve_settings(), len(self.experiment.test)
         batch_size = int(settings.batch_size or 1)
         if self.axis is not None:  # every size has the same rows

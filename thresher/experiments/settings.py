@@ -7,7 +7,7 @@ The functions and the commands of `curve`, `compare` and `tune` are made of thes
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -127,6 +127,26 @@ class MethodExperimentSettings(ExperimentSettings):
     encoder: str | None = option(None, "minilm, static, or a sentence-transformers model.", panel=MODEL)
     device: str | None = option(None, "cpu, cuda, ... Default: the fastest available.", panel=MODEL)
     engine: Literal["local", "ray"] = option("local", "local, or ray (RAY_ADDRESS).", panel=CELLS)
+    trainer: str | None = option(
+        None,
+        "Your own trainer in place of ours: 'command:python train.py {train} {eval} {out}'; it reports the metric as "
+        "JSON. {seed} is the number of the run.",
+        panel=MODEL,
+    )
+    trainer_time: float | str = option(
+        "1h", "One run of --trainer may take so long: seconds, or 90s, 30m.", panel=MODEL
+    )
+
+    def find_problems(self) -> list[str]:
+        """Return what is wrong with several fields together."""
+        if not 0 < parse_seconds(self.trainer_time) < float("inf"):
+            return [f"trainer_time must be a time above 0, as 90s, 30m or 4h, got {self.trainer_time!r}"]
+        if self.trainer is None:
+            return []
+        ours = {field.name: field.default for field in fields(UntouchedSettings)} | {"general": "none"}
+        changed = [name for name, default in ours.items() if getattr(self, name) != default]
+        changed += ["train"] if self.settings != TrainSettings() else []
+        return [f"with a trainer of your own, {', '.join(changed)} must be left out"] if changed else []
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +214,9 @@ class CurveSettings(MethodExperimentSettings):
 
     def find_problems(self) -> list[str]:
         """Return what is wrong with several fields together."""
-        problems = []
+        problems = super().find_problems()
+        if self.trainer is not None and (self.ranks or self.models or self.equal == "steps"):
+            problems.append("ranks, models and equal=steps are of our trainer; leave them or trainer out")
         if not 0 < self.tolerance.amount < float("inf"):
             problems.append(f"within must be a number above 0 or a share, as 0.02 or 1%, got {self.within!r}")
         if self.max_time is not None and not 0 < parse_seconds(self.max_time) < float("inf"):
@@ -277,6 +299,8 @@ class MethodExperimentOptions(ExperimentOptions, total=False):
     encoder: str | None
     device: str | None
     engine: Literal["local", "ray"]
+    trainer: str | None
+    trainer_time: float | str
 
 
 class CurveOptions(MethodExperimentOptions, total=False):

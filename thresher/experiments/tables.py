@@ -18,6 +18,7 @@ from thresher.errors import InputError
 from thresher.evaluation.estimate import mean_over_seeds
 from thresher.experiments.cells.cell import Outcome
 from thresher.experiments.experiment import Experiment
+from thresher.experiments.own.trainer import ONE_NUMBER
 from thresher.experiments.result_folder import RunClock
 from thresher.experiments.runner import ExperimentRunner
 from thresher.trainer.context import PACKAGES, content_hash
@@ -36,22 +37,26 @@ MAX_GROUPS = 200  # of one slice; a column with more values is an id rather than
 
 def describe_experiment(experiment: Experiment) -> dict[str, Any]:
     """Return what determines the results of an experiment's cells, as JSON values."""
-    context = experiment.build_context(experiment.pool.take(np.arange(1)), seed=0).identity()
     sides = {"pool": experiment.pool, "test": experiment.test}
     return {
         **{
             side: {"fingerprint": data.fingerprint, "content": content_hash(data), "rows": len(data)}
             for side, data in sides.items()
         },
-        "model": context["model"],
-        "task": context["task"],
-        "settings": context["settings"],
+        **_describe_training(experiment),
         "labels": list(experiment.labels),
         "metric": experiment.metric.name,
         "untouched": experiment.untouched.list_changed(general="none"),
-        **({"general": context["general"]} if "general" in context else {}),
         "versions": versions(PACKAGES),
     }
+
+
+def _describe_training(experiment: Experiment) -> dict[str, Any]:
+    if experiment.trainer is not None:
+        own = experiment.trainer.to_json()
+        return {"model": None, "task": experiment.pool.kind, "settings": {}, "trainer": own}
+    context = experiment.build_context(experiment.pool.take(np.arange(1)), seed=0).identity()
+    return {name: context[name] for name in ("model", "task", "settings", "general") if name in context}
 
 
 def build_cell_table(runner: ExperimentRunner) -> pl.DataFrame:
@@ -88,6 +93,8 @@ def _name_columns(name: tuple[str, int, int]) -> dict[str, Any]:
 
 
 def _mean_loss(table: pl.DataFrame) -> float | None:
+    if "loss" not in table.columns:
+        return None
     weights = table["n_tokens"].to_numpy().sum() if "n_tokens" in table.columns else table["loss"].count()
     return None if not weights else float(table["loss"].drop_nulls().to_numpy().sum() / weights)
 
@@ -157,8 +164,8 @@ def build_slice_table(runner: ExperimentRunner, columns: Sequence[str]) -> pl.Da
     slices = {} if metric.column is None else _group_test_rows(runner.experiment, columns)
     for method, n_rows in runner.list_groups() if slices else ():
         tables = runner.list_tables(method, n_rows)
-        if not tables:
-            continue
+        if not tables or (ONE_NUMBER in tables[0].columns and tables[0][ONE_NUMBER].any()):
+            continue  # one number for all test rows says nothing of parts of them
         # test rows that have a value, in the order of `values`: (seeds, rows)
         row_ids = tables[0].filter(pl.col(str(metric.column)).is_not_null())["row_id"].to_list()
         values, weights = np.stack([metric.per_row(table) for table in tables]), metric.weights(tables[0])
@@ -223,6 +230,7 @@ def build_manifest(
             "method_settings": {method: dict(values) for method, values in runner.rankings.settings.items()},
             **describe_inputs(runner.experiment),
             "cells": len(runner.outcomes),
+            **_describe_intervals(runner),
             "run": {
                 **clock.to_json(),
                 "workers": runner.n_workers,
@@ -231,6 +239,13 @@ def build_manifest(
             },
         }
     )
+
+
+def _describe_intervals(runner: ExperimentRunner) -> dict[str, str]:
+    """Say that the intervals are over seeds alone, where runs have one number each."""
+    tables = (outcome.outcomes for outcome in runner.outcomes.values())
+    has_one = any(table is not None and ONE_NUMBER in table.columns and table[ONE_NUMBER].any() for table in tables)
+    return {"intervals": "seeds"} if has_one else {}
 
 
 def describe_inputs(experiment: Experiment) -> dict[str, Any]:

@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 
 from thresher.artifacts.manifest import digest
 from thresher.experiments.experiment import Experiment
+from thresher.experiments.own.trainer import OwnRun
 from thresher.trainer.context import RunContext
 from thresher.trainer.settings import TrainSettings
 
 # of a training's identity, what its outcomes do not depend on
 SAYS_NOTHING = ("data", "sources", "subset", "shots", "forget")
+Job = RunContext | OwnRun
 FORMAT = 2  # raise it when cells of earlier versions of the code must not be used again
 
 
@@ -43,6 +45,19 @@ class Cell:
     settings: TrainSettings | None = None
     model: str | Path | None = None
     select_seconds: float = 0.0
+
+    def build_job(self, experiment: Experiment) -> Job:
+        """Return what the cell asks of the trainer, ours or the user's."""
+        if experiment.trainer is None:
+            return self.build_context(experiment)
+        return OwnRun(
+            trainer=experiment.trainer,
+            # in the order of the pool: the same rows are the same file, whoever chose them
+            rows=experiment.pool.take(np.sort(self.rows)),
+            test=experiment.test,
+            seed=self.seed,
+            metric=experiment.metric,
+        )
 
     def build_context(self, experiment: Experiment) -> RunContext:
         """Return what the cell asks of the trainer."""
@@ -74,28 +89,32 @@ class Outcome:
     is_unfinished: bool = False
 
 
-def compute_cell_key(context: RunContext) -> str:
+def compute_cell_key(job: Job) -> str:
     """Return the content address of a training: which rows, however chosen, trained how."""
+    if isinstance(job, OwnRun):
+        return job.compute_key()
     # the file that the rows were read from says nothing beyond the rows, `subset` says how they
     # were chosen, and what the untouched model is asked says nothing of the trained one
-    identity = {k: v for k, v in context.identity().items() if k not in SAYS_NOTHING}
+    identity = {k: v for k, v in job.identity().items() if k not in SAYS_NOTHING}
     return digest({**identity, "format": FORMAT})
 
 
-def train_and_measure(context: RunContext, work: Path) -> tuple[pl.DataFrame, dict[str, Any]]:
+def train_and_measure(job: Job, work: Path) -> tuple[pl.DataFrame, dict[str, Any]]:
     """Train and measure once; a killed call continues in the same folder.
 
     Args:
-        context: of a cell.
+        job: of a cell.
         work: folder for checkpoints, which survives a kill.
 
     Returns:
         One row per test row, and facts of the training.
     """
+    if isinstance(job, OwnRun):
+        return job.run(work)
     from thresher.trainer.runs import run_all
 
     started = time.monotonic()
-    (finished,) = run_all(context, work)
+    (finished,) = run_all(job, work)
     if finished.outcomes is None:
         raise AssertionError("a cell has a test set")
     facts = {

@@ -113,7 +113,7 @@ def _run_remotely(experiment: Experiment, cell: Cell) -> _Answer | _Failure:
     """Run one cell on a node, and return its table and facts, or why it failed."""
     with tempfile.TemporaryDirectory(prefix="thresher-cell-") as folder:
         try:
-            outcomes, facts = train_and_measure(cell.build_context(experiment), Path(folder))
+            outcomes, facts = train_and_measure(cell.build_job(experiment), Path(folder))
         except BaseException as error:  # an experiment outlives its cells: the reason is recorded
             if not (isinstance(error, Exception) or is_panic(error)):
                 raise

@@ -61,10 +61,10 @@ def run_cell(experiment: Experiment, cell: Cell, cache: CellCache) -> Outcome:
 
     What a cell that the machine ended has saved stays in the cache, to continue from.
     """
-    context = cell.build_context(experiment)
-    key = compute_cell_key(context)
+    job = cell.build_job(experiment)
+    key = compute_cell_key(job)
     try:
-        return cache.load_or_run(key, lambda work: train_and_measure(context, work))
+        return cache.load_or_run(key, lambda work: train_and_measure(job, work))
     except BaseException as error:
         if is_disk_error(error) or not (isinstance(error, Exception) or is_panic(error)):
             raise
@@ -86,7 +86,7 @@ def load_finished(
     """Return the outcomes of the cells that are done, and the keys of the others, both by index."""
     finished, todo = {}, {}
     for index, cell in enumerate(cells):
-        key = compute_cell_key(cell.build_context(experiment))
+        key = compute_cell_key(cell.build_job(experiment))
         outcome = cache.load(key)
         if outcome is None:
             todo[index] = key

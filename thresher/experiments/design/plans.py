@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from thresher.errors import InputError
 from thresher.experiments.comparison import parse_sizes
 from thresher.experiments.design.dry_run import measure_experiment, plan_runs, with_stop
 from thresher.experiments.experiment import Experiment, load_experiment
@@ -13,7 +14,13 @@ from thresher.experiments.planning import list_first_cells
 from thresher.experiments.rankings import choose_methods, has_columns, name_methods
 from thresher.experiments.runner import ExperimentRunner
 from thresher.experiments.search import EARLY, EPOCHS, list_set_fields
-from thresher.experiments.settings import ComparisonSettings, CurveSettings, TuneSettings, list_methods
+from thresher.experiments.settings import (
+    ComparisonSettings,
+    CurveSettings,
+    MethodExperimentSettings,
+    TuneSettings,
+    list_methods,
+)
 from thresher.trainer.estimate import PlannedRuns, TrainingPlan
 from thresher.validation import build_settings
 
@@ -29,6 +36,7 @@ def plan_curve(pool: Any, *, eval: Any, **options: Any) -> TrainingPlan:  # noqa
         options: fields of `CurveSettings`.
     """
     settings: CurveSettings = build_settings(CurveSettings, "curve", name_methods(options, "curve")[0])
+    _refuse_own_trainer(settings)
     n_methods = len(list_methods(settings.methods, "curve")) * max(
         1, len(settings.ranks or ()), len(settings.models or ())
     )
@@ -62,6 +70,11 @@ def plan_curve(pool: Any, *, eval: Any, **options: Any) -> TrainingPlan:  # noqa
     return TrainingPlan(parts=tuple(parts), n_workers=n_workers, memory_bytes=cost.memory_bytes, note=CELLS_NOTE)
 
 
+def _refuse_own_trainer(settings: MethodExperimentSettings) -> None:
+    if settings.trainer is not None:
+        raise InputError("dry_run: how long a trainer of your own takes is not known; leave --trainer or --dry-run out")
+
+
 def plan_comparison(pool: Any, *, eval: Any, **options: Any) -> TrainingPlan:  # noqa: A002 - as `compare`
     """Estimate what `compare` with the same arguments will take; nothing is written.
 
@@ -72,6 +85,7 @@ def plan_comparison(pool: Any, *, eval: Any, **options: Any) -> TrainingPlan:  #
     """
     named, selectors = name_methods(options, "compare")
     settings: ComparisonSettings = build_settings(ComparisonSettings, "compare", named)
+    _refuse_own_trainer(settings)
     method_settings = settings.method_settings or {}
     methods = choose_methods(settings.methods, method_settings, selectors)
     with ExperimentRunner.open(pool, eval=eval, settings=settings) as runner:

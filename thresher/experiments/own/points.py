@@ -12,6 +12,7 @@ import polars as pl
 
 from thresher.artifacts.local_path import expand_path
 from thresher.errors import InputError
+from thresher.evaluation.metric import names_loss
 from thresher.experiments.tables import CELL_SCHEMA
 
 ONE_ARM = "rows"  # name of the curve where the table has only one
@@ -21,7 +22,6 @@ NAMES: dict[str, tuple[str, ...]] = {  # names of columns that need not be told,
     "arm": ("method", "arm", "selector", "variant", "model"),
     "score": ("value", "score", "metric_value"),
 }
-LOWER = ("loss", "error", "perplexity", "ppl", "nll", "mae", "mse", "rmse", "wer", "cer", "bits")
 READERS: dict[str, Callable[[Path], pl.DataFrame]] = {
     ".csv": lambda path: pl.read_csv(path, infer_schema_length=None),
     ".tsv": lambda path: pl.read_csv(path, separator="\t", infer_schema_length=None),
@@ -89,7 +89,7 @@ def read_points(source: Any, columns: Mapping[str, str] | None = None, *, lower_
         metric = str(table["metric"][0])  # a table of cells that this program wrote
     score = _read_numbers(table, roles["score"], place)
     notes: list[str] = []
-    is_higher = not (lower_is_better or any(word in metric.lower().split("_") for word in LOWER))
+    is_higher = not (lower_is_better or names_loss(metric))
     highest = float(np.nanmax(score, initial=0.0))
     if is_higher and (highest > 100 or float(np.nanmin(score, initial=0.0)) < 0):
         raise InputError(

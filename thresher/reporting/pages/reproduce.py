@@ -201,6 +201,7 @@ def _build_other_words(content: Mapping[str, Any]) -> list[str]:
     options = {
         "model": None if name == MINILM else name,  # which is what a classifier is trained on
         "metric": content.get("metric"),
+        "trainer": f"command:{content['trainer']['command']}" if "trainer" in content else None,
         **content.get("untouched", {}),
         **content.get("select", {}),
         **{name: value for name, value in asked.items() if name != "plan"},
