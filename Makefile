@@ -23,15 +23,13 @@ $(INSTALLED): requirements.lock models.lock torch.lock pyproject.toml
 	$(BIN)/thresher warm-up
 	touch $@
 
-demo: $(INSTALLED)  ## choose labeled rows, and instructions for a task; train on them and on random rows; a small curve
-	$(BIN)/thresher select data/products/train.jsonl --budget 10% --out out/demo/subset --force
-	$(BIN)/thresher train out/demo/subset --eval data/products/test.jsonl --out out/demo/adapter --force
-	$(BIN)/thresher select data/instructions/pool.jsonl --method target-similarity --set kernel=hidden_state \
-		--target data/instructions/target.jsonl --budget 64 --out out/demo/instructions --force
-	$(BIN)/thresher train out/demo/instructions --eval data/instructions/test.jsonl --batch-size 8 --max-steps 16 \
-		--learning-rate 1e-3 --eval-generations 0 --general none --out out/demo/instruction-adapter --force
-	$(BIN)/thresher curve out/demo/subset/subset.jsonl --eval data/products/test.jsonl --overlap drop --methods random \
-		--sizes 60,170 --seeds 3 --train min_steps=40 --out out/demo/curve --force
+demo: $(INSTALLED)  ## the whole question twice: labeled rows, and instructions with rows of a task to aim at
+	$(BIN)/thresher advise data/products/train.jsonl --eval data/products/test.jsonl --budget 10% --seeds 2 \
+		--out out/demo/labels --force
+	$(BIN)/thresher advise data/instructions/pool.jsonl --eval data/instructions/test.jsonl \
+		--target data/instructions/target.jsonl --budget 64 --no-curve --general none \
+		--train batch_size=8 --train max_steps=16 --train learning_rate=1e-3 --train eval_generations=0 \
+		--out out/demo/instructions --force
 
 test: lint types imports layout fast  ## everything that CI checks
 

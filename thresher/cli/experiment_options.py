@@ -147,4 +147,5 @@ def describe_test_rows(content: Mapping[str, Any]) -> list[str]:
 
 def list_files(path: Path) -> str:
     """Return the line that names the files of a result's folder."""
-    return f"{path}: {', '.join(sorted(file.name for file in path.iterdir()))}"
+    names = sorted(file.name for file in path.iterdir())
+    return f"{path}: {', '.join(name for name in names if not name.startswith('.'))}"

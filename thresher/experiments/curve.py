@@ -65,6 +65,7 @@ class CurveProgress:
         sizes: rising; the last one is what others are compared with.
         runs: (method, size, seed) -> value of the metric; None where the cell failed.
         stopped: why it ended.
+        is_cut_short: the time that was allowed ended it, or left out sizes.
         cost: spent, in rows that pass through the model.
         full_cost: of the whole grid.
     """
@@ -73,6 +74,7 @@ class CurveProgress:
     sizes: tuple[int, ...]
     runs: dict[CellId, float | None] = field(default_factory=dict)
     stopped: str = ""
+    is_cut_short: bool = False
     cost: float = 0.0
     full_cost: float = 1.0
 

@@ -136,6 +136,7 @@ def build_content(runner: ExperimentRunner, progress: CurveProgress, fits: Mappi
         **_describe_axis(runner),
         "unknown_labels": runner.experiment.unknown_labels,
         "stopped": progress.stopped,
+        "is_cut_short": progress.is_cut_short,
         "unfinished": runner.list_unfinished(),
         "base": describe_row_zero(runner),
         "general": describe_forgetting(runner),

@@ -106,6 +106,7 @@ def run_cells(progress: CurveProgress, runner: ExperimentRunner) -> None:
         if max_seconds is not None and progress.runs:
             if time.monotonic() - started > max_seconds:
                 progress.stopped = f"{max_seconds:g} seconds were allowed"
+                progress.is_cut_short = True
                 break
             todo = _leave_out_costly_sizes(todo, progress, runner, cost, max_seconds + started - time.monotonic())
         # time is checked between batches: with a limit, a batch is what the workers do at once
@@ -145,7 +146,7 @@ def _leave_out_costly_sizes(
         if rate * cost.compute(largest) <= seconds_left:
             break
         smaller = progress.sizes[-2]
-        progress.sizes = progress.sizes[:-1]
+        progress.sizes, progress.is_cut_short = progress.sizes[:-1], True
         todo = list(dict.fromkeys((method, min(size, smaller), seed) for method, size, seed in todo))
     return [cell for cell in todo if cell not in progress.runs]
 

@@ -16,11 +16,13 @@ from thresher.numeric.arrays import Int64
 from thresher.progress import OnProgress
 from thresher.selection.run import select
 from thresher.selectors import Selector, available, create
+from thresher.selectors.contract import PoolFacts
 from thresher.selectors.registry import as_selector
 from thresher.selectors.uniform import hash_rows
 from thresher.subset.quota import parse_quota
 
 LENGTH = "length"  # methods may win by reading more, so this one is always beside them
+TARGET = "target"  # role of the rows of a task
 _REDRAW = 0x5EED  # keeps the draw of the pool apart from that of random rows
 
 
@@ -187,6 +189,7 @@ class Rankings:
         settings: of the methods, by name.
         on_progress: listener.
         selectors: methods that were given as selectors, by name.
+        target: rows of the task, for the methods that look at such rows, or None.
         redraw: share of the pool that each seed draws, to choose from; 1 for all of it.
         known: by method and seed; seed None where the method uses no random numbers, so that every
             seed has the same ranking.
@@ -197,6 +200,7 @@ class Rankings:
     settings: MethodSettings = field(default_factory=dict)
     on_progress: OnProgress | None = None
     selectors: Mapping[str, Selector] = field(default_factory=dict)
+    target: Dataset | None = None
     redraw: float = 1.0
     known: dict[tuple[str, int | None], Ranking] = field(default_factory=dict)
 
@@ -215,9 +219,11 @@ class Rankings:
         # a repetition draws all that is drawn anew
         own_seed = seed if number == 1 else int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
         rows = self._draw_pool(n_rows, own_seed)
+        selector = self.selectors[method] if name is None else name.build(self.settings)
         subset = select(
             self.pool if rows is None else self.pool.take(rows),
-            self.selectors[method] if name is None else name.build(self.settings),
+            selector,
+            target=self._choose_target(selector),
             budget=n_rows,
             quota=None if name is None else name.quota,
             order="rank",
@@ -238,6 +244,13 @@ class Rankings:
         uses_seed = rows is not None or number > 1 or subset.manifest.content["depends_on_seed"]
         self.known[method, seed if uses_seed else None] = ranking
         return ranking
+
+    def _choose_target(self, selector: Selector) -> Dataset | None:
+        """Return the rows of the task where a method looks at such rows."""
+        if self.target is None:
+            return None
+        facts = PoolFacts(kind=self.pool.kind, roles={TARGET}, read=lambda: self.pool.frame)
+        return self.target if TARGET in selector.adapt(facts).requirements.side_features else None
 
     def _draw_pool(self, n_rows: int, seed: int) -> Int64 | None:
         """Return the rows that a seed chooses from, ascending; None for all of them.

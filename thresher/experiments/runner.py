@@ -25,6 +25,7 @@ from thresher.experiments.rankings import Rankings
 from thresher.experiments.settings import MethodExperimentSettings
 from thresher.numeric.arrays import Float64, Int64
 from thresher.progress import OnProgress, Progress
+from thresher.trainer.context import load_rows
 
 CellId = tuple[str, int, int]  # method, rows, seed
 MOST_SHARED = 0.95  # all rows are kept, or nearly: then seeds differ by their training alone
@@ -85,7 +86,13 @@ class ExperimentRunner:
         n_workers = count_workers(settings.workers)
         return ExperimentRunner(
             experiment=experiment,
-            rankings=Rankings(experiment.pool, options, settings.method_settings or {}, on_progress),
+            rankings=Rankings(
+                experiment.pool,
+                options,
+                settings.method_settings or {},
+                on_progress,
+                target=None if settings.target_rows is None else load_rows(settings.target_rows),
+            ),
             worker_pool=WorkerPool(CellCache(), n_workers, build_retry_listener(on_progress)),
             n_workers=n_workers,
             engine=settings.engine,

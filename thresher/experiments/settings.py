@@ -124,6 +124,12 @@ class MethodExperimentSettings(ExperimentSettings):
         is_repeatable=True,
         parse=parse_method_settings,
     )
+    target_rows: Any = option(
+        None,
+        "Rows of the task you train for, for the target-aware ones among the methods; auto then takes the rows most "
+        "like them.",
+        panel=MODEL,
+    )
     encoder: str | None = option(None, "minilm, static, or a sentence-transformers model.", panel=MODEL)
     device: str | None = option(None, "cpu, cuda, ... Default: the fastest available.", panel=MODEL)
     engine: Literal["local", "ray"] = option("local", "local, or ray (RAY_ADDRESS).", panel=CELLS)
@@ -296,6 +302,7 @@ class MethodExperimentOptions(ExperimentOptions, total=False):
     """`MethodExperimentSettings`, for type checkers."""
 
     method_settings: MethodSettings | None
+    target_rows: Any
     encoder: str | None
     device: str | None
     engine: Literal["local", "ray"]

@@ -274,8 +274,10 @@ def describe_places(experiment: Experiment) -> dict[str, Any]:
 def compute_identity(runner: ExperimentRunner, asked: dict[str, Any]) -> str:
     """Return the identity of an experiment: what it asks for, of which cells, chosen how."""
     methods = {method: dict(values) for method, values in runner.rankings.settings.items()}
-    options = {"options": dict(runner.rankings.options), "methods": methods}
+    options: dict[str, Any] = {"options": dict(runner.rankings.options), "methods": methods}
     given = hash_given(runner.experiment.pool)
     if given:
         options["given"] = given
+    if runner.rankings.target is not None:
+        options["target"] = runner.rankings.target.fingerprint
     return digest({"bench": describe_experiment(runner.experiment), "asked": asked, "select": options})

@@ -1,14 +1,17 @@
 """The whole question in one call: each answer comes from the folder of its step."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
+import polars as pl
 import pytest
 
 import thresher as th
+import thresher.experiments.advice.advise as steps_of_advice
 from thresher.cli.main import main
 from thresher.errors import OutputError, SettingsError
-from thresher.experiments.advice.advise import choose_size
+from thresher.experiments.advice.size import choose_size
 from thresher.trainer.settings import TrainSettings
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -73,7 +76,7 @@ def test_what_the_time_leaves_out_is_listed(call, tmp_path):
     rows, options = call
     short = th.advise(rows, **{**options, "out": tmp_path / "short", "max_time": 0.001})
     assert short.content["left_out"] == ["curve", "adapter"]
-    assert "longer --max-time: curve, adapter was left out" in short.content["answers"][-1]["answer"]
+    assert "longer --max-time, which left out curve, adapter" in short.content["answers"][-1]["answer"]
     assert short.content["answers"][0]["answer"].startswith("Not asked: the time was over")
 
 
@@ -85,8 +88,100 @@ def test_it_needs_a_folder_of_its_own(call, advice, tmp_path):
         th.advise(rows, **{**options, "out": advice.path / "adapter"})
 
 
-def test_without_a_curve_all_rows_are_taken():
-    assert choose_size(None, "random", 50)[0] == 50
+def test_what_the_time_left_out_is_done_by_a_call_with_more_of_it(call, advice, tmp_path):
+    rows, options = call
+    again = {**options, "out": tmp_path / "out"}
+    short = th.advise([*rows, rows[0], dict(rows[1])], **again, max_time=0.001)
+    assert short.content["left_out"] == ["curve", "adapter"]
+    assert (tmp_path / "out" / "subset").is_dir()
+    longer = th.advise([*rows, rows[0], dict(rows[1])], **again, max_time="1h")
+    assert longer.content["left_out"] == []
+    assert longer.content["answers"][:4] == advice.content["answers"][:4]
+
+
+def test_a_call_that_is_killed_in_its_last_step_pays_for_nothing_twice(call, tmp_path, monkeypatch):
+    rows, options = call
+    call_with = {**options, "out": tmp_path / "out", "max_time": "1h"}
+    real = steps_of_advice.train
+
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(steps_of_advice, "train", stop)
+    with pytest.raises(KeyboardInterrupt):
+        th.advise(rows, **call_with)
+    monkeypatch.setattr(steps_of_advice, "train", real)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*/manifest.json")}
+    assert len(before) == 3
+    events = []
+    th.advise(rows, **call_with, on_progress=events.append)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert not [event for event in events if event.stage == "cells"]
+
+
+def test_another_question_needs_another_folder(call, advice):
+    rows, options = call
+    with pytest.raises(OutputError, match="holds advice on other rows, or with other settings"):
+        th.advise([*rows, rows[0], dict(rows[1])], **{**options, "budget": 16})
+
+
+def test_a_budget_bounds_the_curve_and_the_rows_that_are_trained_on(call, tmp_path):
+    rows, options = call
+    result = th.advise(rows, **{**options, "out": tmp_path / "out", "budget": "50%"})
+    curve = json.loads((tmp_path / "out" / "curve" / "saturation.json").read_text())
+    assert curve["of"] == 80
+    assert set(curve["methods"]) == {"random", "auto"}
+    assert result.content["rows"]["n"] <= 80
+    metrics = json.loads((tmp_path / "out" / "adapter" / "metrics.json").read_text())
+    assert metrics["counts"]["given"] == result.content["rows"]["n"]
+    with pytest.raises(SettingsError, match="budget must be a number of rows or a share"):
+        th.advise(rows, **{**options, "budget": "200ktok"})
+
+
+def test_rows_of_a_target_are_measured_beside_random_ones(tiny_llama, tmp_path):
+    rows = [{"prompt": f"add {a} and {b}", "completion": f"{a + b}"} for a in range(10) for b in range(9)]
+    task = [{"prompt": f"say the word w{n} backwards", "completion": f"{n}w"} for n in range(30)]
+    settings = TrainSettings(max_steps=2, batch_size=4, max_length=128, eval_generations=0)
+    options = {"model": tiny_llama, "settings": settings, "seeds": 2, "general": "none", "out": tmp_path / "out"}
+    result = th.advise([*rows, *task[:20]], eval=task[20:25], target=task[25:], **options)
+    curve = json.loads((tmp_path / "out" / "curve" / "saturation.json").read_text())
+    assert set(curve["methods"]) == {"random", "auto"}
+    picks = pl.read_parquet(tmp_path / "out" / "curve" / "picks.parquet").filter(pl.col("method") == "auto")
+    first = set(picks.filter(pl.col("rank") < 16)["row_id"])
+    wanted = set(th.load(task[:20]).frame["row_id"])
+    assert len(first & wanted) >= 14  # of 110 rows, the twenty of the task come first
+    assert result.content["method"] == "auto"
+    subset = pl.read_ndjson(tmp_path / "out" / "subset" / "subset.jsonl")
+    assert len(subset) == result.content["rows"]["n"]
+
+
+def test_without_a_curve_all_rows_are_taken_or_a_tenth_by_a_target():
+    assert choose_size(None, "random", 50).n_rows == 50
+    assert choose_size(None, "auto", 5000, most=200).n_rows == 200
+    assert choose_size(None, "auto", 5000, has_target=True).n_rows == 500
+    assert choose_size(None, "auto", 5000, has_target=True, most=64).n_rows == 64
+    assert choose_size(None, "auto", 40, has_target=True).n_rows == 32
+
+
+@pytest.mark.parametrize(
+    ("losses", "stderr", "expected"),
+    [
+        ((0.6, 0.8, 1.0), 0.05, 20),  # ever further from the task
+        ((0.8, 0.6, 1.0), 0.05, 40),
+        ((0.6, 0.8, 1.0), 0.3, 80),  # noise
+        ((1.2, 1.1, 1.0), 0.05, 80),
+    ],
+)
+def test_rows_that_make_it_worse_are_left_out(losses, stderr, expected):
+    points = [
+        {"n_rows": size, "value": loss, "stderr": stderr, "n_seeds": 2}
+        for size, loss in zip((20, 40, 80), losses, strict=True)
+    ]
+    entry = {"points": points, "enough": {"within": 0.01}}
+    content = {"of": 80, "is_higher_better": False, "methods": {"auto": entry, "random": entry}}
+    curve = SimpleNamespace(content=content, enough={})
+    assert choose_size(curve, "auto", 80).n_rows == expected
+    assert choose_size(curve, "random", 80).n_rows == 80
 
 
 def test_the_command_prints_the_answers(call, tmp_path, capsys):

@@ -11,9 +11,10 @@ is computed twice.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
@@ -26,19 +27,24 @@ from thresher.dataset import Dataset
 from thresher.errors import OutputError
 from thresher.experiments.advice.answers import answer_questions
 from thresher.experiments.advice.settings import AdviceOptions, AdviceSettings
+from thresher.experiments.advice.size import choose_size
+from thresher.experiments.cells.worker_pool import count_workers
 from thresher.experiments.curve import MIN_SIZES, LearningCurve
-from thresher.experiments.experiment import Experiment, prepare_experiment
+from thresher.experiments.design.dry_run import measure_experiment, plan_runs
+from thresher.experiments.experiment import Experiment, load_experiment
 from thresher.experiments.learning_curve import learning_curve
-from thresher.experiments.planning import list_doubling_sizes
+from thresher.experiments.planning import list_doubling_sizes, list_first_cells
 from thresher.experiments.result_folder import RunClock
 from thresher.experiments.settings import BASELINE
 from thresher.experiments.tables import describe_experiment, describe_inputs, describe_places
-from thresher.numeric.units import parse_seconds
+from thresher.numeric.units import format_duration, parse_seconds
 from thresher.progress import OnProgress, Progress
 from thresher.selection.run import select
+from thresher.subset.budget import parse_budget
 from thresher.subset.subset import Subset
 from thresher.trainer.adapter import Adapter
-from thresher.trainer.context import PACKAGES
+from thresher.trainer.context import PACKAGES, load_rows
+from thresher.trainer.events import TrainEvent
 from thresher.trainer.train import train
 from thresher.trainer.untouched.settings import UntouchedSettings
 from thresher.validation import build_settings, document_options
@@ -46,7 +52,9 @@ from thresher.validation import build_settings, document_options
 KIND = "advice"
 ADVICE = "advice.json"
 AUTO_SHARE = "0.1"  # of the pool, at which `auto` decides for all sizes of the curve
-CURVE_SHARE = 0.5  # of the time that is left, which the curve may take
+CURVE_SHARE = 0.5  # of the time, which the curve may take
+MIN_CELLS = 4  # of each method, without which a curve has no answer
+QUESTION = ".question"  # file with the identity of what is asked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,30 +78,62 @@ class Advice:
 
 @dataclass
 class _Steps:
-    """The steps of a call: what they made, and which were left out."""
+    """The steps of a call: what they made, and which were left out.
+
+    Attributes:
+        out: folder of all steps.
+        experiment: what is asked, checked.
+        settings: of the call.
+        on_progress: listener.
+        started: when the call began.
+        left_out: names of the steps that the time limit left out, or cut short.
+    """
 
     out: Path
+    experiment: Experiment
     settings: AdviceSettings
     on_progress: OnProgress | None
     started: float = field(default_factory=time.monotonic)
     left_out: list[str] = field(default_factory=list)
 
     @property
-    def seconds_left(self) -> float | None:
-        """Seconds until the limit, or None without one."""
+    def max_seconds(self) -> float | None:
+        """Seconds that all steps may take, or None without a limit."""
         limit = self.settings.max_time
-        return None if limit is None else parse_seconds(limit) - (time.monotonic() - self.started)
+        return None if limit is None else parse_seconds(limit)
+
+    @property
+    def seconds_left(self) -> float:
+        """Seconds until the limit; endless without one."""
+        return math.inf if self.max_seconds is None else self.max_seconds - (time.monotonic() - self.started)
+
+    @property
+    def most_rows(self) -> int | None:
+        """Rows that the user would train on at most, or None; a share is one of the given pool."""
+        budget = self.settings.budget
+        return None if budget is None else parse_budget(budget).n_rows(len(self.experiment.pool))
+
+    def is_done(self, name: str) -> bool:
+        """Tell whether an earlier call has finished a step."""
+        return (self.out / name / MANIFEST).is_file()
+
+    def report(self, name: str, note: str) -> None:
+        """Tell the listener of a step."""
+        if self.on_progress is not None:
+            self.on_progress(Progress(stage=name, done=0, total=1, note=f"{name}: {note}"))
 
     def take(self, name: str, step: Callable[[Path], Any]) -> Any:
         """Run a step in its folder, or leave it out where the time is over; None then."""
-        folder = self.out / name
-        left = self.seconds_left
-        if left is not None and left <= 0 and not (folder / MANIFEST).is_file():
-            self.left_out.append(name)
+        if self.seconds_left <= 0 and not self.is_done(name):
+            self.leave_out(name, "the time is over")
             return None
-        if self.on_progress is not None:
-            self.on_progress(Progress(stage=name, done=0, total=1, note=f"{name}: {folder}"))
-        return step(folder)
+        self.report(name, str(self.out / name))
+        return step(self.out / name)
+
+    def leave_out(self, name: str, reason: str) -> None:
+        """Note that a step is left out."""
+        self.left_out.append(name)
+        self.report(name, f"left out: {reason}")
 
 
 @document_options(AdviceSettings)
@@ -124,19 +164,10 @@ def advise(
     settings: AdviceSettings = build_settings(AdviceSettings, "advise", options)
     clock, out = RunClock(), Path(str(settings.out))
     _require_own_folder(out)
-    out.mkdir(parents=True, exist_ok=True)
-    experiment = prepare_experiment(
-        pool,
-        eval=eval,
-        model=settings.model,
-        settings=settings.settings,
-        metric=settings.metric,
-        overlap="drop",
-        untouched=UntouchedSettings.take(settings),
-        on_progress=on_progress,
-    )
-    steps = _Steps(out, settings, on_progress)
-    content = _run_steps(steps, experiment)
+    experiment = load_experiment(pool, eval=eval, settings=replace(settings, overlap="drop"), on_progress=on_progress)
+    manifest = _build_manifest(experiment, settings, clock)
+    _claim_folder(out, str(manifest.content["identity"]), force=settings.force)
+    content = _run_steps(_Steps(out, experiment, settings, on_progress))
     manifest = _build_manifest(experiment, settings, clock)
     write_atomic(out / ADVICE, encode_record(content))
     write_atomic(out / MANIFEST, manifest.to_json())
@@ -157,32 +188,47 @@ def _require_own_folder(out: Path) -> None:
             raise OutputError(f"{out}: must be empty or hold advice, found '{kind}'; give another --out")
 
 
-def _run_steps(steps: _Steps, experiment: Experiment) -> dict[str, Any]:
+def _claim_folder(out: Path, identity: str, *, force: bool) -> None:
+    """Keep what is asked in the folder, so that only the same question continues it.
+
+    Raises:
+        OutputError: the folder holds the steps of another question.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    marker = out / QUESTION
+    if marker.is_file() and marker.read_text() != identity and not force:
+        raise OutputError(
+            f"{out}: holds advice on other rows, or with other settings; give another --out, or replace it by --force"
+        )
+    write_atomic(marker, identity.encode())
+
+
+def _run_steps(steps: _Steps) -> dict[str, Any]:
     """Run the steps in order, and return the content of `advice.json`."""
+    experiment, on_progress = steps.experiment, steps.on_progress
     pool, force = experiment.pool, steps.settings.force
-    clean = curate(pool, eval=experiment.test, out=steps.out / "clean", force=force, on_progress=steps.on_progress)
-    rows = clean.dataset
-    method = _choose_method(experiment, steps.settings)
-    has_sizes = len(list_doubling_sizes(len(rows), n_classes=len(experiment.labels))) >= MIN_SIZES
-    curve = steps.take("curve", partial(_measure_curve, steps, experiment, rows, method)) if has_sizes else None
-    n_rows, how = choose_size(curve, method, len(rows))
+    clean = curate(pool, eval=experiment.test, out=steps.out / "clean", force=force, on_progress=on_progress)
+    rows, method = clean.dataset, _choose_method(experiment, steps.settings)
+    curve = _take_curve(steps, rows, method)
+    size = choose_size(curve, method, len(rows), most=steps.most_rows, has_target=steps.settings.target is not None)
+    # what the steps above have found may be new: then the folders below are replaced
     subset = select(
         rows,
         method,
-        budget=n_rows,
-        target=steps.settings.target if method == "auto" else None,
+        budget=size.n_rows,
+        target=steps.settings.target,
         out=steps.out / "subset",
-        force=force,
-        on_progress=steps.on_progress,
+        force=True,
+        on_progress=on_progress,
     )
-    adapter = steps.take("adapter", partial(_train_adapter, steps, experiment, subset))
+    adapter = steps.take("adapter", partial(_train_adapter, steps, subset))
     return {
         "pool": {"given": len(pool), "clean": len(rows)},
         "dropped": dict(clean.manifest.content["counts"]["dropped_by_rule"]),
         "method": method,
-        "rows": {"n": len(subset), "how": how},
+        "rows": {"n": len(subset), "how": size.reason},
         "left_out": steps.left_out,
-        "answers": answer_questions(clean, curve, subset, adapter, how=how, left_out=steps.left_out),
+        "answers": answer_questions(clean, curve, subset, adapter, how=size.reason, left_out=steps.left_out),
     }
 
 
@@ -191,23 +237,56 @@ def _choose_method(experiment: Experiment, settings: AdviceSettings) -> str:
     return "auto" if experiment.labels or settings.target is not None else BASELINE
 
 
-def _measure_curve(steps: _Steps, experiment: Experiment, rows: Dataset, method: str, folder: Path) -> LearningCurve:
-    """Walk the learning curve of random rows, and of `auto` where labels let it decide."""
-    settings, left = steps.settings, steps.seconds_left
-    methods = [BASELINE, "auto"] if method == "auto" and experiment.labels else [BASELINE]
+def _take_curve(steps: _Steps, rows: Dataset, method: str) -> LearningCurve | None:
+    """Walk the learning curve where it can come to an answer in its time; None where not."""
+    n_classes = len(steps.experiment.labels)
+    sizes = list_doubling_sizes(min(len(rows), steps.most_rows or len(rows)), n_classes=n_classes)
+    if len(sizes) < MIN_SIZES or not steps.settings.curve:
+        return None
+    methods = list(dict.fromkeys([BASELINE, method]))
+    allowed = None if steps.max_seconds is None else CURVE_SHARE * steps.max_seconds
+    if allowed is not None and not steps.is_done("curve"):
+        seconds = _estimate_curve(steps, sizes, len(methods))
+        if seconds > min(allowed, steps.seconds_left):
+            steps.leave_out(
+                "curve", f"an answer takes about {format_duration(seconds)}, it may take {format_duration(allowed)}"
+            )
+            return None
+    curve: LearningCurve | None = steps.take("curve", partial(_measure_curve, steps, rows, methods, sizes[-1], allowed))
+    if curve is not None and curve.content["is_cut_short"]:
+        steps.left_out.append("the rest of the curve")
+    return curve
+
+
+def _estimate_curve(steps: _Steps, sizes: Sequence[int], n_methods: int) -> float:
+    """Return the seconds of the fewest cells of a curve that allow an answer, from a few steps."""
+    experiment = steps.experiment
+    first = [size for size, _ in list_first_cells(sizes, steps.settings.seeds)[:MIN_CELLS]]
+    planned = plan_runs("curve", experiment, measure_experiment(experiment), first * n_methods)
+    return planned.seconds / count_workers(steps.settings.workers)
+
+
+def _measure_curve(
+    steps: _Steps, rows: Dataset, methods: Sequence[str], most: int, seconds: float | None, folder: Path
+) -> LearningCurve:
+    """Walk the learning curve of the methods, up to the most rows that one would train on."""
+    settings, experiment = steps.settings, steps.experiment
+    is_race = "auto" in methods and settings.target is None
     return learning_curve(
         rows,
         eval=experiment.test,
         methods=methods,
-        method_settings={"auto": {"share": AUTO_SHARE}} if "auto" in methods else None,
+        method_settings={"auto": {"share": AUTO_SHARE}} if is_race else None,
+        target_rows=settings.target,
+        max_rows=most if most < len(rows) else None,
         seeds=settings.seeds,
-        max_time=None if left is None else max(1.0, CURVE_SHARE * left),
+        max_time=seconds,
         **_take_options(settings, experiment),
         base=settings.base,
         shots=settings.shots,
         workers=settings.workers,
         out=folder,
-        force=settings.force,
+        force=True,
         on_progress=steps.on_progress,
     )
 
@@ -217,27 +296,16 @@ def _take_options(settings: AdviceSettings, experiment: Experiment) -> dict[str,
     return {"model": experiment.model, "metric": experiment.metric.name, "settings": settings.settings}
 
 
-def choose_size(curve: LearningCurve | None, method: str, n_pool: int) -> tuple[int, str]:
-    """Return how many rows to train on, and why: what the curve says is enough, else all of them.
-
-    Args:
-        curve: of the pool, or None where the time was over.
-        method: that will choose the rows; where the curve does not have it, random rows answer.
-        n_pool: rows of the clean pool.
-    """
-    if curve is None:
-        return n_pool, "all rows: there is no curve, as the time was over or the rows are too few for one"
-    enough = curve.enough.get(method) or curve.enough.get(BASELINE)
-    if enough is None or enough.verdict != "enough":
-        said = "" if enough is None else f" ({enough})"
-        return n_pool, f"all rows: the curve does not say that fewer are enough{said}"
-    return min(n_pool, enough.high), f"the upper end of what the curve says is enough: {enough}"
-
-
-def _train_adapter(steps: _Steps, experiment: Experiment, subset: Subset, folder: Path) -> Adapter:
+def _train_adapter(steps: _Steps, subset: Subset, folder: Path) -> Adapter:
     """Train on the rows, beside as many random rows where they are fewer than the pool."""
-    settings = steps.settings
+    settings, experiment = steps.settings, steps.experiment
     has_control = len(subset) < len(subset.pool) and subset.scores.by != BASELINE
+
+    def show(event: TrainEvent) -> None:
+        if steps.on_progress is not None and (event.kind in ("start", "step") or event.message):
+            stage = f"train {event.run}".strip()
+            steps.on_progress(Progress(stage=stage, done=event.step, total=event.n_steps, note=event.message or None))
+
     return train(
         subset,
         model=experiment.model,
@@ -245,7 +313,8 @@ def _train_adapter(steps: _Steps, experiment: Experiment, subset: Subset, folder
         control="auto" if has_control else "none",
         settings=settings.settings,
         out=folder,
-        force=settings.force,
+        force=True,
+        on_event=show,
         base=settings.base,
         shots=settings.shots,
         general=settings.general,
@@ -255,7 +324,14 @@ def _train_adapter(steps: _Steps, experiment: Experiment, subset: Subset, folder
 
 
 def _build_manifest(experiment: Experiment, settings: AdviceSettings, clock: RunClock) -> Manifest:
-    asked = {"target": None if settings.target is None else str(settings.target), "seeds": settings.seeds}
+    target = None if settings.target is None else load_rows(settings.target).fingerprint
+    asked = {
+        "target": target,
+        "budget": None if settings.budget is None else str(settings.budget),
+        "curve": settings.curve,
+        "seeds": settings.seeds,
+        "untouched": UntouchedSettings.take(settings).list_changed(),
+    }
     described = describe_experiment(experiment)
     return Manifest(
         {

@@ -9,6 +9,7 @@ from thresher.curation.result import Curated
 from thresher.experiments.curve import LearningCurve
 from thresher.subset.subset import Subset
 from thresher.trainer.adapter import Adapter
+from thresher.trainer.untouched.summary import format_references
 
 WHY_NOT = "not asked: the time was over; run the same command with a longer --max-time, and it goes on there"
 
@@ -43,24 +44,32 @@ def answer_questions(
 
 def _answer_worth(curve: LearningCurve | None, adapter: Adapter | None) -> str:
     if adapter is not None and adapter.metrics.get("base") and adapter.metrics["base"]["sentence"]:
-        return _finish(adapter.metrics["base"]["sentence"])
+        scores = format_references(adapter.metrics)[0]
+        return f"{_finish(adapter.metrics['base']['sentence'])} {_finish(scores)}"
     base = None if curve is None else curve.content.get("base")
     if base:
         return " ".join(_finish(f"{method}: {entry['sentence']}") for method, entry in base["methods"].items())
-    return _finish(WHY_NOT if curve is None else "not asked: the untouched model was left out (--base none)")
+    if adapter is not None:
+        return "Not asked: the untouched model was left out (--base none)."
+    return _finish(WHY_NOT)
 
 
 def _answer_rows(subset: Subset, adapter: Adapter | None) -> str:
+    if len(subset) == len(subset.pool):
+        return "All clean rows, so that there was nothing to choose; --budget sets how many to choose."
     pilot = subset.manifest.content.get("pilot")
     text = _finish(pilot["why"]) if pilot and pilot.get("why") else "Random rows of the clean pool."
     compared = None if adapter is None else adapter.metrics["comparison"]
     if compared is None:
         return text
-    sign = 1 if compared["is_higher_better"] else -1
-    gap, error = compared["difference"]["value"], compared["difference"]["stderr"]
-    is_clear = abs(gap) > 1.96 * error
-    word = "no clear difference to" if not is_clear else "better than" if sign * gap > 0 else "worse than"
-    return f"{text} Trained on them: {word} as many random rows ({compared['metric']} {gap:+.4f} ± {error:.4f})."
+    sign, is_rate = (1, True) if compared["is_higher_better"] else (-1, False)
+    gap, error = sign * compared["difference"]["value"], 1.96 * compared["difference"]["stderr"]
+    factor, digits, unit = (100, 1, "points") if is_rate else (1, 3, "nats")
+    ends = f"[{factor * (gap - error):.{digits}f}, {factor * (gap + error):.{digits}f}]"
+    size = f"{factor * gap:+.{digits}f} {unit} of {compared['metric']} {ends}"
+    if abs(gap) <= error:
+        return f"{text} Trained on them: no clear difference to as many random rows ({size})."
+    return f"{text} Trained on them: {'better' if gap > 0 else 'worse'} than as many random rows ({size})."
 
 
 def _answer_loss(adapter: Adapter | None) -> str:
@@ -69,14 +78,14 @@ def _answer_loss(adapter: Adapter | None) -> str:
     general = adapter.metrics.get("general")
     if general is None or general["sentence"] is None:
         is_labels = adapter.metrics["task"] == "classification"
-        return "Nothing: a classifier writes no text." if is_labels else "Not asked: no general rows were given."
+        return "Nothing: a classifier writes no text." if is_labels else "Not asked: --general is none."
     return _finish(f"the model {general['sentence']}")
 
 
 def _answer_next(clean: Curated, adapter: Adapter | None, left_out: Sequence[str]) -> str:
     advice = []
     if left_out:
-        advice.append(f"run the same command again with a longer --max-time: {', '.join(left_out)} was left out")
+        advice.append(f"run the same command again with a longer --max-time, which left out {', '.join(left_out)}")
     if adapter is not None:
         metrics: dict[str, Any] = dict(adapter.metrics)
         base, general = metrics.get("base"), metrics.get("general")

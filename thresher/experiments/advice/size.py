@@ -1,0 +1,76 @@
+"""How many rows to train on, from what the curve has shown."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from thresher.experiments.curve import LearningCurve
+from thresher.experiments.settings import BASELINE
+
+TARGET_SHARE, LEAST_ROWS = 0.1, 32  # rows by a target where nothing was measured
+
+
+class Size(NamedTuple):
+    """How many rows to train on.
+
+    Attributes:
+        n_rows: the number.
+        reason: in words.
+    """
+
+    n_rows: int
+    reason: str
+
+
+def choose_size(
+    curve: LearningCurve | None, method: str, n_pool: int, *, most: int | None = None, has_target: bool = False
+) -> Size:
+    """Return how many rows to train on, and why: what the curve says is enough, else all of them.
+
+    Args:
+        curve: of the pool, or None where there is none.
+        method: that will choose the rows; where the curve does not have it, random rows answer.
+        n_pool: rows of the clean pool.
+        most: rows that the user would train on; None for any number.
+        has_target: rows are chosen by their likeness to those of a task, so that all rows of the
+            pool are no choice.
+    """
+    limit = n_pool if most is None else min(most, n_pool)
+    everything = "all rows" if limit == n_pool else "as many as --budget allows"
+    if curve is None:
+        if has_target and most is None:
+            n_rows = min(n_pool, max(LEAST_ROWS, round(TARGET_SHARE * n_pool)))
+            return Size(n_rows, "a tenth, as there is no curve to tell: --budget sets another number")
+        return Size(limit, f"{everything}: there is no curve to tell that fewer are enough")
+    best = _find_best_size(curve, method)
+    if best is not None:
+        return Size(min(limit, best), f"rows chosen by {method} do best at this size: further ones make it worse")
+    enough = curve.enough.get(method) or curve.enough.get(BASELINE)
+    if enough is None or enough.verdict != "enough":
+        said = "" if enough is None else f" ({enough})"
+        return Size(limit, f"{everything}: the curve does not say that fewer are enough{said}")
+    return Size(min(limit, enough.high), f"the upper end of what the curve says is enough: {enough}")
+
+
+def _find_best_size(curve: LearningCurve, method: str) -> int | None:
+    """Return the measured size at which a method is better than at the largest by the tolerance.
+
+    The laws only rise, so that they cannot say so: rows far from a task may make a model worse at
+    it. None where no size is, or one run each cannot tell.
+    """
+    entry = curve.content["methods"].get(method) or {"points": []}
+    points = {point["n_rows"]: point for point in entry["points"]}
+    largest, enough = curve.content["of"], entry.get("enough")
+    if method == BASELINE or largest not in points or enough is None:
+        return None
+    sign = 1 if curve.content["is_higher_better"] else -1
+
+    def rise(size: int) -> float:
+        return float(sign * (points[size]["value"] - points[largest]["value"]))
+
+    def noise(size: int) -> float:
+        return 2.0 * math.hypot(points[size]["stderr"], points[largest]["stderr"])
+
+    better = [size for size in points if size < largest and rise(size) > max(enough["within"], noise(size))]
+    return max(better, key=rise) if better else None
