@@ -1,7 +1,11 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from thresher.evaluation.curves.curve_fit import fit_curve
+from thresher.experiments.curve import CurveProgress
+from thresher.experiments.learning_curve import keep_payable
 from thresher.experiments.planning import (
     Cost,
     compute_width,
@@ -11,6 +15,7 @@ from thresher.experiments.planning import (
     predict_width,
     propose_cells,
 )
+from thresher.experiments.settings import CurveSettings
 
 SIZES = [50, 100, 200, 400]
 
@@ -26,6 +31,27 @@ def early(n):
 
 def power(n):
     return 0.1 + 2.0 * n**-0.6
+
+
+@pytest.mark.parametrize(
+    ("sizes", "n_seeds", "n_first"),
+    [
+        ([60, 170, 495], 3, 4),  # a grid of nine cells: only what an answer takes
+        ([100, 200, 400, 800, 1600, 3200, 6400], 5, 7),
+    ],
+)
+def test_the_adaptive_mode_starts_with_what_it_may_spend(sizes, n_seeds, n_first):
+    cost = Cost(epochs=3, equal_rows=0, n_test=1000, least_rows=640)
+    settings = CurveSettings(methods=("random",), seeds=n_seeds)
+    progress = CurveProgress(settings=settings, sizes=tuple(sizes))
+    runner = SimpleNamespace(experiment=SimpleNamespace(pool=range(10_000)), variants={})
+    progress.full_cost = n_seeds * sum(cost.compute(size) for size in sizes)
+    first = [("random", *cell) for cell in list_first_cells(sizes, n_seeds)]
+    kept = keep_payable(first, 4, progress, runner, cost)
+    assert kept == first[: len(kept)]
+    assert len(kept) == n_first
+    share = sum(cost.compute(size) for _, size, _ in kept) / progress.full_cost
+    assert share <= 0.4 or len(kept) == 4
 
 
 def test_sizes_double_up_to_the_whole_pool():

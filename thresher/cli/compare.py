@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from thresher.cli import experiment_options as shared
 from thresher.cli.with_options import with_options
@@ -50,13 +51,16 @@ def summarize(result: Comparison) -> str:
     content = result.content
     verdicts = {(verdict.method, verdict.n_rows): verdict for verdict in result.verdicts}
     width = max(len(entry["method"]) for entry in content["values"])
-    lines = [f"{'method':<{width}} {'rows':>8} {content['metric']:>18}  against {content['baseline']}"]
+    forgotten = _list_forgotten(content)
+    lost = f" {'forgotten':>18}" if forgotten else ""
+    lines = [f"{'method':<{width}} {'rows':>8} {content['metric']:>18}{lost}  against {content['baseline']}"]
     sign = -1 if content["is_higher_better"] else 1  # the best first
     for entry in sorted(content["values"], key=lambda entry: (entry["n_rows"], sign * entry["value"])):
         verdict = verdicts.get((entry["method"], entry["n_rows"]))
         score = f"{entry['value']:.4f} ± {entry['stderr']:.4f}"
         sentence = "" if verdict is None else verdict.sentence
-        lines.append(f"{entry['method']:<{width}} {entry['n_rows']:>8,} {score:>18}  {sentence}")
+        lost = f" {forgotten.get((entry['method'], entry['n_rows']), ''):>18}" if forgotten else ""
+        lines.append(f"{entry['method']:<{width}} {entry['n_rows']:>8,} {score:>18}{lost}  {sentence}")
     lines += _list_others(result)
     n_test = max(result.cells["n"].drop_nulls().to_list())
     lines.append(
@@ -81,6 +85,16 @@ def summarize(result: Comparison) -> str:
     if result.path is not None:
         lines.append(shared.list_files(result.path))
     return join_lines(lines)
+
+
+def _list_forgotten(content: Mapping[str, Any]) -> dict[tuple[str, int], str]:
+    """Return what each method forgets of the general rows at each budget; empty where not asked."""
+    general = content.get("general")
+    return {
+        (method, point["n_rows"]): f"{point['lost']['value']:+.4f} bits/byte"
+        for method, entry in (general["methods"].items() if general else ())
+        for point in entry["points"]
+    }
 
 
 def _list_others(result: Comparison) -> list[str]:

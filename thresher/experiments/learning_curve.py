@@ -17,7 +17,7 @@ from thresher.experiments.design.group_axis import GroupAxis
 from thresher.experiments.design.variants import list_variants
 from thresher.experiments.experiment import Experiment
 from thresher.experiments.own.fit_points import check_only_points, fit_points
-from thresher.experiments.planning import Cost, is_firm, list_doubling_sizes, list_first_cells, propose_cells
+from thresher.experiments.planning import MIN_CELLS, Cost, is_firm, list_doubling_sizes, list_first_cells, propose_cells
 from thresher.experiments.rankings import check_methods, name_methods
 from thresher.experiments.runner import CellId, ExperimentRunner
 from thresher.experiments.settings import CurveOptions, CurveSettings, list_methods
@@ -99,6 +99,8 @@ def run_cells(progress: CurveProgress, runner: ExperimentRunner) -> None:
     progress.full_cost = _sum_costs(every_cell, cost, runner)
     first = grid if settings.grid else list_first_cells(sizes, n_seeds)
     todo = [(method, size, seed) for size, seed in first for method in settings.methods]
+    if not settings.grid:
+        todo = keep_payable(todo, MIN_CELLS * len(settings.methods), progress, runner, cost)
     while todo:
         if max_runs is not None and len(progress.runs) + len(todo) > max_runs:
             todo = todo[: max_runs - len(progress.runs)]
@@ -121,6 +123,19 @@ def run_cells(progress: CurveProgress, runner: ExperimentRunner) -> None:
                 todo = _choose_next_cells(progress, runner, cost)
     progress.stopped = progress.stopped or "every cell of the grid was run"
     runner.require_results()
+
+
+def keep_payable(
+    cells: list[CellId], n_least: int, progress: CurveProgress, runner: ExperimentRunner, cost: Cost
+) -> list[CellId]:
+    """Return the first cells that the adaptive mode may spend, but no fewer than an answer takes.
+
+    A grid of few sizes and seeds has hardly more cells than that.
+    """
+    n_kept = len(cells)
+    while n_kept > n_least and _sum_costs(cells[:n_kept], cost, runner) > SHARE_OF_GRID * progress.full_cost:
+        n_kept -= 1
+    return cells[:n_kept]
 
 
 def _sum_costs(cells: Iterable[CellId], cost: Cost, runner: ExperimentRunner) -> float:

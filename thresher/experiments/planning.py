@@ -19,6 +19,7 @@ import numpy as np
 from thresher.evaluation.curves.curve_fit import COVERAGE, CurveFit
 from thresher.evaluation.curves.enough import judge
 
+MIN_CELLS = 4  # of each method: the first ones, without which there is no answer
 START_SIZES = 4  # spread over all sizes, the largest among them
 QUANTILES = ((1 - COVERAGE) / 2, (1 + COVERAGE) / 2)  # the ends of an interval
 BACKWARD = 2.0  # a backward pass costs as much as two forward ones

@@ -33,7 +33,7 @@ from thresher.experiments.curve import MIN_SIZES, LearningCurve
 from thresher.experiments.design.dry_run import measure_experiment, plan_runs
 from thresher.experiments.experiment import Experiment, load_experiment
 from thresher.experiments.learning_curve import learning_curve
-from thresher.experiments.planning import list_doubling_sizes, list_first_cells
+from thresher.experiments.planning import MIN_CELLS, list_doubling_sizes, list_first_cells
 from thresher.experiments.result_folder import RunClock
 from thresher.experiments.settings import BASELINE
 from thresher.experiments.tables import describe_experiment, describe_inputs, describe_places
@@ -53,7 +53,6 @@ KIND = "advice"
 ADVICE = "advice.json"
 AUTO_SHARE = "0.1"  # of the pool, at which `auto` decides for all sizes of the curve
 CURVE_SHARE = 0.5  # of the time, which the curve may take
-MIN_CELLS = 4  # of each method, without which a curve has no answer
 QUESTION = ".question"  # file with the identity of what is asked
 
 

@@ -25,6 +25,7 @@ Verdict = Mapping[str, Any]
 def build_comparison_page(folder: Path, manifest: Manifest) -> Page:
     """Return the page of a folder that `compare` wrote."""
     content = read_json(folder / "comparison.json", KEYS)
+    general: Mapping[str, Any] | None = content.get("general")
     baseline, is_higher_better = str(content["baseline"]), bool(content["is_higher_better"])
     experiment = tables.read_experiment(folder, manifest, cells_file="cells.csv", is_higher_better=is_higher_better)
     verdicts = sorted(content["verdicts"], key=lambda v: (v["n_rows"], -_improvement(v), v["method"]))
@@ -38,7 +39,7 @@ def build_comparison_page(folder: Path, manifest: Manifest) -> Page:
         more=[
             *tables.describe_incomplete(content),
             *write_row_zero(content.get("base")),
-            *write_forgetting(content.get("general")),
+            *write_forgetting(general),
             *_write_remarks(verdicts),
         ],
         tiles=(
@@ -47,10 +48,10 @@ def build_comparison_page(folder: Path, manifest: Manifest) -> Page:
             *tables.build_run_tiles(experiment),
         ),
         sections=[
-            Section(f"Effect against {baseline}", _build_effect(experiment, verdicts, baseline)),
+            Section(f"Effect against {baseline}", _build_effect(experiment, verdicts, baseline, general)),
             Section("Scores", (_build_scores(experiment), tables.build_run_table(experiment))),
             Section("Without training", build_gains(content.get("base"), experiment.metric)),
-            Section("What is forgotten", build_losses(content.get("general"), experiment.tones)),
+            Section("What is forgotten", build_losses(general, experiment.tones)),
             Section("Cost and effect", (*_build_net(experiment, verdicts), *tables.build_costs(experiment))),
             Section("What was chosen", tables.build_maps(experiment)),
             build_reproduction(manifest, folder),
@@ -105,14 +106,35 @@ def _write_answer(experiment: Experiment, verdicts: list[Verdict], baseline: str
     return f"No method beats {baseline} here{but}{size}."
 
 
-def _build_effect(experiment: Experiment, verdicts: list[Verdict], baseline: str) -> list[Block]:
+def _build_effect(
+    experiment: Experiment, verdicts: list[Verdict], baseline: str, general: Mapping[str, Any] | None
+) -> list[Block]:
     blocks = [*tables.build_failures(experiment)]
     if verdicts:
-        cells = [(verdict["method"], fmt.count(verdict["n_rows"]), verdict["sentence"]) for verdict in verdicts]
-        in_words = Table(caption="In words", columns=("method", "rows", "verdict"), rows=cells, numeric=(1,))
+        in_words = _build_words(verdicts, general)
         blocks += [_build_forest(experiment, verdicts, baseline), in_words, *_build_others(verdicts)]
         blocks += _build_seeds_needed(experiment, verdicts)
     return blocks
+
+
+def _build_words(verdicts: list[Verdict], general: Mapping[str, Any] | None) -> Table:
+    """Return the verdicts, and what each method forgets where that was measured."""
+    lost = {
+        (method, point["n_rows"]): f"{fmt.signed(point['lost']['value'], 4)} bits per byte"
+        for method, entry in (general or {"methods": {}})["methods"].items()
+        for point in entry["points"]
+    }
+    cells = [
+        (
+            verdict["method"],
+            fmt.count(verdict["n_rows"]),
+            *([lost.get((verdict["method"], verdict["n_rows"]), fmt.NOTHING)] if lost else []),
+            verdict["sentence"],
+        )
+        for verdict in verdicts
+    ]
+    columns = ("method", "rows", *(["forgotten"] if lost else []), "verdict")
+    return Table(caption="In words", columns=columns, rows=cells, numeric=(1, 2) if lost else (1,))
 
 
 def _build_others(verdicts: list[Verdict]) -> list[Block]:

@@ -30,8 +30,8 @@ class UntouchedSettings:
     )
     shots: tuple[int, ...] = option(
         (0,),
-        "Training rows in the prompt of the untouched model, the nearest to each question: 0,4,16 measures three "
-        "prompts; instruction rows only.",
+        "Training rows in the prompt of the untouched model, the nearest to each question: 0 is zero-shot, 0,4,16 "
+        "measures three prompts, for k + 1 times the tokens each; instruction rows only.",
         ge=0,
         panel=PANEL,
     )
