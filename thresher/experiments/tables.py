@@ -236,6 +236,7 @@ def build_manifest(
                 "workers": runner.n_workers,
                 "engine": runner.engine,
                 **describe_places(runner.experiment),
+                **_describe_target(runner),
             },
         }
     )
@@ -246,6 +247,12 @@ def _describe_intervals(runner: ExperimentRunner) -> dict[str, str]:
     tables = (outcome.outcomes for outcome in runner.outcomes.values())
     has_one = any(table is not None and ONE_NUMBER in table.columns and table[ONE_NUMBER].any() for table in tables)
     return {"intervals": "seeds"} if has_one else {}
+
+
+def _describe_target(runner: ExperimentRunner) -> dict[str, Any]:
+    """Return where the rows of the task were; nothing without any."""
+    target = runner.rankings.target
+    return {} if target is None else {"target_rows": [source.path for source in target.sources]}
 
 
 def describe_inputs(experiment: Experiment) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from thresher.trainer.engine.tokenization import Examples, require_rows
 from thresher.trainer.events import TrainEvent
 from thresher.trainer.held_out import HeldOut, prepare_held_out
 from thresher.trainer.split import sample_rows
+from thresher.trainer.untouched.base_vectors import measure_probe
 from thresher.trainer.untouched.forgetting import ANSWERS, LOSSES, GeneralOutcomes, measure_general
 from thresher.trainer.untouched.general import GeneralSet, prepare_general
 from thresher.trainer.untouched.probe import add_probe
@@ -186,7 +187,7 @@ def _train_and_measure(
     is_main = context.accelerator.is_main_process
 
     def keep_probe(model: Any) -> None:
-        outcomes = held_out.measure(model)
+        outcomes = measure_probe(held_out, model)
         if is_main:
             folder.mkdir(parents=True, exist_ok=True)
             with atomic_file(folder / PROBE) as part:

@@ -9,9 +9,11 @@ import pytest
 
 import thresher as th
 import thresher.experiments.advice.advise as steps_of_advice
+from thresher.artifacts.manifest import Manifest
 from thresher.cli.main import main
 from thresher.errors import OutputError, SettingsError
 from thresher.experiments.advice.size import choose_size
+from thresher.reporting.pages.reproduce import build_command
 from thresher.trainer.settings import TrainSettings
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -139,7 +141,8 @@ def test_a_budget_bounds_the_curve_and_the_rows_that_are_trained_on(call, tmp_pa
 
 
 def test_rows_of_a_target_are_measured_beside_random_ones(tiny_llama, tmp_path):
-    rows = [{"prompt": f"add {a} and {b}", "completion": f"{a + b}"} for a in range(10) for b in range(9)]
+    sums = [(a, b) for a in range(10) for b in range(9)]
+    rows = [{"prompt": f"add {a} and {b}", "completion": f"{a + b}"} for a, b in sums]
     task = [{"prompt": f"say the word w{n} backwards", "completion": f"{n}w"} for n in range(30)]
     settings = TrainSettings(max_steps=2, batch_size=4, max_length=128, eval_generations=0)
     options = {"model": tiny_llama, "settings": settings, "seeds": 2, "general": "none", "out": tmp_path / "out"}
@@ -151,6 +154,9 @@ def test_rows_of_a_target_are_measured_beside_random_ones(tiny_llama, tmp_path):
     wanted = set(th.load(task[:20]).frame["row_id"])
     assert len(first & wanted) >= 14  # of 110 rows, the twenty of the task come first
     assert result.content["method"] == "auto"
+    manifest = Manifest.read(tmp_path / "out")
+    manifest.content["run"]["target"] = ["task.jsonl"]  # given objects have no file
+    assert "--target task.jsonl --model" in build_command(manifest.content, tmp_path / "out")
     subset = pl.read_ndjson(tmp_path / "out" / "subset" / "subset.jsonl")
     assert len(subset) == result.content["rows"]["n"]
 

@@ -1,12 +1,15 @@
 """What the cells of an experiment ask of models, counted: nothing is written or measured twice."""
 
+import numpy as np
 import pytest
 
 import thresher as th
 from thresher.dataset import load
 from thresher.evaluation.outcomes import Evaluator
+from thresher.trainer.engine.pooled_classifier import PooledClassifier
+from thresher.trainer.held_out import HeldOut
 from thresher.trainer.settings import TrainSettings
-from thresher.trainer.untouched import row_zero
+from thresher.trainer.untouched import base_vectors, row_zero
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
@@ -15,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is d
 def calls(monkeypatch, tmp_path):
     """Count loads of the untouched model, and answers that are written, with an empty cache."""
     monkeypatch.setenv("THRESHER_CACHE", str(tmp_path / "cache"))
-    counts = {"untouched": 0, "answers": 0, "losses": 0}
+    counts = {"untouched": 0, "answers": 0, "losses": 0, "probes": 0, "cache": str(tmp_path / "cache")}
     load_model, generate, losses = row_zero.load_untouched_model, Evaluator.generate_answers, Evaluator.compute_losses
 
     def count_load(context):
@@ -30,10 +33,24 @@ def calls(monkeypatch, tmp_path):
         counts["losses"] += len(rows)
         return losses(self, model, rows)
 
+    measure = HeldOut.measure
+
+    def count_probes(self, model):
+        is_probe = not isinstance(model, base_vectors._KeptProbe) and is_untouched(model)
+        counts["probes"] += is_probe
+        return measure(self, model)
+
+    monkeypatch.setattr(HeldOut, "measure", count_probes)
     monkeypatch.setattr(row_zero, "load_untouched_model", count_load)
     monkeypatch.setattr(Evaluator, "generate_answers", count_answers)
     monkeypatch.setattr(Evaluator, "compute_losses", count_losses)
     return counts
+
+
+def is_untouched(model):
+    """Tell whether the adapter of a classifier is as it was before the first step."""
+    updates = [value for name, value in model.named_parameters() if "lora_B" in name]
+    return isinstance(model, PooledClassifier) and not any(bool(value.any()) for value in updates)
 
 
 def compare(tiny_llama, question_rows, **options):
@@ -45,9 +62,29 @@ def compare(tiny_llama, question_rows, **options):
 def test_cells_compared_by_loss_write_no_answers_and_share_the_base(tiny_llama, question_rows, calls):
     compare(tiny_llama, question_rows, metric="loss")
     n_cells, n_test = 4, 10  # random and length with two seeds each
-    assert calls == {"untouched": 1, "answers": 0, "losses": (n_cells + 1) * n_test}
-    compare(tiny_llama, question_rows, metric="loss", detect=0.5)  # another result of the same cells
-    assert calls == {"untouched": 1, "answers": 0, "losses": (n_cells + 1) * n_test}
+    expected = {"untouched": 1, "answers": 0, "losses": (n_cells + 1) * n_test}
+    assert calls | expected == calls
+    compare(tiny_llama, question_rows, metric="loss", detect=0.5)  # another result, the same cells
+    assert calls | expected == calls
+
+
+def test_held_out_texts_are_read_once_for_the_probes_of_all_cells(tiny_bert, calls, monkeypatch):
+    rng = np.random.default_rng(0)
+    words = ["apple", "leaf", "sky", "fox", "river", "stone"]
+    rows = [
+        {"text": f"{' '.join(rng.choice(words, 5))} {number}", "label": ("red", "green")[number % 2]}
+        for number in range(60)
+    ]
+    settings = TrainSettings(max_steps=2, batch_size=8, max_length=32, pooling="mean")
+    options = {"methods": ["length"], "budget": ["16"], "seeds": 2, "model": tiny_bert, "settings": settings}
+    shared = th.compare(load(rows[:40]), eval=load(rows[40:]), **options)
+    assert calls["probes"] == 1
+    monkeypatch.setattr(base_vectors, "_can_share", lambda held_out, model: False)
+    monkeypatch.setenv("THRESHER_CACHE", f"{calls['cache']}-other")
+    alone = th.compare(load(rows[:40]), eval=load(rows[40:]), **options)
+    assert calls["probes"] == 1 + 4
+    assert shared.content["base"] == alone.content["base"]  # to the last bit
+    assert shared.cells.drop("cell").equals(alone.cells.drop("cell"))
 
 
 def test_cells_compared_by_answers_write_each_answer_once(tiny_llama, question_rows, calls):

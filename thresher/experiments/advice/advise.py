@@ -46,7 +46,6 @@ from thresher.trainer.adapter import Adapter
 from thresher.trainer.context import PACKAGES, load_rows
 from thresher.trainer.events import TrainEvent
 from thresher.trainer.train import train
-from thresher.trainer.untouched.settings import UntouchedSettings
 from thresher.validation import build_settings, document_options
 
 KIND = "advice"
@@ -323,24 +322,24 @@ def _train_adapter(steps: _Steps, subset: Subset, folder: Path) -> Adapter:
 
 
 def _build_manifest(experiment: Experiment, settings: AdviceSettings, clock: RunClock) -> Manifest:
-    target = None if settings.target is None else load_rows(settings.target).fingerprint
+    target = None if settings.target is None else load_rows(settings.target)
     asked = {
-        "target": target,
         "budget": None if settings.budget is None else str(settings.budget),
-        "curve": settings.curve,
+        "no_curve": not settings.curve,
         "seeds": settings.seeds,
-        "untouched": UntouchedSettings.take(settings).list_changed(),
     }
     described = describe_experiment(experiment)
+    question = {"experiment": described, "asked": asked, "target": None if target is None else target.fingerprint}
+    places = {} if target is None else {"target": [source.path for source in target.sources]}
     return Manifest(
         {
             "format": FORMAT,
             "kind": KIND,
-            "identity": digest({"experiment": described, "asked": asked}),
+            "identity": digest(question),
             **described,
             "asked": {**asked, "max_time": settings.max_time},
             **describe_inputs(experiment),
             "versions": versions(PACKAGES),
-            "run": {**clock.to_json(), **describe_places(experiment)},
+            "run": {**clock.to_json(), **describe_places(experiment), **places},
         }
     )

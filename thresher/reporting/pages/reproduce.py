@@ -195,6 +195,9 @@ def _build_other_words(content: Mapping[str, Any]) -> list[str]:
     """Return data and options of other commands; what the manifest does not name is in capitals."""
     words = _build_pool_words(content) or ["DATA" if content["kind"] in ("adapter", "tuning") else "POOL"]
     words += ["--eval", content.get("run", {}).get("eval") or "EVAL"]
+    for role in ("target", "target_rows"):  # rows of a task beside the pool
+        if content.get("run", {}).get(role):
+            words += [f"--{role.replace('_', '-')}", _join_paths(content["run"][role])]
     model = content.get("model")
     name = model.get("name") if isinstance(model, Mapping) else model
     asked = content.get("asked", {})
