@@ -207,7 +207,9 @@ def describe_os_error(error: OSError) -> str:
 
 
 def _list_causes(error: BaseException) -> Iterator[BaseException]:
-    seen: BaseException | None = error
-    while seen is not None:
-        yield seen
-        seen = seen.__cause__ or seen.__context__
+    seen: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in seen:  # one that was raised again may be its own
+        yield cause
+        seen.append(cause)
+        cause = cause.__cause__ or cause.__context__

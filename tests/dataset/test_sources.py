@@ -95,13 +95,11 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
         assert prompts(load(source)) == EXPECTED
 
 
-@pytest.mark.parametrize("address", ["https://example.com/rows.jsonl", "hf://datasets/owner/name/rows.parquet"])
+@pytest.mark.parametrize("address", ["abfs://example/rows.jsonl", "ftp://me:hunter2@host/rows.jsonl"])
 def test_an_address_is_no_missing_file(address):
-    host = "/".join(address.split("/")[:3])
-    with pytest.raises(
-        InputError, match=f"{host}: a path of this machine or of a mounted share is required, got an ad"
-    ):
+    with pytest.raises(InputError, match="must be a path, or an address that begins with s3, gs") as raised:
         load(address)
+    assert "hunter2" not in str(raised.value)
 
 
 def test_a_dataset_is_not_loaded_again():

@@ -228,7 +228,7 @@ def test_a_read_only_output_is_one_sentence(kit, rows, small_disk):
 
 
 def test_a_second_run_exits_75_and_changes_nothing(kit, rows):
-    from thresher.jobs.locking.lock import Lock
+    from thresher.artifacts.locking.lock import Lock
 
     kit.run_first()
     kit.add("b", rows(5, 2))

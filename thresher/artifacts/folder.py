@@ -2,11 +2,12 @@
 
 Work happens in a hidden sibling, `.NAME.partial`, on the same file system. It is renamed to NAME
 when everything is written and synced; an older result exchanges places with it in one step, where
-the system can do that (Linux). A second run of the same work (same `identity`) continues
-where the first stopped, and only finishes the publication where that had begun; other work starts
-over. A result whose manifest says `"is_complete": false` is replaced by the same work without
-`force`. Hidden folders in the work folder hold what a killed run continues from, and are not
-published. A lock keeps two runs apart; the operating system frees it when a run dies.
+the system can do that (Linux). A second run of the same work (same `identity`) continues where the
+first stopped, and only finishes the publication where that had begun; other work starts over. A
+folder at an address is made in the cache and uploaded (`remote/result.py`). A result whose manifest
+says `"is_complete": false` is replaced by the same work without `force`. Hidden folders in the work
+folder hold what a killed run continues from, and are not published. A lock keeps two runs apart;
+the operating system frees it when a run dies.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from thresher.artifacts import seal
 from thresher.artifacts.disk_errors import delete_folder, name_path, naming_path
 from thresher.artifacts.exchange import exchange_folders
 from thresher.artifacts.local_path import expand_path
+from thresher.artifacts.remote.result import RemoteResult, find_result, stage
 from thresher.errors import OutputError, describe_os_error, is_temporary
 
 if TYPE_CHECKING:
@@ -59,7 +61,7 @@ class OutputFolder:
     """
 
     def __init__(self, path: str | Path, *, identity: str, force: bool = False) -> None:
-        self.path = Path(os.path.abspath(expand_path(path)))
+        self.path = Path(os.path.abspath(expand_path(stage(path))))
         if self.path.is_symlink():  # what it leads to is written, and the link stays
             self.path = Path(os.path.realpath(self.path))
         if not self.path.name:
@@ -70,6 +72,8 @@ class OutputFolder:
         self._identity = identity
         self._force = force
         self._lock = FileLock(self._sibling("lock"))
+        self._remote = find_result(self.path)
+        self._is_locked_there = False
 
     def _sibling(self, suffix: str) -> Path:
         return self.path.with_name(f".{self.path.name}.{suffix}")
@@ -78,7 +82,7 @@ class OutputFolder:
         """Take the lock, clear up after killed runs, and open the work folder."""
         take_lock(self._lock, self.path)
         try:
-            self._open()
+            self._open() if self._remote is None else self._open_remote(self._remote)
         except BaseException:
             self._release()
             raise
@@ -118,6 +122,16 @@ class OutputFolder:
             if _UNFINISHED.fullmatch(path.name):
                 path.unlink()
 
+    def _open_remote(self, remote: RemoteResult) -> None:
+        """Open an output at an address: what is here is ours, what is there decides."""
+        remote.lock.__enter__()
+        self._is_locked_there = True
+        is_there = remote.open(self._identity, force=self._force)
+        self._force = True
+        self._open()
+        if self.is_done and not is_there:  # killed before or while it was uploaded
+            remote.publish()
+
     def _delete_replaced(self) -> None:
         """Delete an older result that a kill right after the exchange left in the work folder."""
         if self.work.exists() and not (self.work / IDENTITY).exists():
@@ -142,6 +156,8 @@ class OutputFolder:
         (self.work / IDENTITY).unlink()  # from here on, the next run has only to move it into place
         sync(self.work)
         self._move_into_place()
+        if self._remote is not None:
+            self._remote.publish()
 
     def _move_into_place(self) -> None:
         for entry in self.work.iterdir():
@@ -202,6 +218,9 @@ class OutputFolder:
 
     def _release(self) -> None:
         """Free the lock; its file only tells people that somebody is at work, and may stay."""
+        if self._remote is not None and self._is_locked_there:
+            self._is_locked_there = False
+            self._remote.lock.__exit__(None, None, None)
         with suppress(OSError):
             Path(self._lock.lock_file).unlink(missing_ok=True)
         self._lock.release()

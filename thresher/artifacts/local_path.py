@@ -48,5 +48,5 @@ def refuse_address(path: str | Path) -> None:
     if match is not None:
         raise InputError(
             f"{match[1]}://{match[2]}: a path of this machine or of a mounted share is required, got an address; "
-            "copy the files to a folder, or mount it and give that path"
+            "copy the files to a folder, and give that path (rows and --out may stand at addresses: docs/addresses.md)"
         )

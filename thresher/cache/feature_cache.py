@@ -27,8 +27,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from thresher.artifacts.cache_root import default_root as default_root
 from thresher.artifacts.disk_errors import naming_path
-from thresher.artifacts.local_path import expand_path, refuse_address
+from thresher.artifacts.local_path import expand_path
 from thresher.cache.keys import KEY_BYTES
 from thresher.errors import OutputError, SettingsError
 
@@ -230,24 +231,6 @@ class CachePartition:
 
 class _DamagedChunkError(Exception):
     """A chunk is not what was written."""
-
-
-def default_root() -> Path:
-    """Return THRESHER_CACHE, or `thresher` in the platform's cache folder; an absolute path.
-
-    Raises:
-        SettingsError: there is no home folder to start from.
-        InputError: it is an address.
-    """
-    named = os.environ.get("THRESHER_CACHE")
-    base = named or os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or os.path.join("~", ".cache")
-    refuse_address(base)
-    root = os.path.expanduser(base)
-    if root.startswith("~"):  # left as it is where nobody knows the home folder
-        raise SettingsError(
-            f"cache: '{base}' must lie below a home folder that is known, found none; set THRESHER_CACHE to a folder"
-        )
-    return Path(root).absolute() if named else Path(root, "thresher").absolute()
 
 
 def _max_bytes_from_environment() -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
+from thresher.artifacts.remote.places import name_addresses
 from thresher.cli import leaving, options
 from thresher.cli.output import print_block, print_json, print_line
 from thresher.printable import escape_json, join_lines
@@ -210,7 +211,7 @@ def log_line(level: str, name: str, message: str, fields: Mapping[str, Any]) -> 
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     entry = {"time": now, "level": level, "event": name, "message": message}
     entry |= {key: value for key, value in fields.items() if key not in entry}
-    sys.stderr.write(escape_json(orjson.dumps(entry, default=str).decode()) + "\n")
+    sys.stderr.write(escape_json(name_addresses(orjson.dumps(entry, default=str).decode())) + "\n")
 
 
 def _describe_result(result: RunResult) -> dict[str, Any]:

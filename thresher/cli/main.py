@@ -11,14 +11,13 @@ import os
 import re
 import sys
 from functools import partial
-from itertools import pairwise
 from typing import Annotated, NamedTuple
 
 import typer
 from typer.exceptions import TyperException
 
-from thresher.artifacts.local_path import refuse_address
 from thresher.cli import leaving, signals
+from thresher.cli.addresses import resolve_addresses
 from thresher.cli.advise import advise
 from thresher.cli.cache import cache_app
 from thresher.cli.command import App
@@ -48,12 +47,9 @@ from thresher.errors import (
     is_panic,
     is_storage_error,
 )
-from thresher.models.server_address import SCHEMES
 from thresher.numeric.compilation import announce_compilation
 from thresher.printable import clean_foreign_messages
 
-_COMMAND_OPTIONS, _COMMANDS = ("--metric", "--trainer"), ("command:", "lower:command:")
-_SERVER_OPTIONS = {"--model"}
 _COMPLETION = "_THRESHER_COMPLETE"  # set by a shell that asks for completions
 _HOME = re.compile(r"^(--[\w-]+=)?~(?=/|$)")
 
@@ -115,8 +111,7 @@ def main(arguments: list[str]) -> int:
     """Run one command and return its exit code; a user's error becomes one sentence."""
     reporter = _ErrorReporter(is_debug="--debug" in arguments, is_json="--log-json" in arguments)
     try:
-        words = [_expand_home(word) for word in arguments if word != "--debug"]
-        _refuse_addresses(words)
+        words = resolve_addresses([_expand_home(word) for word in arguments if word != "--debug"])
         if not {"--quiet", "-q"} & set(words):
             announce_compilation(partial(print_line, err=True))
         code = app(args=words, prog_name="thresher", standalone_mode=False)
@@ -158,20 +153,6 @@ def _find_lost_folder() -> str:
     except OSError:
         return "the current folder"
     return ""
-
-
-def _refuse_addresses(words: list[str]) -> None:
-    """Refuse addresses but those of servers, before anything is read: a dry run hears of them, too.
-
-    Raises:
-        InputError: a word is an address.
-    """
-    for before, word in pairwise(["", *words]):
-        name, _, value = word.partition("=") if word.startswith("--") else (before, "", word)
-        if name in _COMMAND_OPTIONS and value.startswith(_COMMANDS):
-            continue
-        if name not in _SERVER_OPTIONS or not value.startswith(SCHEMES):
-            refuse_address(value)
 
 
 def _expand_home(word: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import typer
 
+from thresher.artifacts.remote.places import name_addresses
 from thresher.printable import escape_controls, escape_json, escape_line
 
 
@@ -17,7 +18,7 @@ def print_line(text: str, *, err: bool = False) -> None:
         text: of the line.
         err: print it on standard error.
     """
-    typer.echo(escape_line(text), err=err)
+    typer.echo(escape_line(name_addresses(text)), err=err)
 
 
 def print_block(text: str, *, err: bool = False) -> None:
@@ -27,7 +28,7 @@ def print_block(text: str, *, err: bool = False) -> None:
         text: of all lines.
         err: print them on standard error.
     """
-    typer.echo(escape_controls(text), err=err)
+    typer.echo(escape_controls(name_addresses(text)), err=err)
 
 
 def print_json(content: Any) -> None:
@@ -39,4 +40,4 @@ def print_json(content: Any) -> None:
 
 def print_json_text(text: str) -> None:
     """Print JSON that is written already on standard output."""
-    sys.stdout.write(escape_json(text))
+    sys.stdout.write(escape_json(name_addresses(text)))

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from thresher.artifacts.remote.places import name_addresses
 from thresher.printable import escape_line
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def _clean(show: Callable[[Progress], None]) -> Callable[[Progress], None]:
     shown: set[str] = set()
 
     def show_clean(progress: Progress) -> None:
-        note = None if progress.note is None or progress.note in shown else escape_line(progress.note)
+        note = None if progress.note is None or progress.note in shown else escape_line(name_addresses(progress.note))
         shown.update([progress.note] if progress.note else [])
         show(replace(progress, stage=escape_line(progress.stage), note=note))
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from thresher.artifacts.folder import MANIFEST
+from thresher.artifacts.remote.fetch import localize
 from thresher.cli import options
 from thresher.cli.output import print_block, print_json, print_json_text
 from thresher.cli.with_options import with_options
@@ -112,7 +113,7 @@ def _is_subset(data: str | None, read: PoolSettings) -> bool:
     Raises:
         InputError: it is, and options say how its rows are read.
     """
-    if data is None or not (Path(data) / MANIFEST).is_file():
+    if data is None or not (Path(localize(data)) / MANIFEST).is_file():
         return False
     if read != PoolSettings():
         names = ", ".join(name for name, value in vars(read).items() if value != getattr(PoolSettings(), name))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 
 from thresher.artifacts.folder import MANIFEST
 from thresher.artifacts.local_path import expand_path
+from thresher.artifacts.remote.fetch import localize
 from thresher.dataset.dataset import Dataset
 from thresher.dataset.formats.shard import Shard, sample_rows
 from thresher.dataset.mixture.join import Reading, join_datasets, list_used_columns
@@ -179,7 +180,7 @@ def read_wanted(source: Any) -> str | None:
     if not isinstance(source, str | Path):
         return None
     try:
-        content = json.loads((expand_path(source) / MANIFEST).read_bytes())
+        content = json.loads((expand_path(localize(source)) / MANIFEST).read_bytes())
         wanted = content["schema"]["wanted"]
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from thresher.artifacts.local_path import expand_path
+from thresher.artifacts.remote.places import IN, find_address, find_place, show_place
+from thresher.artifacts.remote.result import stage
 from thresher.dataset.dataset import Dataset
 from thresher.dataset.schema import Schema
 from thresher.errors import OutputError
@@ -68,8 +70,10 @@ def describe_sources(rows: Dataset) -> list[dict[str, Any]]:
 
 
 def list_source_paths(rows: Dataset) -> list[str]:
-    """Return the absolute path of each file; names such as "<stdin>" stay."""
-    return [source.path if source.mtime_ns is None else os.path.abspath(source.path) for source in rows.sources]
+    """Return absolute path or address of each file; names such as "<stdin>" stay."""
+    return [
+        source.path if source.mtime_ns is None else show_place(os.path.abspath(source.path)) for source in rows.sources
+    ]
 
 
 def describe_rows(
@@ -115,7 +119,8 @@ def refuse_input_as_output(out: Path, inputs: Iterable[Dataset]) -> None:
     Raises:
         OutputError: a file of the rows lies in the folder.
     """
-    folder = os.path.realpath(expand_path(out))
+    address = find_address(stage(out))
+    folder = os.path.realpath(expand_path(out) if address is None else find_place(address, IN))
     for source in (source for rows in inputs for source in rows.sources):
         if source.mtime_ns is not None and Path(os.path.realpath(source.path)).is_relative_to(folder):
             raise OutputError(

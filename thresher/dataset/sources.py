@@ -11,6 +11,7 @@ from pathlib import Path
 
 from thresher.artifacts.folder import MANIFEST, read_identity
 from thresher.artifacts.local_path import expand_path, refuse_other_bytes
+from thresher.artifacts.remote.fetch import localize
 from thresher.artifacts.seal import check_file
 from thresher.dataset.formats.files import COMPRESSIONS
 from thresher.errors import InputError, did_you_mean, first_three
@@ -49,7 +50,7 @@ def find_files(
     named = [source] if isinstance(source, str | Path) else list(source)
     if not named:
         raise InputError("load: at least one file is required, got an empty list")
-    paths = [path for name in named for path in _expand(expand_path(name), split)]
+    paths = [path for name in named for path in _expand(expand_path(localize(name)), split)]
     paths = _skip_links(paths) if skip_links else paths
     if repeated := list_repeated_files(paths):
         raise InputError(f"load: each file is read once, {first_three(repeated)} is named twice; name it once")

@@ -15,6 +15,7 @@ import polars as pl
 from thresher.artifacts.folder import atomic_file, write_atomic, write_csv, write_ndjson, write_parquet
 from thresher.artifacts.local_path import expand_path
 from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
+from thresher.artifacts.remote.result import publish_files, read_back, stage
 from thresher.artifacts.safe_csv import escape_formulas, unescape_formulas
 from thresher.artifacts.seal import encode_record, find_damage, hash_file, seal_record
 from thresher.artifacts.stored import explain_unreadable
@@ -74,8 +75,9 @@ class FeatureTable:
             OutputError: the file is there already, cannot be written, or its format cannot hold a
                 column.
         """
-        path = expand_path(path)
+        path = expand_path(stage(path))
         _check_suffix(path)
+        read_back(path, _manifest_path(path))
         nested = [name for name, kind in self.frame.schema.items() if kind.is_nested()]
         if path.suffix == ".csv" and nested:
             raise OutputError(f"{path}: a CSV file holds plain values, '{nested[0]}' has several; choose .parquet")
@@ -88,6 +90,7 @@ class FeatureTable:
             path.unlink(missing_ok=True)
             sealed = seal_record(self.manifest.content, {path.name: hash_file(temporary)})
             write_atomic(_manifest_path(path), encode_record(sealed))
+        publish_files(_manifest_path(path), path)
         return path
 
 
@@ -140,10 +143,11 @@ def score(
     request = {"features": names, "pool": rows.fingerprint, "models": fingerprints(names, context, kind=rows.kind)}
     read = [describe_reading(each) for each in (rows, beside) if each is not None]
     identity = digest({"request": request, "read": read, "thresher": versions(())})
-    path = None if out is None else expand_path(out)
+    path = None if out is None else expand_path(stage(out))
     if path is not None:
         _check_suffix(path)
         refuse_input_as_output(path, [each for each in (rows, beside) if each is not None])
+        read_back(path, _manifest_path(path))
         if not _is_free(path, identity, force=force):
             return FeatureTable(frame=_read(path), manifest=Manifest.read_file(_manifest_path(path)))
         _make_parent(path)

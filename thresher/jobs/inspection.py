@@ -12,6 +12,9 @@ from typing import Any
 
 import polars as pl
 
+from thresher.artifacts.remote.address import is_address, parse_address
+from thresher.artifacts.remote.fetch import localize
+from thresher.artifacts.remote.places import show_place
 from thresher.artifacts.stored import read_table
 from thresher.curation.rule import check_order
 from thresher.errors import InputError, ManifestError, NotFoundError
@@ -21,6 +24,7 @@ from thresher.jobs.job_file import Job, read_job
 from thresher.jobs.settings import Source
 from thresher.jobs.snapshots.folder import JobFolder, Snapshot, format_version
 from thresher.jobs.snapshots.read import DATA, DISTRIBUTIONS, TOPICS, read_json
+from thresher.jobs.snapshots.remote_folder import open_to_read
 from thresher.jobs.snapshots.table import ROW_ID, SOURCE
 from thresher.jobs.sources.addresses import find_references, has_plaintext_password, redact_address
 from thresher.jobs.sources.scan import HashCache, scan_sources
@@ -43,7 +47,7 @@ def check_job(path: str | Path) -> dict[str, Any]:
         OutputError: the output folder holds something else.
     """
     job = read_job(path)
-    folder = JobFolder(job.output_folder)
+    folder = open_to_read(job)
     folder.check_free()
     latest = folder.latest()
     previous, cache = PreviousSnapshot.read(latest), HashCache(folder.path)
@@ -59,7 +63,7 @@ def check_job(path: str | Path) -> dict[str, Any]:
         ],
         "files_new": len(scan.new_files),
         "files_known": len(scan.known_files),
-        "output": str(folder.path),
+        "output": show_place(folder.path),
         "latest": None if latest is None else format_version(latest.version),
         "notes": [*scan.notes, *_find_problems(job, folder)],
     }
@@ -67,7 +71,7 @@ def check_job(path: str | Path) -> dict[str, Any]:
 
 def _describe_source(source: Source) -> str:
     if source.files is not None:
-        return ", ".join(source.files)
+        return ", ".join(str(parse_address(name)) if is_address(name) else name for name in source.files)
     return f"Hub dataset {source.hub}" if source.hub is not None else f"query at {redact_address(source.url or '')}"
 
 
@@ -80,6 +84,8 @@ def _find_problems(job: Job, folder: JobFolder) -> list[str]:
     notes += [f"the environment variable {name} is not set here" for name in unset]
     if any(has_plaintext_password(address) for address in addresses):
         notes.append("an address contains a password in plain text; write ${NAME}, and set it where the job runs")
+    if job.output_address is not None:
+        return notes
     parent = next((path for path in (folder.path, *folder.path.parents) if path.exists()), None)
     if parent is None or not os.access(parent, os.W_OK):
         notes.append(f"{folder.path} cannot be written")
@@ -92,13 +98,13 @@ def open_job_folder(where: str | Path) -> JobFolder:
     Raises:
         InputError: it is neither.
     """
-    path = Path(where)
+    path = Path(localize(where))
     if path.is_dir():
         folder = JobFolder(path)
         if not folder.snapshots.is_dir():
             raise InputError(f"{path}: must be a job file or the output folder of a job, found another folder")
         return folder
-    return JobFolder(read_job(path).output_folder)
+    return open_to_read(read_job(path), with_all_rows=True)
 
 
 def list_runs(where: str | Path, *, limit: int | None = None) -> list[HistoryEntry]:

@@ -15,6 +15,9 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from thresher.artifacts.local_path import refuse_address
+from thresher.artifacts.remote.address import Address, is_address, parse_address
+from thresher.artifacts.remote.places import OUT, find_place
 from thresher.curation.curate import build_rules
 from thresher.curation.rule import Rule
 from thresher.curation.rule import create as create_rule
@@ -68,8 +71,15 @@ class Job:
 
     @property
     def output_folder(self) -> Path:
-        """Where snapshots go."""
-        return self.resolve_path(self.settings.output.folder)
+        """Where snapshots go, or are made where they go to an address."""
+        address = self.output_address
+        return self.resolve_path(self.settings.output.folder) if address is None else find_place(address, OUT)
+
+    @property
+    def output_address(self) -> Address | None:
+        """The address that snapshots go to; None where it is a path."""
+        folder = self.settings.output.folder
+        return parse_address(folder) if is_address(folder) else None
 
     def resolve_path(self, named: str) -> Path:
         """Return a path in the file from the folder of the file."""
@@ -102,6 +112,7 @@ def read_job(path: str | Path) -> Job:
     Raises:
         SettingsError: it cannot be read, is not TOML, or has problems: all of them, one per line.
     """
+    refuse_address(path)
     path = Path(path).absolute()
     try:
         with open(path, "rb") as file:

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from thresher.artifacts.folder import MANIFEST
+from thresher.artifacts.locking.lock import BusyError, Lock
 from thresher.errors import InputError, OutputError
 from thresher.jobs.events import Event, EventLog, Level
 from thresher.jobs.job_file import Job, read_job
-from thresher.jobs.locking.lock import BusyError, Lock
 from thresher.jobs.pipeline import RunContext, UpdateResult, build_update, write_update
 from thresher.jobs.run_record import EXIT_CODES, RunRecord
 from thresher.jobs.snapshots.folder import JobFolder, format_version
+from thresher.jobs.snapshots.remote_folder import open_to_read, open_to_write
 from thresher.jobs.sources.addresses import has_plaintext_password
 from thresher.jobs.sources.scan import HashCache
 
@@ -83,7 +84,7 @@ def run_job(
     """
     job = read_job(path)
     start = None if since is None else parse_time(since)
-    log, folder = EventLog(on_event), JobFolder(job.output_folder)
+    log, folder = EventLog(on_event), open_to_read(job) if dry_run else open_to_write(job)
     open_run = partial(RunContext, job=job, folder=folder, log=log, is_full=full, since=start)
     if dry_run:
         update = build_update(open_run(cache=HashCache(folder.path)))
@@ -105,7 +106,8 @@ def _run_once(
     try:
         folder.create()
         stale_s = job.settings.lock.stale_s
-        with Lock(folder.path, stale_s=stale_s, on_wait=partial(log.warn, "lock")) as lock, record:
+        lock = folder.make_lock(stale_s, partial(log.warn, "lock"))
+        with lock, folder.opened(), record:
             if lock.taken_from is not None:
                 log.warn("lock", f"took over the lock of {lock.taken_from}, which is no longer running")
             return _run_locked(open_run(cache=HashCache(folder.path)), lock, record, accept=accept)
@@ -134,6 +136,7 @@ def _run_locked(run: RunContext, lock: Lock, record: RunRecord, *, accept: bool)
     folder, log = run.folder, run.log
     recovered = folder.recover()
     record.start(None if recovered is None else recovered.version)
+    folder.save_state()
     if recovered is not None:
         name = format_version(recovered.version)
         log.warn("recovered", f"{name} was finished by a run that was killed; it is the newest snapshot")

@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
 
+from thresher.artifacts.locking.lock import Owner
 from thresher.errors import INTERNAL_ERROR, find_exit_code
 from thresher.jobs.events import EventLog
 from thresher.jobs.history import History
 from thresher.jobs.job_file import Job
-from thresher.jobs.locking.lock import Owner
 from thresher.jobs.notify import post_webhook, should_notify, write_metrics
 from thresher.jobs.snapshots.folder import JobFolder, Snapshot
 

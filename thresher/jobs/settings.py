@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from thresher.artifacts.local_path import refuse_address
+from thresher.artifacts.remote.address import is_address, parse_address, refuse_unwritable, strip_file_scheme
+from thresher.errors import OutputError
 
 Text = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f]+$")]
 Line = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00-\x1f\x7f]+$")]
@@ -15,17 +17,35 @@ Line = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00-\x1
 def _refuse_references(path: str) -> str:
     if "${" in path:
         raise ValueError("must be a path as it stands: ${NAME} is filled in only in url and webhook")
+    path = strip_file_scheme(path)
+    if is_address(path):
+        parse_address(path)
+    return path
+
+
+def _refuse_address(path: str) -> str:
     refuse_address(path)
     return path
 
 
+def _refuse_unwritable(path: str) -> str:
+    try:
+        if is_address(path):
+            refuse_unwritable(parse_address(path))
+    except OutputError as error:
+        raise ValueError(str(error)) from None
+    return path
+
+
 PathText = Annotated[Line, AfterValidator(_refuse_references)]
+LocalPath = Annotated[PathText, AfterValidator(_refuse_address)]
+OutputPath = Annotated[PathText, AfterValidator(_refuse_unwritable)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
 HubId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9][A-Za-z0-9_.-]{0,95}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 EntryPoint = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,99}$")]
 Positive = Annotated[int, Field(ge=1)]
-PromFile = Annotated[PathText, Field(pattern=r"\.prom$")]
+PromFile = Annotated[LocalPath, Field(pattern=r"\.prom$")]
 Limit = Annotated[float, Field(ge=0)]
 
 
@@ -39,7 +59,7 @@ class Source(Section):
     """One place rows come from: exactly one of `files`, `hub` and `sql`."""
 
     name: Name | None = Field(default=None, description="Name in manifests. Default: files-1, hub-2, ...")
-    files: list[PathText] | None = Field(default=None, min_length=1, description="Paths, globs and folders.")
+    files: list[PathText] | None = Field(default=None, min_length=1, description="Paths, addresses, globs, folders.")
     hub: HubId | None = Field(default=None, description="owner/name of a Hub dataset.")
     config: Line | None = Field(default=None, description="Configuration of the Hub dataset.")
     split: Line | None = Field(default=None, description="Split of the Hub dataset, or of folders of files.")
@@ -113,7 +133,7 @@ class Models(Section):
 class Output(Section):
     """Where snapshots go."""
 
-    folder: PathText = Field(description="From the folder of the job file.")
+    folder: OutputPath = Field(description="From the folder of the job file; or an address such as s3://...")
     keep: int = Field(default=7, ge=1, description="How many of the newest snapshots stay.")
     shard_rows: int = Field(default=100_000, ge=1, description="Rows of one Parquet file.")
     title: Line | None = Field(default=None, description="Of the dataset card. Default: the job's name.")

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from thresher.artifacts.folder import write_atomic
 from thresher.artifacts.local_path import expand_path
 from thresher.artifacts.manifest import Manifest
+from thresher.artifacts.remote.fetch import localize
+from thresher.artifacts.remote.result import upload_files
 from thresher.errors import ManifestError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -53,7 +55,7 @@ def report(folder: str | Path) -> Path:
             damaged.
         MissingExtraError: the packages of the extra `report` are not installed.
     """
-    path = expand_path(folder)
+    path = expand_path(localize(folder))
     if not path.is_dir():
         what = "a file" if path.exists() else "nothing"
         raise ManifestError(f"{path}: must be a folder that thresher wrote, found {what}")
@@ -72,8 +74,9 @@ def report(folder: str | Path) -> Path:
 
     module, _, name = PAGES[kind].partition(":")
     page: Page = getattr(importlib.import_module(module), name)(path, manifest)
-    for figure in page.figures():
-        for name, content in render_figure(figure).items():
-            write_atomic(path / name, content)
-    write_atomic(path / REPORT, render(page))
+    written = {name: data for figure in page.figures() for name, data in render_figure(figure).items()}
+    written[REPORT] = render(page)
+    for name, content in written.items():
+        write_atomic(path / name, content)
+    upload_files(path, list(written))
     return path / REPORT

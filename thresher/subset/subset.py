@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from thresher.artifacts.folder import MANIFEST, OutputFolder, write_atomic, write_ndjson, write_parquet
 from thresher.artifacts.local_path import expand_path
 from thresher.artifacts.manifest import Manifest
+from thresher.artifacts.remote.fetch import localize
 from thresher.artifacts.seal import check_file
 from thresher.artifacts.stored import read_table
 from thresher.dataset.sources import find_subset_files
-from thresher.errors import ManifestError
+from thresher.errors import TEMPORARY, InputError, ManifestError, find_exit_code
 from thresher.printable import escape_html, join_lines
 from thresher.subset.cut import REASONS, build_rank_column
 from thresher.subset.scores import Scores
@@ -205,9 +206,9 @@ def open_subset(folder: str | Path) -> Subset:
     """
     from thresher.dataset.mixture.reload import load_recorded
 
-    folder = expand_path(folder)
+    folder = expand_path(localize(folder))
     content = _subset_manifest(folder).content
-    paths = [Path(path) for path in content["run"]["inputs"]]
+    paths = [_find_pool_file(path) for path in content["run"]["inputs"]]
     gone = [path for path in paths if not path.is_file()]
     if gone:
         raise ManifestError(
@@ -223,6 +224,16 @@ def open_subset(folder: str | Path) -> Subset:
     return read_subset(folder, pool)
 
 
+def _find_pool_file(recorded: str) -> Path:
+    """Return where a file of a pool is, or a copy of what is at its address."""
+    try:
+        return Path(localize(recorded))
+    except InputError as error:
+        if find_exit_code(error) == TEMPORARY:
+            raise
+        return Path(recorded)
+
+
 def read_subset_rows(folder: str | Path) -> Dataset:
     """Read the kept rows of a subset folder alone, without the pool they were chosen from.
 
@@ -232,7 +243,7 @@ def read_subset_rows(folder: str | Path) -> Dataset:
     from thresher.dataset import load
     from thresher.dataset.provenance import schema_from_json
 
-    folder = expand_path(folder)
+    folder = expand_path(localize(folder))
     content, files = _subset_manifest(folder).content, find_subset_files(folder)
     for path in files:
         check_file(path)

@@ -12,6 +12,7 @@ from typing import Any
 
 from thresher.artifacts.folder import MANIFEST
 from thresher.artifacts.manifest import Manifest, versions
+from thresher.artifacts.remote.fetch import localize
 from thresher.dataset import Dataset, Schema, load
 from thresher.dataset.loading import load_side_rows
 from thresher.dataset.settings import ReadSettings
@@ -243,7 +244,8 @@ def _load_sides(data: Any, control: Any, *, has_eval: bool) -> tuple[Dataset, Da
 
 def _load_data(data: Any, *, with_pool: bool) -> tuple[Dataset, Dataset | None, str | None]:
     """Return the rows, the pool they were chosen from, and the hash of the subset's manifest."""
-    if isinstance(data, str | Path) and (Path(data) / MANIFEST).is_file():
+    if isinstance(data, str | Path) and (Path(localize(data)) / MANIFEST).is_file():
+        data = localize(data)
         if not with_pool:
             return read_subset_rows(data), None, Manifest.read(data).hash
         data = open_subset(data)

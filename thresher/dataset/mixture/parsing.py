@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from thresher.artifacts.local_path import expand_path
+from thresher.artifacts.remote.address import is_address, strip_file_scheme
 from thresher.dataset.hub import is_hub_id
 from thresher.dataset.mixture.source import Source
 from thresher.dataset.mixture.sources_file import read_sources_file
@@ -63,13 +64,16 @@ def parse_source(text: str | Path) -> list[Source]:
         SettingsError: a setting is unknown or illegal.
     """
     path = str(text)
-    if os.path.exists(os.path.expanduser(path)) or "://" in path:
+    if not is_address(path):
+        text = path = strip_file_scheme(path)
+    if os.path.exists(os.path.expanduser(path)):
         return read_sources_file(Path(path)) if path.lower().endswith(".toml") else [Source(text)]
     match = _SETTINGS.fullmatch(path)
     path, pairs = (path, "") if match is None else (match[1], match[2])
     if path.lower().endswith(".toml") and match is None:
         return read_sources_file(Path(path))
-    source = _parse_split(path) if ":" in path else Source(path if match or isinstance(text, str) else text)
+    has_split = ":" in path and not is_address(path)
+    source = _parse_split(path) if has_split else Source(path if match or isinstance(text, str) else text)
     return [source if match is None else source.add(_parse_settings(pairs, str(text)))]
 
 

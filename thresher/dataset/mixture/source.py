@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from thresher.artifacts.remote.address import is_address, parse_address
 from thresher.dataset.settings import SourceSettings
 from thresher.errors import SettingsError
 
@@ -46,7 +47,8 @@ class Source(SourceSettings):
         if self.name is not None:
             return self.name
         if isinstance(self.rows, str | Path):
-            parts = [str(self.rows), self.config, self.split] if self.config else [str(self.rows), self.split]
+            rows = str(parse_address(self.rows) if is_address(self.rows) else self.rows)
+            parts = [rows, self.config, self.split] if self.config else [rows, self.split]
             return ":".join(part for part in parts if part)
         is_paths = isinstance(self.rows, Sequence) and all(isinstance(path, str | Path) for path in self.rows)
         return f"{self.rows[0]}, ..." if is_paths and self.rows else f"<{type(self.rows).__name__}>"

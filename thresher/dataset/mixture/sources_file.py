@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from thresher.artifacts.local_path import expand_path
+from thresher.artifacts.remote.address import is_address
+from thresher.artifacts.remote.fetch import localize
 from thresher.dataset.hub import is_hub_id
 from thresher.dataset.mixture.source import Source
 from thresher.errors import InputError, SettingsError, did_you_mean
@@ -29,7 +31,7 @@ def read_sources_file(path: Path) -> list[Source]:
         InputError: the file cannot be read or is not TOML.
         SettingsError: a key is unknown, or a value is of another kind.
     """
-    path = expand_path(path)
+    path = expand_path(localize(path))
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -75,5 +77,7 @@ def _build_source(entry: Mapping[str, Any], path: Path, number: int) -> Source:
 
 def _resolve(name: str, base: Path, *, is_hub: bool) -> str:
     """Return a path from the folder of the file; a Hub id stays."""
+    if is_address(name):
+        return name
     place = base / expand_path(name)
     return name if is_hub or (is_hub_id(name) and not place.exists() and not place.parent.is_dir()) else str(place)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from thresher.artifacts.local_path import expand_path
+from thresher.artifacts.remote.fetch import localize
 from thresher.dataset.formats.shard import Shard
 from thresher.dataset.opening.in_memory import open_in_memory
 from thresher.dataset.sources import TABLE_SUFFIXES, FileToRead, find_files
@@ -47,7 +48,9 @@ def _open_path(source: str | Path, *, config: str | None, split: str | None, max
     from thresher.dataset import hub
     from thresher.dataset.formats.text_files import open_text
 
-    source = str(expand_path(source)) if isinstance(source, str) else expand_path(source)
+    is_text = isinstance(source, str)
+    source = localize(source)
+    source = str(expand_path(source)) if is_text else expand_path(source)
     if source == "-" and split is None and config is None:
         return [open_text(None, ".json", "", max_row_bytes=max_row_bytes)]
     if Path(source).is_dir() and hub.is_saved(Path(source)):

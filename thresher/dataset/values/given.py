@@ -13,6 +13,7 @@ import polars as pl
 import xxhash
 
 from thresher.artifacts.local_path import expand_path
+from thresher.artifacts.remote.fetch import localize
 from thresher.dataset.dataset import Dataset
 from thresher.errors import InputError, first_three
 from thresher.numeric.arrays import Array, Int64
@@ -84,7 +85,7 @@ def has_ids(source: Any) -> bool:
     if isinstance(source, pl.DataFrame):
         return ROW_ID in source.columns
     is_table = isinstance(source, str | Path) and str(source).endswith(".parquet")
-    return is_table and ROW_ID in pl.read_parquet_schema(expand_path(source))
+    return is_table and ROW_ID in pl.read_parquet_schema(expand_path(localize(source)))
 
 
 def _attach(rows: Dataset, name: str, values: Array) -> Dataset:
@@ -114,7 +115,7 @@ def _read_matrix(rows: Dataset, source: Any, what: str, names: Sequence[str] = (
 
 
 def _read_file(rows: Dataset, name: str, what: str) -> Any:
-    path = expand_path(name)
+    path = expand_path(localize(name))
     if path.suffix not in FILES:
         raise InputError(
             f"{what}: must be a column of the rows ({first_three(rows.column_names)}) or a file that ends in "

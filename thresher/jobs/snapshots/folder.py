@@ -7,13 +7,14 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from thresher.artifacts.disk_errors import delete_folder, is_unsupported
 from thresher.artifacts.folder import MANIFEST, sync, write_atomic
+from thresher.artifacts.locking.lock import Lock
 from thresher.artifacts.manifest import Manifest
 from thresher.artifacts.seal import seal_manifest
 from thresher.errors import ManifestError, OutputError, describe_os_error
@@ -21,8 +22,8 @@ from thresher.errors import ManifestError, OutputError, describe_os_error
 SNAPSHOTS, SEEN, WORK, LATEST = "snapshots", "seen", ".work", "latest"
 KIND = "snapshot"
 _MARKER = "publishing"  # holds the version that is being published
-_UNANNOUNCED = ".untold"  # holds the version that was published, until its run has ended
-_VERSION = re.compile(r"v(\d{6,})")
+UNANNOUNCED = ".untold"  # holds the version that was published, until its run has ended
+VERSION = re.compile(r"v(\d{6,})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +78,18 @@ class JobFolder:
                 "choose another in [output]"
             ) from None
 
+    def make_lock(self, stale_s: float, on_wait: Callable[[str], None]) -> Lock:
+        """Return the lock of the folder."""
+        return Lock(self.path, stale_s=stale_s, on_wait=on_wait)
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[None]:
+        """Hold the folder open for a run that has its lock."""
+        yield
+
+    def save_state(self) -> None:
+        """Save what is for people and for speed: the history, and the hashes of files."""
+
     def check_free(self) -> None:
         """Refuse a folder of something else.
 
@@ -95,7 +108,7 @@ class JobFolder:
         """Return the versions that are there, ascending."""
         if not self.snapshots.is_dir():
             return []
-        matches = (_VERSION.fullmatch(entry.name) for entry in self.snapshots.iterdir())
+        matches = (VERSION.fullmatch(entry.name) for entry in self.snapshots.iterdir())
         return sorted(int(match[1]) for match in matches if match)
 
     def describe_versions(self) -> str:
@@ -114,9 +127,9 @@ class JobFolder:
                 folder may lack links.
         """
         named = self._read_pointer()
-        if named is None and (not self.versions() or _read_version(self.work / _MARKER) is not None):
+        if named is None and (not self.versions() or read_version(self.work / _MARKER) is not None):
             return None  # nothing was published, or a kill came between the two renames
-        match = None if named is None else _VERSION.fullmatch(named)
+        match = None if named is None else VERSION.fullmatch(named)
         if match is None or not self.snapshot_path(int(match[1])).is_dir():
             target = "nothing" if named is None else f"'{named}'"
             raise ManifestError(
@@ -155,20 +168,20 @@ class JobFolder:
         Until `mark_announced` is called, each run finds it again: whoever waits for a run hears of
         every snapshot.
         """
-        begun, unannounced = _read_version(self.work / _MARKER), _read_version(self.path / _UNANNOUNCED)
+        begun, unannounced = read_version(self.work / _MARKER), read_version(self.path / UNANNOUNCED)
         latest = self.latest()
         newest = 0 if latest is None else latest.version
         finished = None
         if begun is not None and newest < begun and self.snapshot_path(begun).is_dir():
             finished = self.open_snapshot(begun)
             self._point(begun)
-            (self.work / _MARKER).replace(self.path / _UNANNOUNCED)
+            (self.work / _MARKER).replace(self.path / UNANNOUNCED)
         elif latest is not None and newest in (begun, unannounced):
             finished = latest
             if newest != unannounced:
-                write_atomic(self.path / _UNANNOUNCED, format_version(newest).encode())
+                write_atomic(self.path / UNANNOUNCED, format_version(newest).encode())
         else:  # the pointer was set by hand since
-            (self.path / _UNANNOUNCED).unlink(missing_ok=True)
+            (self.path / UNANNOUNCED).unlink(missing_ok=True)
         self._clear_work()
         self._remove_work()
         return finished
@@ -178,8 +191,8 @@ class JobFolder:
 
         The lock need not be held: what another run has published since stays unannounced.
         """
-        if _read_version(self.path / _UNANNOUNCED) == version:
-            (self.path / _UNANNOUNCED).unlink(missing_ok=True)
+        if read_version(self.path / UNANNOUNCED) == version:
+            (self.path / UNANNOUNCED).unlink(missing_ok=True)
 
     def create_work(self, version: int) -> Path:
         """Return an empty folder to write a snapshot into."""
@@ -216,7 +229,7 @@ class JobFolder:
         sync(self.snapshots)
         check()
         self._point(version)
-        (self.work / _MARKER).replace(self.path / _UNANNOUNCED)
+        (self.work / _MARKER).replace(self.path / UNANNOUNCED)
         return self.open_snapshot(version)
 
     def prune(self, keep: int) -> Pruned:
@@ -281,9 +294,9 @@ def format_version(version: int) -> str:
     return f"v{version:06d}"
 
 
-def _read_version(marker: Path) -> int | None:
+def read_version(marker: Path) -> int | None:
     """Return the version that a marker names, or None."""
-    match = _VERSION.fullmatch(marker.read_text().strip()) if marker.is_file() else None
+    match = VERSION.fullmatch(marker.read_text().strip()) if marker.is_file() else None
     return None if match is None else int(match[1])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
+from thresher.artifacts.remote.address import is_address
 from thresher.dataset import Dataset, Source
 from thresher.dataset.hub import is_hub_id
 from thresher.dataset.loading import load_side_rows
@@ -33,6 +34,9 @@ def load_eval_rows(job: Job) -> Dataset | None:
 
 def _resolve(job: Job, text: str) -> Source:
     """Return the source that an entry names, its path from the folder of the job file."""
+    if is_address(text):
+        (source,) = parse_source(text)
+        return source
     if os.path.exists(job.resolve_path(text)):
         return Source(job.resolve_pattern(text))
     (source,) = parse_source(text)

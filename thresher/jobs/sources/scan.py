@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from thresher.artifacts.folder import write_atomic
+from thresher.artifacts.remote.address import Address, is_address, parse_address
+from thresher.artifacts.remote.fetch import fetch
+from thresher.artifacts.remote.places import find_address, find_place
 from thresher.artifacts.seal import read_record, seal_record
 from thresher.dataset.sources import FileToRead, find_files
 from thresher.errors import InputError, ManifestError
@@ -86,7 +89,7 @@ def scan_sources(
     """
     scan = Scan(known_hashes=frozenset(known_hashes))
     seen: set[str] = set()
-    output = os.path.realpath(job.output_folder)
+    output = os.path.realpath(job.output_folder if job.output_address is None else find_place(job.output_address))
     for number, source in enumerate(job.settings.sources):
         for file in _find_source_files(job, source, output, scan.notes):
             place = os.path.realpath(file.path)
@@ -120,6 +123,9 @@ def scan_sources(
 def _find_source_files(job: Job, source: Source, output: str, notes: list[str]) -> list[FileToRead]:
     files: list[FileToRead] = []
     for name in source.files or ():
+        if is_address(name):
+            files += _find_remote_files(parse_address(name), source, output, notes)
+            continue
         path = job.resolve_path(name)
         if glob.has_magic(name) and not path.exists():
             found = sorted(glob.glob(job.resolve_pattern(name), recursive=True))
@@ -136,6 +142,18 @@ def _find_source_files(job: Job, source: Source, output: str, notes: list[str]) 
     return files
 
 
+def _find_remote_files(address: Address, source: Source, output: str, notes: list[str]) -> list[FileToRead]:
+    """Return copies of the files at an address, which stay where they are while nothing changes."""
+    copies = fetch(address, may_match_nothing=True)
+    if not address.has_magic:
+        return find_files(copies, split=source.split)
+    matches = [Path(match) for match in sorted(glob.glob(str(copies), recursive=True)) if Path(match).is_file()]
+    matches = [match for match in matches if not Path(os.path.realpath(match)).is_relative_to(output)]
+    if not matches:
+        notes.append(f"{address}: no file matches this pattern")
+    return find_files(matches, split=None) if matches else []
+
+
 def _read_modified(path: Path) -> float:
     """Return when a file was last modified, in seconds: a number, since no date may hold it.
 
@@ -149,7 +167,10 @@ def _read_modified(path: Path) -> float:
 
 
 def relative_path(path: Path, base: Path) -> str:
-    """Return a path from the base where it lies below it, with slashes."""
+    """Return a path from the base where it lies below it, with slashes; or its address."""
+    address = find_address(path)
+    if address is not None:
+        return str(address)
     absolute = Path(os.path.abspath(path))
     root = Path(os.path.abspath(base))
     return (absolute.relative_to(root) if absolute.is_relative_to(root) else absolute).as_posix()

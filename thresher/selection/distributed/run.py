@@ -15,6 +15,7 @@ from filelock import FileLock
 from thresher.artifacts.folder import MANIFEST, OutputFolder, check_free, read_identity, take_lock, write_atomic
 from thresher.artifacts.local_path import expand_path
 from thresher.artifacts.manifest import Manifest, digest
+from thresher.artifacts.remote.result import stage
 from thresher.dataset import Dataset
 from thresher.dataset.provenance import describe_reading, refuse_input_as_output
 from thresher.errors import InputError, OutputError
@@ -84,7 +85,7 @@ def select_distributed(
             f"order: engine {engine.name} writes one file per shard, in the order of the files, "
             f"got '{call.settings.order}'; ranks are in the scores"
         )
-    out = expand_path(out).absolute()
+    out = expand_path(stage(out)).absolute()
     if out.exists() and (read_identity(out) is None or force):
         check_free(out, force=force)
     work = out.with_name(f".{out.name}.stages")

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from thresher.artifacts.locking import heartbeat
+from thresher.artifacts.locking import lock as module
+from thresher.artifacts.locking.lock import BusyError, Lock, LostLockError, Owner
 from thresher.errors import OutputError
-from thresher.jobs.locking import heartbeat
-from thresher.jobs.locking import lock as module
-from thresher.jobs.locking.lock import BusyError, Lock, LostLockError, Owner
 
 HOLD = """
 import sys
 from pathlib import Path
-from thresher.jobs.locking.lock import BusyError, Lock
+from thresher.artifacts.locking.lock import BusyError, Lock
 try:
     with Lock(Path(sys.argv[1]), stale_s=2):
         print("held", flush=True)

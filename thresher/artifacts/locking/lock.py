@@ -23,8 +23,8 @@ from pathlib import Path
 from types import TracebackType
 
 from thresher.artifacts.disk_errors import is_unsupported
-from thresher.errors import OutputError, describe_os_error
-from thresher.jobs.locking import heartbeat
+from thresher.artifacts.locking import heartbeat
+from thresher.errors import InputError, OutputError, describe_os_error
 
 FOLDER = ".lock"
 BEATS_PER_STALE = 6  # beats in the time after which an owner counts as dead
@@ -103,7 +103,10 @@ class Lock:
         OutputError: on entry, when the folder cannot be written.
     """
 
+    poll_s = POLL_S
+
     def __init__(self, folder: Path, *, stale_s: float, on_wait: Callable[[str], None] | None = None) -> None:
+        self.place = str(folder)
         self._folder = folder / FOLDER
         self._stale_s = stale_s
         self._on_wait = on_wait
@@ -115,7 +118,7 @@ class Lock:
     def __enter__(self) -> Lock:
         """Take the lock."""
         try:
-            self._folder.mkdir(exist_ok=True)
+            self._make_folder()
             self._take()
         except BusyError:
             raise
@@ -137,14 +140,14 @@ class Lock:
         if not self._create(self._number):
             raise self._build_busy_error(self._number)
         self._is_mine = True
-        _write(self._path(self._number, ".beat"), b"0" * heartbeat.WIDTH)
+        self._write(_name_file(self._number, ".beat"), b"0" * heartbeat.WIDTH)
         if self._find_newest() != self._number:  # the listing was old: others came and went since
             self._remove_files()
             raise self._build_busy_error(self._find_newest() or self._number)
         self._start_beating()
-        for path in self._folder.iterdir():
-            if _parse_number(path) < self._number:
-                path.unlink(missing_ok=True)
+        for name in self._list_names():
+            if _parse_number(name) < self._number:
+                self._delete(name)
 
     def check(self) -> None:
         """Refuse to go on when another run has taken the lock since.
@@ -154,7 +157,7 @@ class Lock:
         """
         if self._find_newest() != self._number:
             raise LostLockError(
-                f"{self._folder.parent}: the lock was taken over by another run while this one stood still; "
+                f"{self.place}: the lock was taken over by another run while this one stood still; "
                 "nothing was published, run again"
             )
 
@@ -164,19 +167,19 @@ class Lock:
         """Say that the lock is free; the file stays, so that the numbers go on."""
         self._stop_beating()
         # A share that is away: the next run finds this process dead.
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, InputError):
             if self._find_newest() == self._number:
-                _say_free(self._path(self._number))
-            self._path(self._number, ".beat").unlink(missing_ok=True)
+                self._say_free(_name_file(self._number))
+            self._delete(_name_file(self._number, ".beat"))
 
     def _remove_files(self) -> None:
         """Remove the files of a lock that was not taken: this process may live on and try again."""
         self._stop_beating()
         if self._is_mine:
             self._is_mine = False
-            with contextlib.suppress(OSError):
-                self._path(self._number, ".beat").unlink(missing_ok=True)
-                self._path(self._number).unlink(missing_ok=True)
+            with contextlib.suppress(OSError, InputError):
+                self._delete(_name_file(self._number, ".beat"))
+                self._delete(_name_file(self._number))
 
     def _stop_beating(self) -> None:
         if self._beat is not None:
@@ -184,27 +187,28 @@ class Lock:
                 self._beat.stdin.close()
             self._beat.wait()
 
-    def _path(self, number: int, suffix: str = "") -> Path:
-        return self._folder / f"{number:06d}{suffix}"
-
     def _find_newest(self) -> int | None:
-        numbers = [_parse_number(path) for path in self._folder.iterdir() if path.suffix == ""]
+        numbers = [_parse_number(name) for name in self._list_names() if "." not in name]
         return max((number for number in numbers if number > 0), default=None)
 
     def _create(self, number: int) -> bool:
         """Create the file of a number, whole; tell whether it was not there."""
         content = json.dumps({"state": "held", "stale_s": self._stale_s, **asdict(Owner.current())}).encode()
-        temporary = self._folder / f".{number:06d}.{socket.gethostname()}.{os.getpid()}"
+        return self._write_new(_name_file(number), content)
+
+    def _write_new(self, name: str, content: bytes) -> bool:
+        """Write a file whole and exclusively; tell whether it was not there."""
+        temporary = self._folder / f".{name}.{socket.gethostname()}.{os.getpid()}"
         _write(temporary, content)
         try:
-            os.link(temporary, self._path(number))
+            os.link(temporary, self._folder / name)
         except FileExistsError:
             return False
         except OSError as error:  # a file system without links
             if not is_unsupported(error):
                 raise
             try:
-                with open(self._path(number), "xb") as file:
+                with open(self._folder / name, "xb") as file:
                     file.write(content)
             except FileExistsError:
                 return False
@@ -216,7 +220,7 @@ class Lock:
         interval = self._stale_s / BEATS_PER_STALE
         script = [sys.executable, "-I", "-S", str(heartbeat.__file__)]
         self._beat = subprocess.Popen(
-            [*script, str(self._path(self._number, ".beat")), str(interval)],
+            [*script, str(self._folder / _name_file(self._number, ".beat")), str(interval)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -224,7 +228,7 @@ class Lock:
         )
 
     def _check_free(self, number: int) -> None:
-        content = _read(self._path(number))
+        content = self._read_owner(number)
         if content is not None and content.get("state") == "free":
             return
         owner = Owner.parse(content)
@@ -249,24 +253,56 @@ class Lock:
         deadline = time.monotonic() + stale_s
         is_over = False
         while not is_over:
-            time.sleep(min(POLL_S, stale_s / 10))
+            time.sleep(min(self.poll_s, stale_s / 10))
             # Asked before the last look: this process may be suspended in between, too.
             is_over = time.monotonic() >= deadline
             if self._find_newest() != number or self._read_state(number) != first:
                 raise self._build_busy_error(self._find_newest() or number)
 
     def _read_state(self, number: int) -> tuple[bytes | None, bytes | None]:
-        return _read_bytes(self._path(number)), _read_bytes(self._path(number, ".beat"))
+        return self._read(_name_file(number)), self._read(_name_file(number, ".beat"))
 
     def _build_busy_error(self, number: int) -> BusyError:
-        owner = Owner.parse(_read(self._path(number)))
+        owner = Owner.parse(self._read_owner(number))
         who = "another run" if owner is None else f"another run ({owner})"
-        return BusyError(f"{self._folder.parent}: {who} is at work in this folder; wait for it to end")
+        return BusyError(f"{self.place}: {who} is at work in this folder; wait for it to end")
+
+    def _read_owner(self, number: int) -> dict[str, object] | None:
+        """Return the content of a lock file, or None when it is gone or not whole."""
+        try:
+            content = json.loads(self._read(_name_file(number)) or b"")
+        except ValueError:
+            return None
+        return content if isinstance(content, dict) else None
+
+    # What another kind of storage does in its own way:
+
+    def _make_folder(self) -> None:
+        self._folder.mkdir(exist_ok=True)
+
+    def _list_names(self) -> list[str]:
+        return [path.name for path in self._folder.iterdir()]
+
+    def _read(self, name: str) -> bytes | None:
+        return _read_bytes(self._folder / name)
+
+    def _write(self, name: str, content: bytes) -> None:
+        _write(self._folder / name, content)
+
+    def _delete(self, name: str) -> None:
+        (self._folder / name).unlink(missing_ok=True)
+
+    def _say_free(self, name: str) -> None:
+        _say_free(self._folder / name)
 
 
-def _parse_number(path: Path) -> int:
-    stem = path.name.partition(".")[0]
-    return int(stem) if stem.isdecimal() else sys.maxsize if path.suffix else 0
+def _name_file(number: int, suffix: str = "") -> str:
+    return f"{number:06d}{suffix}"
+
+
+def _parse_number(name: str) -> int:
+    stem, dot, _ = name.partition(".")
+    return int(stem) if stem.isdecimal() else sys.maxsize if dot else 0
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -291,15 +327,6 @@ def _read_bytes(path: Path) -> bytes | None:
         return path.read_bytes()
     except OSError:
         return None
-
-
-def _read(path: Path) -> dict[str, object] | None:
-    """Return the content of a lock file, or None when it is gone or not whole."""
-    try:
-        content = json.loads(_read_bytes(path) or b"")
-    except ValueError:
-        return None
-    return content if isinstance(content, dict) else None
 
 
 def _read_boot() -> str:
