@@ -9,13 +9,14 @@ import numpy as np
 
 from thresher.features.container import Features
 from thresher.features.requirements import Requirements
-from thresher.numeric.vectors import distinct_rows, inverse_norms
-from thresher.selectors.submodular.kernel_method import PairwiseGreedy
-from thresher.subset.scores import Scores, fill_ranking
+from thresher.numeric.arrays import Float64, Int64
+from thresher.numeric.vectors import Distinct
+from thresher.selectors.submodular.distinct_cover import DistinctGreedy
+from thresher.subset.scores import Scores
 
 
 @dataclass(frozen=True, kw_only=True)
-class FacilityLocation(PairwiseGreedy):
+class FacilityLocation(DistinctGreedy):
     """Rank rows so that every prefix represents the whole pool as well as greedy can.
 
     Optimizes f(S) = sum over all rows i of max(0, max over j in S of cos(i, j)): each row counts
@@ -66,61 +67,25 @@ class FacilityLocation(PairwiseGreedy):
         features={"embedding"}, side_features={"existing": {"embedding"}}, takes_weights=True
     )
 
-    def estimate_memory(self, n_rows: int, n_unique: int, n_dimensions: int) -> int:
-        """Return the peak in bytes: equal rows are compared once."""
-        return super().estimate_memory(n_unique, n_unique, n_dimensions)
-
-    def _compared(self, features: Features) -> tuple[int, int]:
-        """Return how many distinct rows there are, of how many components."""
-        x = np.ascontiguousarray(features["embedding"], dtype=np.float32)
-        return len(distinct_rows(x).first), x.shape[1]
-
     def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
         """Rank `n_ranked` rows greedily; the others score -inf.
 
         Raises:
-            InputError: the dense kernel was asked for and is too
-                large.
+            InputError: the dense kernel was asked for and is too large.
         """
-        # these compile on first use
-        from thresher.selectors.submodular import greedy, kernels, pick_rules
-
-        x = np.ascontiguousarray(features["embedding"], dtype=np.float32)  # (n, d)
-        n = len(x)
-        distinct = distinct_rows(x)
-        vectors = x if len(distinct.first) == n else x[distinct.first]
         weight = features.get("weight")
-        size = distinct.size if weight is None else np.bincount(distinct.group, weights=weight)
-        plan = self._plan_memory(*vectors.shape)
-        scale = inverse_norms(vectors)
-        floor = kernels.similarity_to_existing(vectors, scale, features.context.get("existing_embedding"))
-        cover = greedy.start_coverage(vectors, scale, size.astype(np.float32), floor)
-        kernel, notes = kernels.build_kernel(
-            plan, vectors * scale.astype(np.float32)[:, None], rng, features.products, features.store
-        )
-        rule = pick_rules.start_pick_rule(self.optimizer, self.epsilon, rng, cover.is_pick)
-        picked, gains, n_visited = kernels.pick_greedily(kernel, cover, min(n_ranked, len(vectors)), rule)
 
-        picks = distinct.first[picked]
-        ranking = fill_ranking(picks, n_ranked, np.ones(n, np.bool_))
-        objective = np.full(n_ranked, float((floor * size).sum()))
+        def weigh(distinct: Distinct) -> Float64 | Int64:
+            return distinct.size if weight is None else np.bincount(distinct.group, weights=weight)
+
+        cover = self._start(features, weigh, rng)
+        picked, gains, n_visited = self._pick(cover, min(n_ranked, len(cover.vectors)), rng)
+        objective = np.full(n_ranked, float((cover.floor * cover.weight).sum()))
         objective[: len(gains)] += np.cumsum(gains)
         objective[len(gains) :] += gains.sum()
-
-        # of distinct rows, in places of all rows
-        by = np.where(cover.by >= 0, distinct.first[cover.by], -1)
-        group = distinct.group
-        return kernels.score_ranking(
-            self.name,
-            features.row_id,
-            ranking,
-            (by[group], cover.nearest[group], floor[group]),
-            objective=objective,
-            notes={
-                **notes,
-                "guarantee": self._guarantee(plan),
-                "n_pair_updates": n_visited,
-                "n_distinct_rows": len(vectors),
-                "n_picks_with_gain": len(picks),
-            },
-        )
+        notes = {
+            "n_pair_updates": n_visited,
+            "n_distinct_rows": len(cover.vectors),
+            "n_picks_with_gain": len(picked),
+        }
+        return cover.score(self.name, features, picked, n_ranked, notes, objective=objective)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from thresher.features.container import Features
 from thresher.features.requirements import Requirements
 from thresher.numeric.arrays import Array, Float32, Float64, Int64
-from thresher.numeric.vectors import Distinct, distinct_rows, inverse_norms
+from thresher.numeric.vectors import Distinct
 from thresher.selectors.pilot.student import fit_student
-from thresher.selectors.submodular.kernel_method import PairwiseGreedy
+from thresher.selectors.submodular.distinct_cover import DistinctCover, DistinctGreedy
 from thresher.subset.scores import Scores, fill_ranking
 from thresher.validation import option
 
@@ -21,22 +21,8 @@ LEAST_FIRST_ROUND = 20  # picks
 FIRST_ROUND_PER_CLASS = 2
 
 
-class _Pool(NamedTuple):
-    """The distinct rows of the pool: what the rounds learn from and cover.
-
-    Attributes:
-        unit: (u, d) of length 1 (or 0).
-        label: (u,) code of the first row of each group of equal rows.
-        distinct: groups of equal rows.
-    """
-
-    unit: Float32
-    label: Int64
-    distinct: Distinct
-
-
 @dataclass(frozen=True, kw_only=True)
-class UncertaintyCoverage(PairwiseGreedy):
+class UncertaintyCoverage(DistinctGreedy):
     """Rank rows so that they represent above all the rows whose class is in doubt.
 
     Optimizes, by greedy picks in rounds, f(S) = sum over all rows i of u_i max(0, max over j in S
@@ -85,50 +71,27 @@ class UncertaintyCoverage(PairwiseGreedy):
         """Rank `n_ranked` rows greedily; the others score -inf.
 
         Raises:
-            InputError: the dense kernel was asked for and is too
-                large.
+            InputError: the dense kernel was asked for and is too large.
         """
-        # these compile on first use
-        from thresher.selectors.submodular import greedy, kernels, pick_rules
 
-        x = np.ascontiguousarray(features["embedding"], dtype=np.float32)  # (n, d)
-        distinct = distinct_rows(x)
-        vectors = x[distinct.first]  # (u, d)
-        scale = inverse_norms(vectors)
-        unit = vectors * scale.astype(np.float32)[:, None]
-        label = features["column:label"][distinct.first] if self.rounds == "doubling" else np.zeros(0, np.int64)
-        pool = _Pool(unit, label, distinct)
-        plan = self._plan_memory(*vectors.shape)
-        floor = kernels.similarity_to_existing(vectors, scale, features.context.get("existing_embedding"))
-        weight = distinct.size if self.rounds == "doubling" else _sum_margins(features[PROBABILITY], distinct)
-        cover = greedy.start_coverage(vectors, scale, weight.astype(np.float32), floor.copy())
-        kernel, notes = kernels.build_kernel(plan, unit, rng, features.products, features.store)
-        n_picks, picked = min(n_ranked, len(vectors)), np.zeros(0, np.int64)
-        ends = self._plan_rounds(features, n_picks)
+        def weigh(distinct: Distinct) -> Float64 | Int64:
+            return distinct.size if self.rounds == "doubling" else _sum_margins(features[PROBABILITY], distinct)
+
+        cover = self._start(features, weigh, rng)
+        n_distinct, picked = len(cover.vectors), np.zeros(0, np.int64)
+        label = features["column:label"][cover.distinct.first] if self.rounds == "doubling" else np.zeros(0, np.int64)
+        ends = self._plan_rounds(features, min(n_ranked, n_distinct))
         for end in ends:
             # from the second round on rows count by what the picks before cannot decide
             if len(picked):
-                cover.weight[:] = self._weigh(pool, picked, cover.weight)
-            rule = pick_rules.start_pick_rule(self.optimizer, self.epsilon, rng, cover.is_pick)
-            picks = kernels.pick_greedily(kernel, cover, end - len(picked), rule).rows
+                cover.state.weight[:] = _weigh(cover, label, picked)
+            picks = self._pick(cover, end - len(picked), rng).rows
             n_gained = len(picked) + len(picks)
-            picked = fill_ranking(np.concatenate([picked, picks]), end, np.ones(len(vectors), np.bool_))
+            picked = fill_ranking(np.concatenate([picked, picks]), end, np.ones(n_distinct, np.bool_))
             # by these weights nothing was left to cover: the lowest rows followed, and cover, too
             if n_gained < end:
-                cover.is_pick[picked[n_gained:]] = True
-                near = kernels.similarity_to_existing(vectors, scale, vectors[picked[n_gained:]])
-                np.maximum(cover.floor, near, out=cover.floor)
-                np.maximum(cover.open_from, near.astype(np.float32), out=cover.open_from)
-        ranking = fill_ranking(distinct.first[picked], n_ranked, np.ones(len(x), np.bool_))
-        by = np.where(cover.by >= 0, distinct.first[cover.by], -1)  # in places of all rows
-        group = distinct.group
-        return kernels.score_ranking(
-            self.name,
-            features.row_id,
-            ranking,
-            (by[group], cover.nearest[group], floor[group]),
-            notes={**notes, "guarantee": self._guarantee(plan), "n_rounds": len(ends)},
-        )
+                cover.mark_picked(picked[n_gained:])
+        return cover.score(self.name, features, picked, n_ranked, {"n_rounds": len(ends)})
 
     def _plan_rounds(self, features: Features, n_picks: int) -> list[int]:
         """Return how many picks there are at the end of each round; the last is `n_picks`."""
@@ -140,13 +103,15 @@ class UncertaintyCoverage(PairwiseGreedy):
             ends.append(2 * ends[-1])
         return [*ends[:-1], n_picks]
 
-    def _weigh(self, pool: _Pool, picked: Int64, before: Float32) -> Float32:
-        """Return how much each distinct row counts, (u,): as before if nothing is learned."""
-        model = fit_student(pool.unit[picked], pool.label[picked])
-        if model is None:  # all picks have one label
-            return before
-        weight: Float32 = (pool.distinct.size * compute_margin_doubt(model.predict_proba(pool.unit))).astype(np.float32)
-        return weight
+
+def _weigh(cover: DistinctCover, label: Int64, picked: Int64) -> Float32:
+    """Return how much each distinct row counts, (u,): as before if nothing is learned."""
+    model = fit_student(cover.unit[picked], label[picked])
+    if model is None:  # all picks have one label
+        return cover.state.weight
+    doubt = compute_margin_doubt(model.predict_proba(cover.unit))
+    weight: Float32 = (cover.distinct.size * doubt).astype(np.float32)
+    return weight
 
 
 def compute_margin_doubt(probability: Array) -> Float64:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import polars as pl
@@ -167,9 +167,9 @@ class _CrossFit:
         return total.hexdigest()
 
     @cached_property
-    def _views(self) -> list[NDArray[np.float64]]:
+    def _views(self) -> list[Any]:
         texts = self._texts.gather(self._first)
-        embedding = Embedding().compute(self._dataset, self._context)[self._first].astype(np.float64)
+        embedding = Embedding().compute(self._dataset, self._context)[self._first]
         return [embedding, word_view(texts.to_list(), self.rows.n_classes)]
 
     def compute_batches(self, texts: pl.Series) -> Iterator[Batch]:

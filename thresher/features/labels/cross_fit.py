@@ -119,7 +119,7 @@ def predict_folds(
         # no pair of a held-out text is learned: its fold is left out whole, and copies share a fold
         fits = [_Fit(rows, view, rows.training_pairs(fold), penalty) for view in views]
         # the mean of log-probabilities is the geometric mean of probabilities, scaled to sum to 1
-        logs = np.stack([fit.log_probability(view[texts]) for fit, view in zip(fits, views, strict=True)])
+        logs = np.stack([fit.log_probability(_take(view, texts)) for fit, view in zip(fits, views, strict=True)])
         mean = logs.mean(axis=0)
         pooled = np.exp(mean - mean.max(axis=1, keepdims=True))
         yield FoldPrediction(
@@ -147,7 +147,7 @@ class _Fit:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # counted and reported
             warnings.filterwarnings("ignore", MANY_CLASSES, UserWarning)
-            self._model.fit(view[rows.text[learned]], rows.label[learned], sample_weight=rows.weight[learned])
+            self._model.fit(_take(view, rows.text[learned]), rows.label[learned], sample_weight=rows.weight[learned])
         self.is_unfinished = bool(self._model.n_iter_.max() >= MAX_ITERATIONS)
 
     def log_probability(self, x: Any) -> Float64:
@@ -158,6 +158,11 @@ class _Fit:
         else:
             logs[:, self._known] = np.log(np.maximum(self._model.predict_proba(x), LEAST))
         return logs
+
+
+def _take(view: Any, rows: Int64) -> Any:
+    """Return some rows of a view in double precision; the whole of it would be large."""
+    return view[rows].astype(np.float64)
 
 
 def word_view(texts: Sequence[str], n_classes: int) -> Any:
