@@ -11,7 +11,8 @@ Importing this package is cheap: each name is loaded when it is first used.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, Any
 
 from thresher.lazy import export_lazily
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from thresher.features import Features
     from thresher.features.table import FeatureTable, score
     from thresher.jobs import run_job
-    from thresher.reporting import report
+    from thresher.results import open, report  # noqa: A004
     from thresher.selection.dry_run import Plan, plan
     from thresher.selection.run import select
     from thresher.subset.budget import Budget
@@ -68,6 +69,7 @@ __all__ = [
     "curate",
     "learning_curve",
     "load",
+    "open",
     "plan",
     "report",
     "run_job",
@@ -77,7 +79,7 @@ __all__ = [
     "tune",
 ]
 
-__getattr__ = export_lazily(
+_load = export_lazily(
     __name__,
     {
         "Adapter": "trainer.train",
@@ -105,8 +107,9 @@ __getattr__ = export_lazily(
         "curate": "curation.curate",
         "learning_curve": "experiments.learning_curve",
         "load": "dataset",
+        "open": "results",
         "plan": "selection.dry_run",
-        "report": "reporting",
+        "report": "results",
         "run_job": "jobs",
         "score": "features.table",
         "select": "selection.run",
@@ -114,6 +117,16 @@ __getattr__ = export_lazily(
         "tune": "experiments.tuning",
     },
 )
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name; in a notebook, what runs for long shows its progress."""
+    value = _load(name)
+    if "ipykernel" not in sys.modules:
+        return value
+    from thresher.notebook import LISTENERS, show_progress
+
+    return show_progress(name, value) if name in LISTENERS else value
 
 
 def __dir__() -> list[str]:

@@ -89,6 +89,10 @@ class NotFoundError(ThresherError, LookupError):
         return str(self.args[0]) if self.args else ""
 
 
+class RowIndexError(InputError, IndexError):
+    """There is no row with this number."""
+
+
 class MissingExtraError(ThresherError, ImportError):
     """An optional package is needed and not installed."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from thresher.printable import escape_html, join_lines
 
 if TYPE_CHECKING:
     import datasets
+    import pandas as pd
 
     from thresher.dataset import Dataset
 
@@ -69,11 +71,29 @@ class Curated:
         """Return the number of kept rows."""
         return len(self.dataset)
 
-    def to_dataset(self) -> datasets.Dataset:
-        """Return the kept rows as a Hugging Face `datasets.Dataset`."""
-        from thresher.dataset.hub import to_hub_dataset
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Yield the kept rows, each with all of the user's own columns."""
+        return iter(self.dataset)
 
-        return to_hub_dataset(self.dataset, needed_by="Curated.to_dataset")
+    def head(self, n: int = 5) -> pl.DataFrame:
+        """Return the user's own columns of the first kept rows."""
+        return self.dataset.head(n)
+
+    def to_polars(self) -> pl.DataFrame:
+        """Return the kept rows as a polars table of the user's own columns."""
+        return self.dataset.to_polars()
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the kept rows as a pandas table of the user's own columns."""
+        return self.dataset.to_pandas()
+
+    def to_datasets(self) -> datasets.Dataset:
+        """Return the kept rows as a Hugging Face `datasets.Dataset`."""
+        return self.dataset.to_datasets()
+
+    def to_dataset(self) -> datasets.Dataset:
+        """Return the kept rows as a Hugging Face `datasets.Dataset`: `to_datasets`, as it was."""
+        return self.dataset.to_datasets()
 
     def save(self, folder: str | Path, *, force: bool = False) -> Path:
         """Write the folder, whole or not at all, and return its path.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import polars as pl
@@ -17,15 +17,21 @@ from thresher.dataset.conversation import Conversation
 from thresher.dataset.formats.copy_rows import write_rows
 from thresher.dataset.formats.files import SourceFile
 from thresher.dataset.formats.shard import Shard
+from thresher.dataset.frames import render_head, to_pandas, to_polars
 from thresher.dataset.rejection import BadRow, count_values
 from thresher.dataset.row_id import hash_row_ids
 from thresher.dataset.schema import Schema
 from thresher.dataset.values.class_names import decode_rows
-from thresher.errors import InputError, NotFoundError, did_you_mean
+from thresher.errors import InputError, NotFoundError, RowIndexError, did_you_mean
 from thresher.numeric.arrays import Array, Int32, Int64, Ints
-from thresher.printable import escape_line
+from thresher.printable import escape_html, escape_line
+
+if TYPE_CHECKING:
+    import datasets
+    import pandas as pd
 
 Indices = Sequence[int] | Ints | pl.Series
+_ROWS_AT_ONCE = 1_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +100,71 @@ class Dataset:
         return escape_line(
             f"Dataset({len(self)} rows{rejected}, kind={self.kind!r}, schema={self.schema.name!r}, files={files})"
         )
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Yield the user's own rows, parsed; the files are read in parts."""
+        for start in range(0, len(self), _ROWS_AT_ONCE):
+            yield from self.rows(range(start, min(start + _ROWS_AT_ONCE, len(self))))
+
+    @overload
+    def __getitem__(self, key: int | np.integer[Any]) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, key: str) -> pl.Series: ...
+    @overload
+    def __getitem__(self, key: slice | Indices) -> Dataset: ...
+    def __getitem__(self, key: Any) -> Any:
+        """Return a row by its number, a column by its name, or some rows as a Dataset.
+
+        Raises:
+            NotFoundError: there is no such column.
+            InputError: there are not so many rows, or the key is none of these.
+        """
+        if isinstance(key, str):
+            return self.column(key)
+        if isinstance(key, slice):
+            return self.take(range(*key.indices(len(self))))
+        if isinstance(key, int | np.integer) and not isinstance(key, bool):
+            if not -len(self) <= key < len(self):
+                raise RowIndexError(f"row {key}: there are {len(self)} rows, numbered from 0; give a smaller number")
+            return self.rows([int(key) % len(self)])[0]
+        at = np.asarray(key)
+        return self.take(np.flatnonzero(at) if at.dtype == np.bool_ and at.shape == (len(self),) else key)
+
+    def head(self, n: int = 5) -> pl.DataFrame:
+        """Return the user's own columns of the first rows."""
+        return self[: max(n, 0)].to_polars()
+
+    @property
+    def columns(self) -> list[str]:
+        """The user's columns, in their order."""
+        return self.column_names
+
+    def to_polars(self) -> pl.DataFrame:
+        """Return the user's own columns: (n, columns); values of mixed types as JSON text."""
+        return to_polars(self)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the user's own columns as a pandas table.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        return to_pandas(self)
+
+    def to_datasets(self) -> datasets.Dataset:
+        """Return the rows as a Hugging Face `datasets.Dataset`.
+
+        Raises:
+            MissingExtraError: `datasets` is not installed.
+            InputError: a column holds values of several types.
+        """
+        from thresher.dataset.hub import to_hub_dataset
+
+        return to_hub_dataset(self, needed_by="Dataset.to_datasets")
+
+    def _repr_html_(self) -> str:
+        """Return the counts and the first rows as HTML; all text is escaped."""
+        return f"<p>{escape_html(repr(self))}</p>{render_head(self)}"
 
     @property
     def kind(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,16 +18,21 @@ from thresher.artifacts.manifest import Manifest
 from thresher.artifacts.remote.fetch import localize
 from thresher.artifacts.seal import check_file
 from thresher.artifacts.stored import read_table
+from thresher.dataset.frames import render_table
 from thresher.dataset.sources import find_subset_files
 from thresher.errors import TEMPORARY, InputError, ManifestError, find_exit_code
 from thresher.printable import escape_html, join_lines
 from thresher.subset.cut import REASONS, build_rank_column
+from thresher.subset.looking import explain_row, plot_subset, resize
 from thresher.subset.scores import Scores
 
 if TYPE_CHECKING:
     import datasets
+    import pandas as pd
+    from matplotlib.figure import Figure
 
     from thresher.dataset import Dataset
+    from thresher.subset.budget import Budget
 
 PILOT = "pilot.json"
 ANY_LENGTH = 1 << 62  # bytes of a row
@@ -66,11 +71,58 @@ class Subset:
         """Return the number of kept rows."""
         return len(self.kept)
 
-    def to_dataset(self) -> datasets.Dataset:
-        """Return the kept rows as a Hugging Face `datasets.Dataset`."""
-        from thresher.dataset.hub import to_hub_dataset
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Yield the kept rows, each with all of the user's own columns."""
+        return iter(self.dataset)
 
-        return to_hub_dataset(self.dataset, needed_by="Subset.to_dataset")
+    def head(self, n: int = 5) -> pl.DataFrame:
+        """Return the user's own columns of the first kept rows."""
+        return self.dataset.head(n)
+
+    def to_polars(self) -> pl.DataFrame:
+        """Return the kept rows as a polars table of the user's own columns."""
+        return self.dataset.to_polars()
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the kept rows as a pandas table of the user's own columns."""
+        return self.dataset.to_pandas()
+
+    def to_datasets(self) -> datasets.Dataset:
+        """Return the kept rows as a Hugging Face `datasets.Dataset`."""
+        return self.dataset.to_datasets()
+
+    def to_dataset(self) -> datasets.Dataset:
+        """Return the kept rows as a Hugging Face `datasets.Dataset`: `to_datasets`, as it was."""
+        return self.dataset.to_datasets()
+
+    def explain(self, row: int | str) -> str:
+        """Return in one sentence why a row of the pool was kept or dropped.
+
+        Args:
+            row: its number in the pool, from 0, or its id.
+
+        Raises:
+            InputError: the pool has not so many rows.
+            NotFoundError: no row has this id.
+        """
+        return explain_row(self, row)
+
+    def resize(self, budget: int | float | str | Budget) -> Subset:
+        """Return the subset that the same ranking gives with another budget, at once.
+
+        Raises:
+            InputError: the budget needs rows that were not ranked, or is in tokens; or there is a
+                quota.
+        """
+        return resize(self, budget)
+
+    def plot(self) -> Figure:
+        """Draw the kept rows beside the pool, by label or length, and the reasons of the drops.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+        """
+        return plot_subset(self)
 
     def save(self, folder: str | Path, *, force: bool = False) -> Path:
         """Write the subset folder, whole or not at all, and return its path.
@@ -132,23 +184,14 @@ class Subset:
         )
         first = self.pool.frame[self.kept[:5]].select(kept=pl.concat_str("prompt", pl.lit(" → "), "response"))
         lost = self.dropped.head(5).select("preview", "explanation")
-        return f"<table>{head}</table><b>Kept</b>{_table(first)}<b>Dropped</b>{_table(lost)}"
+        kept, dropped = (render_table(table.columns, table.rows()) for table in (first, lost))
+        return f"<table>{head}</table><b>Kept</b>{kept}<b>Dropped</b>{dropped}"
 
 
 def score_table(row_id: pl.Series, value: Any, rank: pl.Series, position: NDArray[np.int64]) -> pl.DataFrame:
     """Return the table of `Subset.score_table`; a position of -1 stands for a dropped row."""
     place = pl.Series(position).replace(-1, None)
     return pl.DataFrame({"row_id": row_id, "value": value, "rank": rank, "position": place})
-
-
-def _table(frame: pl.DataFrame) -> str:
-    """Return a frame as an HTML table with every cell escaped and cut to 160 characters."""
-    head = "".join(f"<th style='text-align:left'>{escape_html(name)}</th>" for name in frame.columns)
-    body = "".join(
-        "<tr>" + "".join(f"<td style='text-align:left'>{escape_html(str(cell)[:160])}</td>" for cell in row) + "</tr>"
-        for row in frame.iter_rows()
-    )
-    return f"<table><tr>{head}</tr>{body}</table>"
 
 
 def read_tables(folder: str | Path, stem: str) -> pl.DataFrame:

@@ -1,0 +1,142 @@
+"""What people do with rows and subsets in a notebook."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+
+import thresher as th
+from thresher.notebook import LISTENERS, ProgressBoard, show_progress
+from thresher.progress import Progress
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory):
+    path = tmp_path_factory.mktemp("rows") / "pool.jsonl"
+    rows = [{"text": f"row {i} <b>", "label": f"class {i % 3}", "weight": i * 0.5} for i in range(40)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return th.load(path)
+
+
+@pytest.fixture(scope="module")
+def vectors():
+    return np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32)
+
+
+def test_a_dataset_is_used_like_a_table(pool):
+    assert (len(pool), pool.columns) == (40, ["text", "label", "weight"])
+    assert pool[3] == pool[-37] == {"text": "row 3 <b>", "label": "class 0", "weight": 1.5}
+    assert [row["weight"] for row in pool] == pool["weight"].to_list() == [i * 0.5 for i in range(40)]
+    assert pool[30:33]["text"].to_list() == ["row 30 <b>", "row 31 <b>", "row 32 <b>"]
+    assert len(pool[pool["label"] == "class 1"]) == 13
+    assert pool.head(2).rows() == [("row 0 <b>", "class 0", 0.0), ("row 1 <b>", "class 1", 0.5)]
+    assert pool.to_polars().equals(pl.DataFrame(list(pool)))
+    assert pool.to_pandas().to_dict("records") == list(pool)
+    assert pool.to_datasets()[5] == pool[5]
+
+
+def test_a_page_of_rows_is_escaped_and_short(pool):
+    html = pool._repr_html_()
+    assert "row 4 &lt;b&gt;" in html
+    assert "row 5" not in html
+    assert "<b>" not in html
+
+
+@pytest.mark.parametrize("key", [40, -41])
+def test_a_row_that_is_not_there_is_an_index_error(pool, key):
+    with pytest.raises(IndexError, match="there are 40 rows"):
+        pool[key]
+
+
+def test_a_column_that_is_not_there_is_named(pool):
+    with pytest.raises(th.ThresherError, match="did you mean 'weight'"):
+        pool["weigth"]
+
+
+def test_a_subset_is_resized_as_if_it_had_been_chosen_so(pool, vectors, tmp_path):
+    subset = th.select(pool, "k-center", budget=20, embeddings=vectors)
+    direct = th.select(pool, "k-center", budget=7, embeddings=vectors)
+    opened = th.open(subset.save(tmp_path / "subset"))
+    for smaller in (subset.resize(7), opened.resize("7"), subset.resize(12).resize(7)):
+        assert smaller.kept.tolist() == direct.kept.tolist()
+        assert smaller.manifest.content["counts"]["kept"] == len(smaller) == 7
+        assert len(smaller.dropped) == 33
+    ids = pool.frame["row_id"]
+    covered = subset.resize(7).dropped.filter(pl.col("reason") == "covered")
+    assert set(covered["covered_by"]) <= set(ids[direct.kept])
+    assert opened.resize(7).dropped.equals(subset.resize(7).dropped)
+    assert subset.resize(7).save(tmp_path / "small").name == "small"
+    assert subset.manifest.content["counts"]["kept"] == 20
+
+
+@pytest.mark.parametrize(("budget", "sentence"), [(30, "at most the 20 rows"), ("2ktok", "call select for tokens")])
+def test_a_budget_that_was_not_ranked_is_refused(pool, vectors, budget, sentence):
+    with pytest.raises(th.ThresherError, match=sentence):
+        th.select(pool, "k-center", budget=20, embeddings=vectors).resize(budget)
+
+
+def test_each_row_is_explained(pool, vectors):
+    subset = th.select(pool, "k-center", budget=20, embeddings=vectors)
+    reasons = dict(subset.dropped.select("row_id", "explanation").iter_rows())
+    for position, row_id in enumerate(pool.frame["row_id"]):
+        sentence = subset.explain(position)
+        assert sentence == subset.explain(row_id)
+        assert sentence.endswith(reasons[row_id]) if row_id in reasons else "is kept: rank" in sentence
+    with pytest.raises(th.ThresherError, match="no row of the pool has this id"):
+        subset.explain("nobody")
+
+
+def test_the_plot_shows_each_label_of_pool_and_subset(pool, vectors):
+    subset = th.select(pool, "k-center", budget=20, embeddings=vectors)
+    groups = subset.plot().axes[0]
+    widths = [bar.get_width() for container in groups.containers for bar in container]
+    assert sum(widths[:3]) == 40
+    assert sum(widths[3:]) == 20
+
+
+def test_any_folder_is_opened(pool, vectors, tmp_path):
+    th.curate(pool, rules=["exact-duplicates"], out=tmp_path / "clean")
+    assert isinstance(th.open(tmp_path / "clean"), th.Dataset)
+    (tmp_path / "empty").mkdir()
+    for wrong, found in (("empty", "manifest.json"), ("nowhere", "nothing")):
+        with pytest.raises(th.ThresherError, match=found):
+            th.open(tmp_path / wrong)
+
+
+def test_a_report_of_an_object_is_written(pool, vectors):
+    page = th.report(th.select(pool, "k-center", budget=20, embeddings=vectors))
+    assert "<html" in page.read_text()
+    with pytest.raises(th.ThresherError, match="got int"):
+        th.report(3)
+
+
+def test_outside_a_notebook_functions_are_left_as_they_are():
+    from thresher.selection.run import select
+
+    assert th.select is select
+    assert all(show_progress(name, function) is function for name, function in ((n, getattr(th, n)) for n in LISTENERS))
+
+
+def test_the_board_of_a_notebook_shows_stages_and_notes(monkeypatch):
+    drawn: list[str] = []
+    monkeypatch.setattr("thresher.notebook.is_notebook", lambda: True)
+    monkeypatch.setattr("thresher.notebook._make_display", lambda: drawn.append)
+
+    def work(n, on_progress=None):
+        for done in range(n + 1):
+            on_progress(Progress(stage="<embedding>", done=done, total=n, note="one <note>"))
+        return n
+
+    assert show_progress("select", work)(7) == 7
+    assert "&lt;embedding&gt;" in drawn[-1]
+    assert "7 of 7" in drawn[-1]
+    assert drawn[-1].count("one &lt;note&gt;") == 1
+    own = []
+    show_progress("select", work)(2, on_progress=own.append)
+    assert len(own) == 3
+    board = ProgressBoard(drawn.append)
+    board.draw()
+    assert drawn[-1] == ""
