@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from thresher.features import Features
     from thresher.features.table import FeatureTable, score
     from thresher.jobs import run_job
-    from thresher.results import open, report  # noqa: A004
+    from thresher.notebook.results import open, report  # noqa: A004
     from thresher.selection.dry_run import Plan, plan
     from thresher.selection.run import select
     from thresher.subset.budget import Budget
@@ -107,9 +107,9 @@ _load = export_lazily(
         "curate": "curation.curate",
         "learning_curve": "experiments.learning_curve",
         "load": "dataset",
-        "open": "results",
+        "open": "notebook.results",
         "plan": "selection.dry_run",
-        "report": "results",
+        "report": "notebook.results",
         "run_job": "jobs",
         "score": "features.table",
         "select": "selection.run",
@@ -124,7 +124,7 @@ def __getattr__(name: str) -> Any:
     value = _load(name)
     if "ipykernel" not in sys.modules:
         return value
-    from thresher.notebook import LISTENERS, show_progress
+    from thresher.notebook.progress_board import LISTENERS, show_progress
 
     return show_progress(name, value) if name in LISTENERS else value
 

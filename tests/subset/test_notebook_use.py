@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 import thresher as th
-from thresher.notebook import LISTENERS, ProgressBoard, show_progress
+from thresher.notebook.progress_board import LISTENERS, ProgressBoard, show_progress
 from thresher.progress import Progress
 
 
@@ -122,8 +122,8 @@ def test_outside_a_notebook_functions_are_left_as_they_are():
 
 def test_the_board_of_a_notebook_shows_stages_and_notes(monkeypatch):
     drawn: list[str] = []
-    monkeypatch.setattr("thresher.notebook.is_notebook", lambda: True)
-    monkeypatch.setattr("thresher.notebook._make_display", lambda: drawn.append)
+    monkeypatch.setattr("thresher.notebook.progress_board.is_notebook", lambda: True)
+    monkeypatch.setattr("thresher.notebook.progress_board._make_display", lambda: drawn.append)
 
     def work(n, on_progress=None):
         for done in range(n + 1):

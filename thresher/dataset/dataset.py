@@ -17,11 +17,11 @@ from thresher.dataset.conversation import Conversation
 from thresher.dataset.formats.copy_rows import write_rows
 from thresher.dataset.formats.files import SourceFile
 from thresher.dataset.formats.shard import Shard
-from thresher.dataset.frames import render_head, to_pandas, to_polars
 from thresher.dataset.rejection import BadRow, count_values
 from thresher.dataset.row_id import hash_row_ids
 from thresher.dataset.schema import Schema
 from thresher.dataset.values.class_names import decode_rows
+from thresher.dataset.values.frames import render_table, to_pandas
 from thresher.errors import InputError, NotFoundError, RowIndexError, did_you_mean
 from thresher.numeric.arrays import Array, Int32, Int64, Ints
 from thresher.printable import escape_html, escape_line
@@ -141,7 +141,7 @@ class Dataset:
 
     def to_polars(self) -> pl.DataFrame:
         """Return the user's own columns: (n, columns); values of mixed types as JSON text."""
-        return to_polars(self)
+        return pl.DataFrame([self.column(name).alias(name) for name in self.column_names])
 
     def to_pandas(self) -> pd.DataFrame:
         """Return the user's own columns as a pandas table.
@@ -149,7 +149,7 @@ class Dataset:
         Raises:
             MissingExtraError: pandas is not installed.
         """
-        return to_pandas(self)
+        return to_pandas(self.to_polars(), needed_by="Dataset.to_pandas")
 
     def to_datasets(self) -> datasets.Dataset:
         """Return the rows as a Hugging Face `datasets.Dataset`.
@@ -164,7 +164,8 @@ class Dataset:
 
     def _repr_html_(self) -> str:
         """Return the counts and the first rows as HTML; all text is escaped."""
-        return f"<p>{escape_html(repr(self))}</p>{render_head(self)}"
+        head = self.head()
+        return f"<p>{escape_html(repr(self))}</p>{render_table(head.columns, head.rows())}"
 
     @property
     def kind(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import orjson
@@ -16,8 +16,9 @@ from thresher.errors import InputError, MissingExtraError, NotFoundError, did_yo
 
 if TYPE_CHECKING:
     import datasets
+    from numpy.typing import NDArray
 
-    from thresher.dataset.dataset import Dataset
+    from thresher.dataset.formats.shard import Shard
 
 _OFFLINE_HINT = (
     "check the name and the connection, or save it elsewhere with datasets' save_to_disk and give that folder"
@@ -71,7 +72,29 @@ def open_dataset(dataset: Any, *, split: str | None, max_row_bytes: int, name: s
     return wrap_table(table, name, max_row_bytes=max_row_bytes)
 
 
-def to_hub_dataset(rows: Dataset, *, needed_by: str) -> datasets.Dataset:
+class OwnRows(Protocol):
+    """A Dataset, as far as this module reads it."""
+
+    @property
+    def shards(self) -> tuple[Shard, ...]:
+        """The files."""
+        ...
+
+    @property
+    def decoded_columns(self) -> frozenset[str]:
+        """Columns that are read by the name of a class."""
+        ...
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        ...
+
+    def rows(self, indices: NDArray[np.int64]) -> list[dict[str, Any]]:
+        """Return the user's own rows."""
+        ...
+
+
+def to_hub_dataset(rows: OwnRows, *, needed_by: str) -> datasets.Dataset:
     """Return rows as a `datasets.Dataset`, with the features that `datasets` gave them.
 
     Args:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from thresher.artifacts.manifest import Manifest, digest
 from thresher.dataset.rejection import count_values
@@ -18,12 +19,27 @@ from thresher.subset.scores import EXISTING, Scores
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from thresher.subset.subset import Subset
+    from thresher.dataset import Dataset
 
 N_GROUPS = 12  # bars of a plot
 
 
-def explain_row(subset: Subset, row: int | str) -> str:
+class Chosen(Protocol):
+    """A subset, as these functions read it; `Subset` describes the members."""
+
+    @property
+    def pool(self) -> Dataset: ...  # noqa: D102
+    @property
+    def scores(self) -> Scores: ...  # noqa: D102
+    @property
+    def kept(self) -> NDArray[np.int64]: ...  # noqa: D102
+    @property
+    def dropped(self) -> pl.DataFrame: ...  # noqa: D102
+    @property
+    def manifest(self) -> Manifest: ...  # noqa: D102
+
+
+def explain_row(subset: Chosen, row: int | str) -> str:
     """Return in one sentence why a row was kept or dropped.
 
     Args:
@@ -53,12 +69,15 @@ def explain_row(subset: Subset, row: int | str) -> str:
     return f"{where} is dropped ({reason}): {explanation}"
 
 
-def resize(subset: Subset, budget: int | float | str | Budget) -> Subset:
-    """Return the subset that the same ranking gives with another budget; nothing is computed.
+def resize(subset: Chosen, budget: int | float | str | Budget) -> tuple[NDArray[np.int64], pl.DataFrame, Manifest]:
+    """Return what the same ranking gives with another budget; nothing is computed.
 
     Args:
         subset: without a quota.
         budget: rows, a share, or a threshold on the score.
+
+    Returns:
+        `kept`, `dropped` and `manifest` of the subset.
 
     Raises:
         InputError: the budget is in tokens, needs rows that were not ranked, or there is a quota.
@@ -95,10 +114,10 @@ def resize(subset: Subset, budget: int | float | str | Budget) -> Subset:
         "resized_from": {"identity": subset.manifest.identity, "budget": content["budget"]},
     }
     changed.pop("shortfall", None)
-    return replace(subset, kept=kept, dropped=dropped, manifest=Manifest(changed))
+    return kept, dropped, Manifest(changed)
 
 
-def _restore_cover(subset: Subset) -> Scores:
+def _restore_cover(subset: Chosen) -> Scores:
     """Return the scores with who stands for whom, which a folder tells in its table of drops."""
     scores = subset.scores
     if scores.covered_by is not None or not subset.dropped["reason"].str.starts_with("covered").any():
@@ -116,7 +135,7 @@ def _restore_cover(subset: Subset) -> Scores:
     return replace(scores, covered_by=covered_by, similarity=similarity)
 
 
-def plot_subset(subset: Subset) -> Figure:
+def plot_subset(subset: Chosen) -> Figure:
     """Draw what the choice did: the share kept of each label, or of each length; and the reasons.
 
     Raises:
@@ -137,7 +156,7 @@ def plot_subset(subset: Subset) -> Figure:
     return figure
 
 
-def _draw_groups(axes: Any, subset: Subset, is_kept: np.ndarray[Any, np.dtype[np.bool_]]) -> None:
+def _draw_groups(axes: Any, subset: Chosen, is_kept: np.ndarray[Any, np.dtype[np.bool_]]) -> None:
     rows = subset.pool.frame.select("prompt", "response").with_columns(kept=pl.Series(is_kept))
     if subset.pool.kind == "classification":
         table = rows.group_by("response").agg(pl.len(), pl.col("kept").sum()).sort("len", "response", descending=True)

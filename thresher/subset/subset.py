@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,8 @@ from thresher.artifacts.manifest import Manifest
 from thresher.artifacts.remote.fetch import localize
 from thresher.artifacts.seal import check_file
 from thresher.artifacts.stored import read_table
-from thresher.dataset.frames import render_table
 from thresher.dataset.sources import find_subset_files
+from thresher.dataset.values.frames import render_table
 from thresher.errors import TEMPORARY, InputError, ManifestError, find_exit_code
 from thresher.printable import escape_html, join_lines
 from thresher.subset.cut import REASONS, build_rank_column
@@ -114,7 +114,8 @@ class Subset:
             InputError: the budget needs rows that were not ranked, or is in tokens; or there is a
                 quota.
         """
-        return resize(self, budget)
+        kept, dropped, manifest = resize(self, budget)
+        return replace(self, kept=kept, dropped=dropped, manifest=manifest)
 
     def plot(self) -> Figure:
         """Draw the kept rows beside the pool, by label or length, and the reasons of the drops.

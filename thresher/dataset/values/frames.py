@@ -13,19 +13,11 @@ from thresher.printable import escape_html
 if TYPE_CHECKING:
     import pandas as pd
 
-    from thresher.dataset.dataset import Dataset
-
-N_SHOWN = 5
 N_CHARACTERS = 160
 
 
-def to_polars(rows: Dataset) -> pl.DataFrame:
-    """Return the user's own columns: (n, columns); values of mixed types come as JSON text."""
-    return pl.DataFrame([rows.column(name).alias(name) for name in rows.column_names])
-
-
-def to_pandas(rows: Dataset, *, needed_by: str = "Dataset.to_pandas") -> pd.DataFrame:
-    """Return the user's own columns as pandas has them.
+def to_pandas(rows: pl.DataFrame, *, needed_by: str) -> pd.DataFrame:
+    """Return a table as pandas has it.
 
     Raises:
         MissingExtraError: pandas is not installed.
@@ -34,13 +26,7 @@ def to_pandas(rows: Dataset, *, needed_by: str = "Dataset.to_pandas") -> pd.Data
         import pandas as pd
     except ImportError:
         raise MissingExtraError("pandas", needed_by, "hub") from None
-    return pd.DataFrame(to_polars(rows).to_dict(as_series=False))
-
-
-def render_head(rows: Dataset) -> str:
-    """Return the first rows as an HTML table; all text is escaped and cut."""
-    head = to_polars(rows.take(range(min(N_SHOWN, len(rows)))))
-    return render_table(head.columns, list(head.iter_rows()))
+    return pd.DataFrame(rows.to_dict(as_series=False))
 
 
 def render_table(columns: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from thresher.artifacts.local_path import expand_path
 from thresher.artifacts.manifest import Manifest
@@ -24,11 +24,21 @@ _READERS = {  # kind of a manifest -> what reads such a folder
     "curve": "thresher.experiments.curve_io:read_curve",
     "comparison": "thresher.experiments.comparison:read_comparison",
     "tuning": "thresher.experiments.tuning:read_tuning",
-    "advice": "thresher.results:_read_advice",
+    "advice": "thresher.notebook.results:read_advice",
     "curated": "thresher.dataset.loading:load",
     "corrected": "thresher.dataset.loading:load",
     "snapshot": "thresher.dataset.loading:load",
 }
+
+
+@runtime_checkable
+class HasFolder(Protocol):
+    """A result that may have been written to a folder."""
+
+    @property
+    def path(self) -> Path | None:
+        """The folder, or None when none was asked for."""
+        ...
 
 
 def open(folder: str | Path) -> Any:  # noqa: A001 - the word that people try first
@@ -56,7 +66,8 @@ def open(folder: str | Path) -> Any:  # noqa: A001 - the word that people try fi
     return _find_reader(_READERS[kind])(path)
 
 
-def _read_advice(folder: Path) -> Any:
+def read_advice(folder: Path) -> Any:
+    """Read the folder of `advise`."""
     from thresher.experiments.advice.advise import ADVICE, Advice
 
     return Advice(content=read_json(folder / ADVICE), path=folder, manifest=Manifest.read(folder))
@@ -93,8 +104,7 @@ def report(result: Any) -> Path:
         return write_report(result)
     if isinstance(result, Subset):
         return write_report(result.save(Path(tempfile.mkdtemp(prefix="thresher-")) / "subset"))
-    path = getattr(result, "path", None)
-    if isinstance(path, Path):
-        return write_report(path)
+    if isinstance(result, HasFolder) and result.path is not None:
+        return write_report(result.path)
     known = first_three(["a folder", "a Subset", "a LearningCurve", "a Comparison", "a Tuning", "an Adapter"])
     raise InputError(f"report: must be {known}, got {type(result).__name__}; give out=DIR to the call that made it")

@@ -36,7 +36,7 @@ def is_notebook() -> bool:
         return False
     from IPython import get_ipython
 
-    shell = get_ipython()  # type: ignore[no-untyped-call]
+    shell = get_ipython()
     return type(shell).__name__ == "ZMQInteractiveShell"
 
 
