@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from thresher.artifacts.local_path import expand_path
 from thresher.artifacts.manifest import Manifest
+from thresher.artifacts.remote.fetch import localize
 from thresher.artifacts.stored import read_json
 from thresher.errors import InputError, ManifestError, first_three
 
@@ -56,7 +57,7 @@ def open(folder: str | Path) -> Any:  # noqa: A001 - the word that people try fi
     Raises:
         ManifestError: it is no such folder, or a file of it is damaged or missing.
     """
-    path = expand_path(folder)
+    path = expand_path(localize(folder))
     if not path.is_dir():
         what = "a file; read rows with th.load" if path.exists() else "nothing"
         raise ManifestError(f"{path}: must be a folder that thresher wrote, found {what}")
