@@ -21,10 +21,13 @@ from __future__ import annotations
 
 import difflib
 import errno
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor
+from importlib.metadata import PackageNotFoundError, distribution
+from urllib.parse import unquote
 
 _DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 # by name, since torch may not be installed
@@ -98,9 +101,25 @@ class MissingExtraError(ThresherError, ImportError):
 
     def __init__(self, package: str, needed_by: str, extra: str) -> None:
         """Name the package, who needs it, and the command that installs it."""
-        super().__init__(f"'{package}' is not installed; {needed_by} needs it: pip install 'thresher[{extra}]'")
+        super().__init__(f"'{package}' is not installed; {needed_by} needs it: {install_command(extra)}")
         self.package = package
         self.extra = extra
+
+
+def install_command(extra: str) -> str:
+    """Return the command that installs an extra: from the clone or wheel that thresher is of."""
+    try:
+        origin = json.loads(distribution("thresher").read_text("direct_url.json") or "{}")
+    except (PackageNotFoundError, ValueError):
+        origin = {}
+    url = str(origin.get("url", ""))
+    if "dir_info" in origin and url.startswith("file://"):
+        folder = unquote(url.removeprefix("file://"))
+        shown = "." if os.path.realpath(folder) == os.path.realpath(os.curdir) else folder
+        return f"pip install '{shown}[{extra}]'"
+    if url:
+        return f"pip install 'thresher[{extra}] @ {url}'"
+    return f"pip install 'thresher[{extra}]'"
 
 
 class ManifestError(ThresherError, ValueError):

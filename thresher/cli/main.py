@@ -27,6 +27,7 @@ from thresher.cli.curate import curate_app
 from thresher.cli.curate_job import log_line
 from thresher.cli.curate_job import register as register_jobs
 from thresher.cli.curve import curve
+from thresher.cli.doctor import doctor
 from thresher.cli.methods import methods
 from thresher.cli.output import print_block, print_line
 from thresher.cli.report import report
@@ -70,6 +71,7 @@ app.command(rich_help_panel="Are the rows clean?")(correct)
 for verb in (train, tune):
     app.command(rich_help_panel="How do I train on them?")(verb)
 app.command(rich_help_panel="What came of it?")(report)
+app.command(rich_help_panel="This machine")(doctor)
 app.add_typer(cache_app, name="cache", rich_help_panel="This machine")
 app.command("warm-up", hidden=True)(prepare_kernels)
 register_jobs(curate_app)
