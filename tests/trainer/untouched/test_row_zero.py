@@ -177,3 +177,37 @@ def test_the_verdict_is_that_of_the_paired_interval(ours, theirs, verdict, n_see
     if n_seeds == 1:  # the standard error of a paired difference, by hand
         difference = np.array(ours, float) - np.array(theirs, float)
         assert gain["stderr"] == pytest.approx(difference.std(ddof=1) / 10)
+
+
+def answers(loss, n_right, n=60):
+    """Return outcomes of a language model that answers the first rows right."""
+    responses = [f"{number}" for number in range(100, 100 + n)]
+    predictions = [text if number < n_right else "0" for number, text in enumerate(responses)]
+    scores = score_answers(predictions, responses)
+    jitter = np.linspace(-0.05, 0.05, n)
+    return pl.DataFrame(
+        {
+            "row_id": responses,
+            "response": responses,
+            "loss": loss + jitter,
+            "n_tokens": [1] * n,
+            "prediction": predictions,
+            "exact_match": scores.exact_match,
+            "rouge_l": scores.rouge_l,
+            "chrf": scores.chrf,
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("n_right", "loss", "is_said"),
+    [
+        (3, 1.5, True),  # wrong sums in the right form: a lower loss, and as few right answers
+        (40, 1.5, False),
+        (3, 3.9, False),  # no gain by the loss either
+    ],
+)
+def test_a_lower_loss_without_more_right_answers_is_said_to_be_of_form_alone(n_right, loss, is_said):
+    section = describe_base([answers(loss, n_right)], [Reference("untouched", [answers(3.9, 3)])], "sft")
+    assert ("may have learned their form alone" in section["sentence"]) == is_said
+    assert section["verdict"] == ("better" if loss < 2 else "no difference")

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from thresher.artifacts.folder import MANIFEST
 from thresher.artifacts.manifest import Manifest
 from thresher.reporting import formatting as fmt
 from thresher.reporting.files import read_json
 from thresher.reporting.page import Block, Page, Paragraph, Section, Table, Tile
-from thresher.reporting.pages.experiment_tables import build_footer
+from thresher.reporting.pages.curve import KEYS as CURVE_KEYS
+from thresher.reporting.pages.experiment_tables import build_footer, read_experiment
+from thresher.reporting.pages.figures.curve_figure import build_curve_figure
 from thresher.reporting.pages.reproduce import build_reproduction
 from thresher.reporting.pages.row_zero import build_forgetting, build_references
 
@@ -44,6 +47,7 @@ def build_advice_page(folder: Path, manifest: Manifest) -> Page:
         ),
         sections=[
             Section("The questions", [_build_answers([first, *others])]),
+            Section("How many rows", _build_curve(folder)),
             Section("The untouched model", build_references(metrics.get("base"), str(content["task"]))),
             Section("What it forgot", build_forgetting(metrics.get("general"))),
             Section("The steps", _build_steps(folder, advice)),
@@ -58,10 +62,23 @@ def _build_answers(answers: list[Mapping[str, str]]) -> Table:
     return Table(caption="Each question with its answer", columns=("question", "answer"), rows=rows)
 
 
+def _build_curve(folder: Path) -> list[Block]:
+    """Return the learning curve; nothing where it was left out."""
+    own = folder / "curve"
+    if not (own / MANIFEST).is_file():
+        return []
+    fitted = read_json(own / "saturation.json", CURVE_KEYS)
+    is_higher_better = bool(fitted["is_higher_better"])
+    experiment = read_experiment(own, Manifest.read(own), cells_file="curve.csv", is_higher_better=is_higher_better)
+    figure = [build_curve_figure(experiment, fitted)] if len(experiment.done) else []
+    return [Paragraph(str(fitted["answer"])), *figure]
+
+
 def _build_steps(folder: Path, advice: Mapping[str, Any]) -> list[Block]:
     dropped = [f"{rule}: {fmt.rows(n)}" for rule, n in advice["dropped"].items() if n]
     lines = [(name, what, "there" if (folder / name).is_dir() else "left out") for name, what in STEPS.items()]
     return [
         Table(caption="Folders, each of its own command", columns=("folder", "what", "state"), rows=lines),
+        Paragraph(f"thresher report {folder / 'subset'} writes the page of a step, and so for the others."),
         Paragraph(f"Dropped by cleaning: {fmt.join_words(dropped) if dropped else 'nothing'}."),
     ]

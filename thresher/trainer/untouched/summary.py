@@ -100,7 +100,15 @@ def _describe_others(gains: Mapping[str, Gain | None], main: str) -> str:
         parts.append(f", but by {', '.join(worse)} training is clearly worse")
     if own is not None and own.direction <= 0 and better:
         parts.append(f"; by {', '.join(better)} training is clearly better")
+    if own is not None and own.direction > 0 and not worse and _is_about_form(gains):
+        parts.append("; its answers are not seen to be right more often, so it may have learned their form alone")
     return "".join(parts)
+
+
+def _is_about_form(gains: Mapping[str, Gain | None]) -> bool:
+    """Tell whether answers were written, and are right no more often, by any way to compare."""
+    hits = [gain for name in ("exact_match", LENIENT.name) if (gain := gains.get(name)) is not None]
+    return bool(hits) and all(gain.direction <= 0 for gain in hits)
 
 
 def name_verdict(gain: Gain) -> str:
