@@ -20,7 +20,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium"),
 ]
-KINDS = ("subset", "adapter", "curve", "comparison", "tuning")
+KINDS = ("subset", "curated", "adapter", "curve", "comparison", "tuning")
 
 
 class Browser:
@@ -181,6 +181,32 @@ def test_every_row_of_the_map_shows_its_text_under_the_pointer(browser, pages):
         browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=left, y=top)
         shown = browser.js("document.getElementById('tip').textContent")
         assert shown.split("\n", 1)[1] in taken[x, y]
+
+
+def choose(browser, name, value):
+    browser.js(
+        f"""(() => {{ const box = document.querySelector('{name}'); box.value = '{value}';
+        box.dispatchEvent(new Event('change')); }})()"""
+    )
+
+
+def test_the_map_is_colored_by_label_and_shows_the_rows_of_one(browser, pages):
+    browser.open(pages["subset"])
+    dots = """[...document.querySelectorAll('.groups path')].map(p =>
+        [p.getAttribute('class'), p.getAttribute('d').split('M').length - 1])"""
+    data = json.loads(browser.js("document.getElementById('data-map').textContent"))
+    choose(browser, ".color-by", "0")
+    drawn = browser.js(dots)
+    assert sum(n for _, n in drawn) == len(data["x"])
+    assert len({name.split()[-1] for name, _ in drawn}) == len(data["groups"][0]["values"])
+    legend = browser.js("[...document.querySelectorAll('.group-legend li')].map(e => e.textContent)")
+    assert legend == data["groups"][0]["values"]
+    choose(browser, ".show-group", "0 1")
+    assert sum(n for _, n in browser.js(dots)) == data["groups"][0]["of"].count(1)
+    choose(browser, ".color-by", "")
+    choose(browser, ".show-group", "")
+    assert browser.js(dots) == []
+    assert browser.problems() == []
 
 
 def test_arrow_keys_read_the_points_of_a_chart_out(browser, pages):

@@ -164,6 +164,30 @@ class MapPanel:
     dropped: Sequence[int]
 
 
+@dataclass(frozen=True)
+class MapGroups:
+    """What points can be colored by: the value of a column.
+
+    Attributes:
+        name: of the column.
+        values: the most frequent ones; the last one can stand for all others.
+        of: (n,) index of each point's value.
+    """
+
+    name: str
+    values: Sequence[str]
+    of: Sequence[int]
+
+
+@dataclass(frozen=True)
+class MapWords:
+    """Words that are frequent in a part of the map and rare elsewhere, and where to write them."""
+
+    x: int
+    y: int
+    text: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class PoolMap(Drawn):
     """A map of the pool, as panels over the same points.
@@ -174,6 +198,8 @@ class PoolMap(Drawn):
         texts: (n,) start of each row.
         notes: (n,) label of each row, "" for none.
         panels: one per choice.
+        groups: columns to color the points by and to show some of them by.
+        words: of the parts of the map.
     """
 
     kind: ClassVar[str] = "map"
@@ -182,6 +208,8 @@ class PoolMap(Drawn):
     texts: Sequence[str]
     notes: Sequence[str]
     panels: Sequence[MapPanel]
+    groups: Sequence[MapGroups] = ()
+    words: Sequence[MapWords] = ()
 
 
 Block: TypeAlias = Paragraph | Notice | Items | Code | Table | ShareBars | Examples | Pairs | Figure | PoolMap

@@ -20,7 +20,7 @@ from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from thresher.printable import replace_controls
-from thresher.reporting.charts.palette import DARK, LIGHT
+from thresher.reporting.charts.palette import DARK, LIGHT, METHOD_TONES
 from thresher.reporting.charts.svg import build_marker, draw_chart
 from thresher.reporting.page import Figure, Page, PoolMap
 
@@ -86,6 +86,8 @@ def _encode_map(pool_map: PoolMap) -> Markup:
         "text": list(pool_map.texts),
         "note": list(pool_map.notes),
         "panels": [{"kept": list(panel.kept), "dropped": list(panel.dropped)} for panel in pool_map.panels],
+        "groups": [{"values": list(group.values), "of": list(group.of)} for group in pool_map.groups],
+        "tones": METHOD_TONES,
     }
     return htmlsafe_json_dumps(data, dumps=json.dumps, ensure_ascii=False, separators=(",", ":"))
 

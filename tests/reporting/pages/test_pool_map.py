@@ -8,7 +8,8 @@ import pytest
 
 from thresher.dataset import load
 from thresher.features import compute, fingerprints, make_context
-from thresher.reporting.pages.rows import pool_map as module
+from thresher.reporting.pages.rows.map_parts import find_groups, find_words
+from thresher.reporting.pages.rows.map_parts import find_words as module
 from thresher.reporting.pages.rows.pool_map import Choice, build_pool_map, count_groups
 
 
@@ -78,3 +79,22 @@ def test_the_balance_counts_each_group(pool):
     assert groups.rows() == [("blue", 20, 0), ("green", 20, 0), ("red", 20, 20)]
     assert groups["pool"].sum() == len(pool)
     assert isinstance(groups, pl.DataFrame)
+
+
+def test_values_are_colored_by_frequency_and_rare_ones_are_one():
+    values = pl.Series("label", ["a"] * 3 + ["b"] * 2 + list("cdefgh") + [None])
+    groups = find_groups("label", values)
+    assert groups.values == ["a", "b", "(none)", "c", "d", "e", "3 others"]
+    assert groups.of == [0, 0, 0, 1, 1, 3, 4, 5, 6, 6, 6, 2]
+
+
+def test_the_words_of_a_part_are_those_that_are_frequent_there_alone():
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.integers(0, 100, 80), rng.integers(900, 1000, 80)])
+    y = rng.integers(0, 640, 160)
+    texts = [f"the harbor is wide {i}" for i in range(80)] + [f"the violin is wide {i}" for i in range(80)]
+    words = find_words(x, y, texts)
+    assert len(words) >= 2
+    assert all(word.text == ("harbor" if word.x < 500 else "violin") for word in words)
+    assert find_words(x, y, ["1 2 3"] * 160) == []
+    assert find_words(x[:9], y[:9], texts[:9]) == []

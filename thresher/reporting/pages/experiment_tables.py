@@ -10,12 +10,14 @@ from typing import Any
 import polars as pl
 
 from thresher.artifacts.manifest import Manifest
+from thresher.features import column_values
 from thresher.reporting import formatting as fmt
 from thresher.reporting.charts.palette import RANDOM, assign_shapes, assign_tones
 from thresher.reporting.files import read_table
 from thresher.reporting.page import Block, Notice, Paragraph, Share, ShareBars, Table, Tile
 from thresher.reporting.pages.rows.pool import read_pool
 from thresher.reporting.pages.rows.pool_map import Choice, build_pool_map
+from thresher.reporting.pages.rows.subset_rows import list_group_columns
 
 CELL_COLUMNS = ("method", "n_rows", "seed", "metric", "value", "stderr", "n", "status", "reason")
 PICK_COLUMNS = ("method", "seed", "rank", "row_id")
@@ -105,7 +107,8 @@ def build_maps(experiment: Experiment) -> list[Block]:
         if len(first):
             title = f"{method}: {fmt.rows(len(first))}, seed {first['seed'][0]}"
             choices.append(Choice(title, pool.positions(first["row_id"])))
-    blocks: list[Block] = [build_pool_map(pool.rows, choices, None)]
+    columns = {name: column_values(pool.rows, name) for name in list_group_columns(pool.rows)}
+    blocks: list[Block] = [build_pool_map(pool.rows, choices, None, columns)]
     left_out = experiment.methods[MAX_MAPS:]
     if left_out:
         blocks.append(Paragraph(f"Not drawn: {', '.join(left_out)}."))

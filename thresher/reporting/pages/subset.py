@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from thresher.artifacts.manifest import Manifest
+from thresher.features import column_values
 from thresher.numeric.arrays import Float64
 from thresher.reporting import formatting as fmt
 from thresher.reporting.charts.chart import Bars, Chart, LegendEntry, linear_axis
@@ -116,7 +118,11 @@ def _build_map(subset: SubsetFolder) -> list[Block]:
         return [Notice(f"There is no map. {subset.pool.missing}")]
     embedding = subset.content["features"].get("embedding")
     title = f"{subset.content['method']}, {fmt.rows(len(subset.kept))}"
-    return [build_pool_map(pool, [Choice(title, subset.kept)], embedding)]
+    columns = {name: column_values(pool, name) for name in list_group_columns(pool)}
+    if len(subset.content["counts"]["dropped_by_reason"]) > 1:
+        known = dict(zip(subset.dropped["row_id"], subset.dropped["reason"], strict=True))
+        columns["reason"] = pl.Series("reason", [known.get(name, "kept") for name in pool.frame["row_id"]])
+    return [build_pool_map(pool, [Choice(title, subset.kept)], embedding, columns)]
 
 
 def _build_balances(subset: SubsetFolder) -> list[Block]:

@@ -73,6 +73,24 @@
     leave(holder, clear);
   }
 
+  // The last value of a column with many stands for all others, and is gray.
+  const toneOf = (data, by, value) => (value < data.tones.length ? data.tones[value] : "gray");
+  for (const grouping of document.querySelectorAll(".grouping")) {
+    const figure = grouping.closest("figure"), legend = figure.querySelector(".group-legend");
+    const data = JSON.parse(document.getElementById(figure.querySelector(".map").dataset.map).textContent);
+    grouping.hidden = false;
+    grouping.querySelector(".color-by").addEventListener("change", (event) => {
+      const by = event.target.value;
+      legend.hidden = by === "";
+      legend.replaceChildren(...(by === "" ? [] : data.groups[by].values.map((name, i) => {
+        const entry = document.createElement("li"), dot = document.createElement("span");
+        dot.className = `swatch ${toneOf(data, by, i)}`;
+        entry.append(dot, name);
+        return entry;
+      })));
+    });
+  }
+
   // Maps: one path per layer, so the points are found by their coordinates.
   for (const holder of document.querySelectorAll(".map")) {
     const data = JSON.parse(document.getElementById(holder.dataset.map).textContent);
@@ -83,7 +101,13 @@
     const kept = new Set(panel.kept);
     let here = null;
     const isShown = (name) => figure.querySelector(`.show-${name}`).checked;
-    const points = () => [...(isShown("kept") ? panel.kept : []), ...(isShown("dropped") ? panel.dropped : [])];
+    const chosen = (name) => figure.querySelector(name)?.value ?? "";
+    const isIn = (i) => {
+      const [group, value] = chosen(".show-group").split(" ").map(Number);
+      return chosen(".show-group") === "" || data.groups[group].of[i] === value;
+    };
+    const side = (name) => (isShown(name) ? panel[name].filter(isIn) : []);
+    const points = () => [...side("kept"), ...side("dropped")];
     const at = (i) => [data.x[i], data.y[i]];
     const words = (i) => `${kept.has(i) ? "Kept" : "Dropped"}${data.note[i] ? ` · ${data.note[i]}` : ""}\n${data.text[i]}`;
     const clear = () => { here = null; ring.setAttribute("visibility", "hidden"); hide(); };
@@ -104,6 +128,30 @@
       }
       if (best === null) clear(); else if (best !== here || tip.hidden) go(best, false);
     };
+    // Colored by a column, or with some rows hidden: one path per value and side in place of the two plain ones.
+    const draw = () => {
+      const by = chosen(".color-by"), layer = svg.querySelector(".groups");
+      const isPlain = by === "" && chosen(".show-group") === "";
+      figure.classList.toggle("grouped", !isPlain);
+      layer.replaceChildren();
+      if (isPlain) return;
+      for (const name of ["dropped", "kept"]) {
+        const paths = new Map();
+        for (const i of panel[name].filter(isIn)) {
+          const tone = by === "" ? { kept: "blue", dropped: "gray" }[name] : toneOf(data, by, data.groups[by].of[i]);
+          paths.set(tone, (paths.get(tone) ?? "") + `M${data.x[i]} ${data.y[i]}h0`);
+        }
+        for (const [tone, d] of paths) {
+          const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
+          path.setAttribute("class", `spots ${name} ${tone}`);
+          path.setAttribute("d", d);
+          layer.append(path);
+        }
+      }
+    };
+    for (const select of figure.querySelectorAll(".grouping select")) {
+      select.addEventListener("change", () => { clear(); draw(); });
+    }
     holder.addEventListener("pointermove", follow);
     holder.addEventListener("pointerdown", follow);
     holder.addEventListener("keydown", (event) => {

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import polars as pl
@@ -21,6 +22,7 @@ from thresher.features import FeatureCache, column_values, compute, make_context
 from thresher.numeric.arrays import Float32, Float64, Int64
 from thresher.reporting import formatting as fmt
 from thresher.reporting.page import MapPanel, PoolMap, Table
+from thresher.reporting.pages.rows.map_parts import find_groups, find_words
 from thresher.reporting.rendering import MAP_HEIGHT, MAP_WIDTH
 
 BACKGROUND = 1_400  # rows sampled from the whole pool
@@ -41,7 +43,12 @@ class Choice:
     kept: Int64
 
 
-def build_pool_map(pool: Dataset, choices: list[Choice], embedding: Mapping[str, str] | None) -> PoolMap:
+def build_pool_map(
+    pool: Dataset,
+    choices: list[Choice],
+    embedding: Mapping[str, str] | None,
+    columns: Mapping[str, pl.Series] = MappingProxyType({}),
+) -> PoolMap:
     """Return the map of a pool with the kept and the dropped rows of each choice.
 
     Cost: about 5 s for the layout of 2,000 points, for a pool of any size.
@@ -51,6 +58,7 @@ def build_pool_map(pool: Dataset, choices: list[Choice], embedding: Mapping[str,
         choices: at least one.
         embedding: `encoder` and `fingerprint` of the embeddings that the choice was made with, or
             None.
+        columns: to color the rows by: name -> (n,) values.
     """
     sample = _sample_rows(len(pool), choices)
     rows = pool.take(sample)
@@ -59,6 +67,7 @@ def build_pool_map(pool: Dataset, choices: list[Choice], embedding: Mapping[str,
     notes = _read_labels(rows)
     texts = [fmt.truncate(" ".join(text.split()), TEXT) for text in rows.texts().str.slice(0, 4 * TEXT).to_list()]
     panels = [_build_panel(choice, sample, len(pool)) for choice in choices]
+    groups = [find_groups(name, values.gather(sample)) for name, values in columns.items()]
     return PoolMap(
         name="map",
         title="Map of the pool",
@@ -69,6 +78,8 @@ def build_pool_map(pool: Dataset, choices: list[Choice], embedding: Mapping[str,
         texts=texts,
         notes=notes,
         panels=panels,
+        groups=[group for group in groups if len(group.values) > 1],
+        words=find_words(x, y, texts),
         table=_build_table(panels[0], texts, notes),
     )
 
