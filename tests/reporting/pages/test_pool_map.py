@@ -8,8 +8,8 @@ import pytest
 
 from thresher.dataset import load
 from thresher.features import compute, fingerprints, make_context
+from thresher.reporting.pages.rows import pool_map as module
 from thresher.reporting.pages.rows.map_parts import find_groups, find_words
-from thresher.reporting.pages.rows.map_parts import find_words as module
 from thresher.reporting.pages.rows.pool_map import Choice, build_pool_map, count_groups
 
 

@@ -1,4 +1,4 @@
-"""The parts of a map: values that its points are colored by, and words that name what lies where."""
+"""The parts of a map: values that points are colored by, and words for what lies where."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SEED = 0
 
 
 def find_groups(name: str, values: pl.Series) -> MapGroups:
-    """Return the values that get a color of their own, the most frequent first, and all others as one.
+    """Return the values with a color of their own, the most frequent first, and the rest as one.
 
     Args:
         name: of the column.
