@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 
 from thresher.errors import InputError
 from thresher.evaluation.curves.enough import Tolerance
+from thresher.experiments.own.method_file import read_method_file
 from thresher.numeric.units import parse_seconds
 from thresher.trainer.settings import TrainSettings
 from thresher.trainer.untouched.settings import PANEL as UNTOUCHED_PANEL
@@ -244,8 +245,9 @@ class ComparisonSettings(MethodExperimentSettings):
 
     methods: tuple[str, ...] | Literal["all"] = option(
         "all",
-        "Names of methods, with settings and quotas as 'facility-location quota=label=sqrt', or all that ask no "
-        "language model and find their columns; random and length are always among them. random#2 is random once more.",
+        "Names of methods, with settings and quotas as 'facility-location quota=label=sqrt', a TOML file with a table "
+        "[[methods]] for each, or all that ask no language model and find their columns; random and length are always "
+        "among them. random#2 is random once more.",
     )
     budget: tuple[str | int | float, ...] = option(("10%",), "Rows or a share, one or several: 10% or 500,1000.")
     seeds: int = option(5, "Runs of each method at each budget; their spread is the error bar.", ge=2)
@@ -364,7 +366,7 @@ def list_methods(names: Sequence[str], command: str) -> list[str]:
     Raises:
         InputError: there is none.
     """
-    methods = _join_quotas(names)
+    methods = [method for name in _join_quotas(names) for method in read_method_file(name, command)]
     if not methods:
         raise InputError(f"{command}: at least one method is needed, got none")
     return list(dict.fromkeys([BASELINE, *methods]))
