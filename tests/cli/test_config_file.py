@@ -8,7 +8,8 @@ import tomllib
 import pytest
 
 from thresher.cli.command import _list_commands
-from thresher.cli.main import app, main
+from thresher.cli.commands import build_app
+from thresher.cli.main import main
 from thresher.cli.spellings import OTHER_NAMES
 
 
@@ -136,7 +137,7 @@ def test_no_word_of_another_tool_hides_an_option_of_ours():
 def test_at_most_15_verbs_stand_at_the_top_each_under_a_question():
     from typer.main import get_command
 
-    shown = [command for command in get_command(app).commands.values() if not command.hidden]
+    shown = [command for command in get_command(build_app()).commands.values() if not command.hidden]
     assert len(shown) <= 15
     assert all(command.rich_help_panel for command in shown)
 
@@ -144,4 +145,4 @@ def test_at_most_15_verbs_stand_at_the_top_each_under_a_question():
 def _get_commands():
     from typer.main import get_command
 
-    return _list_commands(get_command(app))
+    return _list_commands(get_command(build_app()))

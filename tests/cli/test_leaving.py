@@ -42,7 +42,7 @@ def test_one_that_was_ended_leaves_with_the_code_of_the_signal():
 @pytest.mark.parametrize("code", ["0", "", "'done'"])
 def test_code_that_ends_the_process_is_no_success(code):
     """As a plug-in that calls sys.exit: exit code 0 would announce a result that is not there."""
-    script = f"import sys; from thresher.cli import main; main.app = lambda **_: sys.exit({code}); main.run()"
+    script = f"import sys; from thresher.cli import main; main.app = lambda _: sys.exit({code}); main.run()"
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
     assert done.returncode == 1

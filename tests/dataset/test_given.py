@@ -45,7 +45,7 @@ def no_encoder(monkeypatch):
     def refuse(*args, **options):
         raise AssertionError("an encoder was loaded")
 
-    monkeypatch.setattr("thresher.models.context.load_encoder", refuse)
+    monkeypatch.setattr("thresher.models.encoders.load.load_encoder", refuse)
 
 
 def test_an_array_is_read_in_the_order_of_the_rows(vectors):

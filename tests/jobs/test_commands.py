@@ -8,7 +8,6 @@ import subprocess
 import sys
 
 import pytest
-import typer
 
 from thresher.cli import curate_job
 from thresher.cli.main import main
@@ -136,9 +135,7 @@ def test_the_page_of_a_snapshot_shows_what_entered_and_why_rows_left(ready_kit, 
 
 
 def test_all_verbs_are_in_the_group():
-    app = typer.Typer()
-    curate_job.register(app)
-    assert {command.callback.__name__ for command in app.registered_commands} == {
+    assert {command.callback.__name__ for command in curate_job.curate_app.registered_commands} >= {
         "run",
         "check",
         "history",

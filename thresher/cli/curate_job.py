@@ -14,6 +14,7 @@ import typer
 
 from thresher.artifacts.remote.places import name_addresses
 from thresher.cli import leaving, options
+from thresher.cli.curate import curate_app
 from thresher.cli.output import print_block, print_json, print_line
 from thresher.printable import escape_json, join_lines
 
@@ -133,10 +134,8 @@ def diff(before: RunName, after: RunName, job: JobOption = Path("job.toml"), as_
     _print_lines(_format_drift(changes["drift"]))
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verbs of jobs to the group `curate`."""
-    for verb in (run, check, history, show, diff):
-        app.command()(verb)
+for verb in (run, check, history, show, diff):
+    curate_app.command()(verb)
 
 
 def _summarize(result: RunResult) -> str:

@@ -11,33 +11,16 @@ import os
 import re
 import sys
 from functools import partial
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
-import typer
 from typer.exceptions import TyperException
 
 from thresher.cli import leaving, signals
 from thresher.cli.addresses import resolve_addresses
-from thresher.cli.advise import advise
-from thresher.cli.cache import cache_app
-from thresher.cli.command import App
-from thresher.cli.compare import compare
-from thresher.cli.correct import correct
-from thresher.cli.curate import curate_app
-from thresher.cli.curate_job import log_line
-from thresher.cli.curate_job import register as register_jobs
-from thresher.cli.curve import curve
-from thresher.cli.doctor import doctor
-from thresher.cli.methods import methods
+from thresher.cli.commands import build_app
 from thresher.cli.output import print_block, print_line
-from thresher.cli.report import report
-from thresher.cli.score import score
-from thresher.cli.select import select
 from thresher.cli.streams import guard_streams
-from thresher.cli.train import train
-from thresher.cli.tune import tune
 from thresher.cli.usage import describe_usage_error
-from thresher.cli.warm_up import prepare_kernels
 from thresher.errors import (
     TEMPORARY,
     USER_ERROR,
@@ -54,44 +37,13 @@ from thresher.printable import clean_foreign_messages
 _COMPLETION = "_THRESHER_COMPLETE"  # set by a shell that asks for completions
 _HOME = re.compile(r"^(--[\w-]+=)?~(?=/|$)")
 
-app = App(
-    name="thresher",
-    help="Which rows should I fine-tune on, and how many are enough?",
-    no_args_is_help=True,
-    add_completion=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-)
-for verb in (select, score, methods):
-    app.command(rich_help_panel="Which rows?")(verb)
-for verb in (advise, curve, compare):
-    app.command(rich_help_panel="Is it worth it, and how many rows are enough?")(verb)
-app.add_typer(curate_app, name="curate", rich_help_panel="Are the rows clean?")
-app.command(rich_help_panel="Are the rows clean?")(correct)
-for verb in (train, tune):
-    app.command(rich_help_panel="How do I train on them?")(verb)
-app.command(rich_help_panel="What came of it?")(report)
-app.command(rich_help_panel="This machine")(doctor)
-app.add_typer(cache_app, name="cache", rich_help_panel="This machine")
-app.command("warm-up", hidden=True)(prepare_kernels)
-register_jobs(curate_app)
 
-
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        from thresher import __version__
-
-        print_line(f"thresher {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _top(
-    version: Annotated[
-        bool, typer.Option("--version", "-V", callback=_show_version, is_eager=True, help="Show the version and exit.")
-    ] = False,
-) -> None:
-    """Which rows should I fine-tune on, and how many are enough?"""
+def app(words: list[str]) -> object:
+    """Run the command that the words name; returns its exit code, if it has one."""
+    # a configuration file may have a part for each command, so it needs to know all of them
+    is_alone = words and _COMPLETION not in os.environ and not any(word.startswith("--config") for word in words)
+    verb = words[0] if is_alone else None
+    return build_app(verb)(args=words, prog_name="thresher", standalone_mode=False)
 
 
 def run() -> None:
@@ -116,7 +68,7 @@ def main(arguments: list[str]) -> int:
         words = resolve_addresses([_expand_home(word) for word in arguments if word != "--debug"])
         if not {"--quiet", "-q"} & set(words):
             announce_compilation(partial(print_line, err=True))
-        code = app(args=words, prog_name="thresher", standalone_mode=False)
+        code = app(words)
         sys.stdout.flush()
     except (SystemExit, BrokenPipeError) as ending:
         # The reader of our output has gone, for which typer would exit with 1: nothing is wrong.
@@ -204,6 +156,8 @@ class _ErrorReporter(NamedTuple):
 
     def report(self, sentence: str, code: int, *, prefix: str = "", is_block: bool = False) -> int:
         if self.is_json:
+            from thresher.cli.curate_job import log_line
+
             log_line("error", "error", sentence, {"exit_code": code})
         else:
             (print_block if is_block else print_line)(f"{prefix}{sentence}", err=True)

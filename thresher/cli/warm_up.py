@@ -11,7 +11,7 @@ from thresher.cli.output import print_line
 
 
 def prepare_kernels(quiet: options.Quiet = False) -> None:
-    """Compile the kernels of the usual methods, once for an installation: about 20 s.
+    """Compile the kernels that the usual commands need, once for an installation: about 30 s.
 
     Without it the first command compiles those that it needs. `make setup` runs it.
     """

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from thresher.cache.fingerprint import fingerprint
 from thresher.errors import ManifestError, first_three
-from thresher.models.causal_lm.adapter import ADAPTER_CONFIG
+from thresher.models.adapter_files import ADAPTER_CONFIG
 
 FORMAT = "thresher-trained/1"
 FILE = "trained.json"

@@ -1,21 +1,23 @@
-"""What a model run needs to know: which models, which cache, and who listens."""
+"""What a model run needs to know: which models, which cache, and who listens.
+
+Models are imported when one is loaded: most selections of few rows load none.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from thresher.cache.feature_cache import FeatureCache
-from thresher.models.causal_lm.default_model import choose_model
-from thresher.models.causal_lm.embedded import expand_short_name
-from thresher.models.causal_lm.language_model import LanguageModel, language_model
-from thresher.models.encoders.encoder import Encoder
-from thresher.models.encoders.load import load_encoder
 from thresher.models.settings import ModelSettings
 from thresher.models.stages import Answers, RequestStage, Stage, StageRunner
 from thresher.numeric.arrays import Array
 from thresher.progress import OnProgress, Progress
+
+if TYPE_CHECKING:
+    from thresher.models.causal_lm.language_model import LanguageModel
+    from thresher.models.encoders.encoder import Encoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,15 +44,22 @@ class ModelContext:
 
     def load_encoder(self) -> Encoder:
         """Return the sentence encoder, by its resolved name."""
+        from thresher.models.encoders.load import load_encoder
+
         models = self.models
         return load_encoder(models.encoder, device=models.device, dtype=models.dtype, batch_tokens=models.batch_tokens)
 
     def load_language_model(self) -> LanguageModel:
         """Return the language model, the one in use already where there is one."""
+        from thresher.models.causal_lm.language_model import language_model
+
         return language_model(self.resolve_model(), device=self.models.device, dtype=self.models.dtype)
 
     def resolve_model(self) -> str:
         """Return the name of the language model; where none is named, one is chosen."""
+        from thresher.models.causal_lm.default_model import choose_model
+        from thresher.models.causal_lm.embedded import expand_short_name
+
         name = self.models.model
         return choose_model(self._tell_once) if name is None else expand_short_name(name)
 

@@ -38,7 +38,7 @@ from thresher.features.reference_adapters import (
     assign_folds,
     hash_adapters,
 )
-from thresher.models.causal_lm.adapter import ADAPTER_CONFIG
+from thresher.models.adapter_files import ADAPTER_CONFIG
 from thresher.models.causal_lm.embedded import EMBEDDED_NAME
 from thresher.models.causal_lm.language_model import DEFAULT_MAX_LENGTH, refuse_server
 from thresher.models.causal_lm.tokenized_rows import row_texts

@@ -15,7 +15,6 @@ from thresher.dataset.values.given import hash_given
 from thresher.dataset.values.given_settings import GivenSettings
 from thresher.errors import InputError, NotFoundError
 from thresher.models.settings import ModelSettings
-from thresher.selection.pool_adapters import PlannedAdapter, plan_adapters
 from thresher.selection.settings import Order, SelectSettings
 from thresher.selectors import Selector
 from thresher.selectors.contract import PoolFacts
@@ -26,6 +25,7 @@ from thresher.validation import split_options
 
 if TYPE_CHECKING:
     from thresher.features import FeatureContext, Progress
+    from thresher.selection.pool_adapters import PlannedAdapter
 
 ROLES = {"existing": "rows you already have", "target": "rows of a target"}  # rows beside the pool
 
@@ -214,7 +214,11 @@ def check_request(call: SelectCall, read: Callable[[], Dataset], whole: Callable
         models=call.models, on_progress=call.on_progress, given=known, **feature_settings
     ).resolved()
     rows = whole() if whole is not None and selector.requirements.adapters else pool
-    planned, context = plan_adapters(selector, rows, context, seed=int(settings.seed))
+    planned: tuple[PlannedAdapter, ...] = ()
+    if selector.requirements.adapters:
+        from thresher.selection.pool_adapters import plan_adapters
+
+        planned, context = plan_adapters(selector, rows, context, seed=int(settings.seed))
     return Request(
         pool=pool,
         selector=selector,

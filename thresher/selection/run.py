@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
@@ -21,7 +22,6 @@ from thresher.numeric.array_store import NO_STORE
 from thresher.progress import OnProgress, report_done
 from thresher.selection.choose import choose, refuse_shortfall
 from thresher.selection.manifest import build_manifest, summarize_outcome
-from thresher.selection.pool_adapters import train_missing_adapters
 from thresher.selection.request import Request, SelectCall, resolve_request
 from thresher.selection.settings import SelectOptions, SelectSettings
 from thresher.selectors import Selector
@@ -123,7 +123,7 @@ def _run(request: Request, started: float) -> Subset:
         groups = column_values(pool, request.quota.column).unique().sort().to_list()
         request.quota.check(groups)
     clock = time.monotonic()
-    with train_missing_adapters(request.planned_adapters, request.context.on_progress):
+    with _train_adapters(request):
         seconds["preparation"], clock = time.monotonic() - clock, time.monotonic()
         features = _compute_features(request, pool)
     seconds["features"], clock = time.monotonic() - clock, time.monotonic()
@@ -138,6 +138,15 @@ def _run(request: Request, started: float) -> Subset:
     )
     manifest = build_manifest(request, digest(request.identity()), outcome, features.notes, seconds)
     return Subset(pool=request.pool, scores=scores, kept=kept, dropped=dropped, manifest=manifest)
+
+
+def _train_adapters(request: Request) -> AbstractContextManager[None]:
+    """Hold the adapters that the method needs, those that are missing trained."""
+    if not request.planned_adapters:
+        return nullcontext()
+    from thresher.selection.pool_adapters import train_missing_adapters
+
+    return train_missing_adapters(request.planned_adapters, request.context.on_progress)
 
 
 def _compute_features(request: Request, pool: Dataset) -> Features:

@@ -9,13 +9,18 @@ CALLS = (
     ("k-center", None),
 )
 N_ROWS = 200
+N_LINES = 300_000  # of a table that is too large for the interpreter
 
 
 def compile_kernels() -> None:
-    """Choose from a few made-up rows by the usual methods, so that what they need is compiled."""
+    """Read, clean and choose from made-up rows, so that what the usual commands need is compiled."""
+    from thresher.curation.curate import curate
     from thresher.dataset import load
+    from thresher.dataset.formats.csv_spans import CsvScanner
     from thresher.selection.run import select
 
+    CsvScanner(",").feed(b"a,b\n" * N_LINES)
     rows = load([{"prompt": f"Question {i} of {i % 7} things?", "response": f"Answer {i * i}."} for i in range(N_ROWS)])
+    curate(rows)
     for method, settings in CALLS:
         select(rows, method, budget=20, settings=settings, encoder="static", device="cpu")

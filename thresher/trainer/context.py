@@ -17,7 +17,7 @@ from thresher.dataset import Dataset, Schema, load
 from thresher.dataset.loading import load_side_rows
 from thresher.dataset.settings import ReadSettings
 from thresher.errors import InputError, SettingsError, first_three
-from thresher.models.causal_lm.adapter import ADAPTER_CONFIG
+from thresher.models.adapter_files import ADAPTER_CONFIG
 from thresher.models.causal_lm.base_model import BaseModel, find_base, load_tokenizer
 from thresher.models.causal_lm.chat_template import prepare_template
 from thresher.models.causal_lm.default_model import choose_model

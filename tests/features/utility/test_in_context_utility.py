@@ -12,7 +12,7 @@ from thresher.features.utility import example_pairs
 from thresher.features.utility import in_context_utility as utility_module
 from thresher.features.utility.example_pairs import ExampleCounts, effects, first_tried, nearest_examples
 from thresher.features.utility.in_context_utility import distance
-from thresher.models import context as model_context
+from thresher.models.causal_lm import language_model as model_loading
 from thresher.models.causal_lm.language_model import LanguageModel
 from thresher.models.causal_lm.tokenized_rows import PROBLEMS
 
@@ -181,7 +181,7 @@ def test_batches_change_no_value(tiny_llama, batch_tokens):
 def test_each_example_is_read_once_and_each_row_once_per_example(tiny_llama, monkeypatch):
     models = []
     monkeypatch.setattr(
-        model_context, "language_model", lambda *a, **k: models.append(LanguageModel(*a, **k)) or models[-1]
+        model_loading, "language_model", lambda *a, **k: models.append(LanguageModel(*a, **k)) or models[-1]
     )
     rows = make_rows()
     found = compute(th.load(rows), {NAME}, context(tiny_llama, n_examples=4))[NAME]["example"]

@@ -198,7 +198,8 @@ def _find_base(model: str) -> str:
     Raises:
         InputError: the model is no adapter.
     """
-    from thresher.models.causal_lm.adapter import ADAPTER_CONFIG, read_base_name
+    from thresher.models.adapter_files import ADAPTER_CONFIG
+    from thresher.models.causal_lm.adapter import read_base_name
     from thresher.models.server_address import ServerAddress, is_server
 
     folder = Path(model).expanduser()

@@ -11,7 +11,6 @@ from typing import Any
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from thresher.dataset.formats.shard import Block, Shard
 from thresher.dataset.schema import Schema
@@ -138,6 +137,8 @@ def _count_values(column: pa.ChunkedArray) -> Iterable[tuple[Any, int]]:
     """Return the values of a column with their numbers; of nested ones only how many are filled."""
     kind = column.type
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        import pyarrow.compute as pc  # takes as long as reading a thousand rows
+
         return [([True], pc.sum(pc.fill_null(pc.greater(pc.list_value_length(column), 0), False)).as_py() or 0)]
     if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         return [({"": True}, len(column) - column.null_count)]

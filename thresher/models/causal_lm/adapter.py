@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from thresher.errors import InputError
+from thresher.models.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from thresher.models.causal_lm.base_model import first_line, loading_errors
 from thresher.models.untrusted.adapter import check_adapter_config, check_patterns
 from thresher.models.untrusted.folder import check_files, read_json
 
-ADAPTER_CONFIG = "adapter_config.json"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 OTHER_TASKS = ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS")
 MAX_NAME = 4096  # characters of a path
 INNER = "base_model.model."  # what peft writes before the name of a module

@@ -13,8 +13,9 @@ import numpy as np
 
 from thresher.cache.fingerprint import check_unchanged, fingerprint
 from thresher.errors import InputError, MissingExtraError
+from thresher.models.adapter_files import ADAPTER_CONFIG
 from thresher.models.async_copy import PendingTensor
-from thresher.models.causal_lm.adapter import ADAPTER_CONFIG, apply_adapter, read_base_name
+from thresher.models.causal_lm.adapter import apply_adapter, read_base_name
 from thresher.models.causal_lm.base_model import (
     PATTERNS,
     TEMPLATES,

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from thresher.numeric.arrays import Int64
 
@@ -69,6 +68,8 @@ def _measure_plain(values: Any) -> Int64:
         return np.full(len(values), -(-n_bits // 8), np.int64)
     if pa.types.is_union(kind):
         return np.full(len(values), -(-values.nbytes // max(1, len(values))), np.int64)
+    import pyarrow.compute as pc  # takes as long as reading a thousand rows
+
     return _numbers(pc.binary_length(values))
 
 
@@ -89,7 +90,7 @@ def _measure_views(values: Any) -> Int64:
     validity, views = values.buffers()[:2]
     lengths = np.frombuffer(views, np.int32)[:: _VIEW_BYTES // 4][values.offset : values.offset + len(values)]
     if validity is not None:
-        lengths = np.where(pc.is_valid(values).to_numpy(zero_copy_only=False), lengths, 0)
+        lengths = np.where(values.is_valid().to_numpy(zero_copy_only=False), lengths, 0)
     return lengths.astype(np.int64)
 
 
@@ -107,6 +108,6 @@ def _join_map(values: Any) -> Any:
 
 
 def _numbers(values: Any, *, null: int = 0) -> Int64:
-    filled = pc.fill_null(values, null) if values.null_count else values
+    filled = values.fill_null(null) if values.null_count else values
     numbers: Int64 = filled.to_numpy(zero_copy_only=False).astype(np.int64)
     return numbers
