@@ -13,7 +13,7 @@ N_LINES = 300_000  # of a table that is too large for the interpreter
 
 
 def compile_kernels() -> None:
-    """Read, clean and choose from made-up rows, so that what the usual commands need is compiled."""
+    """Read, clean and choose from made-up rows, so that what commands need is compiled."""
     from thresher.curation.curate import curate
     from thresher.dataset import load
     from thresher.dataset.formats.csv_spans import CsvScanner
