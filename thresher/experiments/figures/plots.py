@@ -18,7 +18,7 @@ def plot_curve(content: Content, ax: Any = None) -> Any:
     Returns:
         The matplotlib figure.
     """
-    ax = _new_axes() if ax is None else ax
+    ax, unit = _new_axes() if ax is None else ax, content.get("unit", "rows")
     for method, entry in content["methods"].items():
         points = entry["points"]
         x, y, error = ([point[name] for point in points] for name in ("n_rows", "value", "stderr"))
@@ -36,8 +36,13 @@ def plot_curve(content: Content, ax: Any = None) -> Any:
         if enough and enough["verdict"] == "enough":
             ax.axvspan(enough["low"], enough["high"], color=color, alpha=0.1)
             ax.axvline(enough["rows"], color=color, linestyle=":")
-    ax.axvline(content["pool"], color="gray", linestyle="--", linewidth=1, label=f"all {content['unit']}")
-    ax.set(xscale="log", xlabel=f"training {content['unit']}", ylabel=content["metric"], title=content["answer"])
+    ax.axvline(content["pool"], color="gray", linestyle="--", linewidth=1, label=f"all {unit}")
+    ax.set(
+        xscale="log",
+        xlabel=f"training {unit}" if unit == "rows" else unit,
+        ylabel=content["metric"],
+        title=content["answer"],
+    )
     ax.title.set(wrap=True, fontsize="small")
     ax.legend()
     return ax.figure
