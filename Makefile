@@ -25,7 +25,7 @@ $(INSTALLED): requirements.lock models.lock torch.lock pyproject.toml
 
 demo: $(INSTALLED)  ## the whole question twice: labeled rows, and instructions with rows of a task to aim at
 	$(BIN)/thresher advise data/products/train.jsonl --eval data/products/test.jsonl --budget 10% \
-		--seeds 2 --train min_steps=40 --out out/demo/labels --force
+		--seeds 2 --train min_steps=40 --max-time 4m --out out/demo/labels --force
 	$(BIN)/thresher advise data/instructions/pool.jsonl --eval data/instructions/test.jsonl \
 		--target data/instructions/target.jsonl --budget 64 --no-curve --general none \
 		--train batch_size=8 --train max_steps=16 --train learning_rate=1e-3 --train eval_generations=0 \

@@ -7,6 +7,7 @@ from typing import Any
 
 from thresher.curation.result import Curated
 from thresher.experiments.curve import LearningCurve
+from thresher.selectors.target_similarity import TargetSimilarity
 from thresher.subset.subset import Subset
 from thresher.trainer.adapter import Adapter
 from thresher.trainer.untouched.summary import format_references
@@ -62,6 +63,8 @@ def _answer_rows(subset: Subset, adapter: Adapter | None) -> str:
     compared = None if adapter is None else adapter.metrics["comparison"]
     if compared is None:
         return text
+    if pilot and pilot["chosen"] == TargetSimilarity.name:  # no need to ask what they bring
+        text = "The rows most like the target, which take turns."
     sign, is_rate = (1, True) if compared["is_higher_better"] else (-1, False)
     gap, error = sign * compared["difference"]["value"], 1.96 * compared["difference"]["stderr"]
     factor, digits, unit = (100, 1, "points") if is_rate else (1, 3, "nats")
