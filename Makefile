@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help setup demo test fast slow lint fmt types imports layout docs bench sbom lock clean
+.PHONY: help setup demo test fast slow lint fmt types imports layout docs bench sbom lock clean release
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-8s %s\n", $$1, $$2}'
@@ -75,3 +75,7 @@ lock: $(INSTALLED)  ## write the installed versions and the hashes of all their 
 
 clean:  ## delete the virtual environment and everything that was built
 	rm -rf $(VENV) site dist out .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+release: $(INSTALLED)  ## build the distributions into dist/ and check them; sign and upload nothing
+	rm -rf dist && $(BIN)/python -m build --no-isolation --outdir dist .
+	$(BIN)/python tools/check_release.py dist

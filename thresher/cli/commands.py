@@ -41,6 +41,7 @@ VERBS = {  # in the order of the help
     "correct": _Verb("correct", "correct", _CLEAN),
     "train": _Verb("train", "train", _TRAIN),
     "tune": _Verb("tune", "tune", _TRAIN),
+    "export": _Verb("export", "export", _TRAIN),
     "report": _Verb("report", "report", "What came of it?"),
     "doctor": _Verb("doctor", "doctor", _MACHINE),
     "warm-up": _Verb("warm_up", "prepare_kernels", ""),

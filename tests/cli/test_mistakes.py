@@ -1,0 +1,146 @@
+"""Mistakes that people make: each gets one sentence with the remedy, and nothing is written."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from thresher.cli.main import main
+
+SELECT = "select labels.jsonl --method random --budget 5 --out out"
+TRAIN = "train labels.jsonl --eval labels.jsonl --out out"
+CLEAN = "curate clean labels.jsonl --out out"
+MISTAKES = [  # what was typed, and what the sentence must say
+    ("selct labels.jsonl --budget 5", "did you mean 'select'"),
+    ("select labels.jsonl --method random", "'--budget'"),
+    ("select --budget 5", "rows are required"),
+    ("select labels.jsonl --method random --budget 0", "larger than zero"),
+    ("select labels.jsonl --method random --budget -5", "budget: must be rows"),
+    ("select labels.jsonl --method random --budget 150%", "at most 100%"),
+    ("select labels.jsonl --method random --budget 1.5", "at most 100%"),
+    ("select labels.jsonl --method random --budget half", "budget: must be rows (500, 10k)"),
+    ("select labels.jsonl --method random --budget 10k", "at most the 30 usable rows"),
+    ("select labels.jsonl --method random --budget 500tk", "budget: must be rows"),
+    ("select labels.jsonl --method k-centre --budget 5", "did you mean 'k-center'"),
+    ("select lables.jsonl --method random --budget 5", "did you mean 'labels.jsonl'"),
+    ("select thesis.tex --method random --budget 5", "thesis.tex"),
+    ("select empty.jsonl --method random --budget 5", "empty"),
+    ("select broken.jsonl --method random --budget 5", "broken.jsonl"),
+    ("select hollow --method random --budget 5", "hollow"),
+    ("select *.parquet --method random --budget 5", "*.parquet"),
+    ("select labels.jsonl sft.jsonl --budget 5", "give several files as a pattern in quotes"),
+    ("select vectors.npy --method random --budget 5", "vectors.npy"),
+    (f"{SELECT} --bugdet 5", "did you mean --budget"),
+    (f"{SELECT} --seed one", "must be a whole number"),
+    (f"{SELECT} --seed -1", "must be at least 0"),
+    (f"{SELECT} --set buckets", "must be NAME=VALUE"),
+    (f"{SELECT} --set buckets=3", "buckets"),
+    (f"{SELECT} --existing labels.jsonl", "existing"),
+    (f"{SELECT} --target labels.jsonl", "target"),
+    (f"{SELECT} --schema alpacca", "did you mean 'alpaca'"),
+    (f"{SELECT} --schema alpaca", "instruction"),
+    (f"{SELECT} --map text", "must be NAME=COLUMN"),
+    (f"{SELECT} --map text=titel,label=label", "titel"),
+    (f"{SELECT} --map question=text", "question"),
+    (f"{SELECT} --id-column nr", "nr"),
+    (f"{SELECT} --id-column label", "3 usable rows"),
+    (f"{SELECT} --quota lable=equal", "lable"),
+    (f"{SELECT} --quota label:all", "quota"),
+    (f"{SELECT} --partitions 4", "add --engine ray"),
+    (f"{SELECT} --engine spark", "'local', 'ray'"),
+    (f"{SELECT} --embeddings nowhere.npy", "nowhere.npy"),
+    ("select labels.jsonl --method k-center --budget 5 --embeddings vectors.npy", "30"),
+    ("select labels.jsonl --method top --budget 5", "by"),
+    ("select labels.jsonl --method top --by text --budget 5", "text"),
+    ("select labels.jsonl --method random --budget 5 --json", "add --out"),
+    ("select labels.jsonl --method random --budget 5 --out taken", "taken"),
+    ("select labels.jsonl --method random --budget 5 --out sft.jsonl", "must be a folder, found a file"),
+    ("select labels.jsonl --method random --budget 5 --out labels.jsonl", "must not replace its own input"),
+    (f"{SELECT} --config nowhere.toml", "nowhere.toml"),
+    (f"{SELECT} --config labels.jsonl", "must be a file that ends in .toml"),
+    (f"{SELECT} --config typo.toml", "did you mean 'order'"),
+    (f"{SELECT} budgt=7", "did you mean 'budget'"),
+    ("train labels.jsonl --eval labels.jsonl", "give --out"),
+    ("train labels.jsonl --eval tset.jsonl --out out", "tset.jsonl"),
+    ("train labels.jsonl --eval 150% --out out", "150%"),
+    ("train lables.jsonl --eval labels.jsonl --out out", "did you mean 'labels.jsonl'"),
+    (f"{TRAIN} --lr fast", "must be a number"),
+    (f"{TRAIN} --lr 0", "learning_rate must be a number above 0"),
+    (f"{TRAIN} --epochs 3 --max-steps 10", "exclude each other"),
+    (f"{TRAIN} --lora-dropout 2", "lora_dropout must be a number"),
+    (f"{TRAIN} --schedule cosin", "'cosine'"),
+    (f"{TRAIN} --seeds 0", "seeds"),
+    (f"{TRAIN} --precision fp16", "'fp32'"),
+    ("score labels.jsonl", "'--features'"),
+    ("score labels.jsonl --features lenght", "did you mean 'length'"),
+    ("score labels.jsonl --features number:text", "text"),
+    ("score labels.jsonl --features number:price", "price"),
+    ("curate clean labels.jsonl", "'--out'"),
+    (f"{CLEAN} --rules exact-duplicate", "did you mean 'exact-duplicates'"),
+    (f"{CLEAN} --set threshold=0.8", "must be RULE.NAME=VALUE"),
+    (f"{CLEAN} --rules near-duplicates --set near-duplicates.threshold=80", "threshold"),
+    (f"{CLEAN} --rules near-duplicates --set near-duplicates.treshold=0.8", "did you mean 'threshold'"),
+    (f"{CLEAN} --rules contamination", "eval"),
+    (f"{CLEAN} --eval-split test", "name the rows with --eval"),
+    ("curate run job.toml", "job.toml"),
+    ("curate run typo.toml", "typo.toml"),
+    ("curate history --job nowhere", "nowhere"),
+    ("curate rules pi", "did you mean 'pii'"),
+    ("curve labels.jsonl --out out", "needs --eval"),
+    ("compare labels.jsonl --eval labels.jsonl --methods k-centre --out out", "did you mean 'k-center'"),
+    ("methods facility-locatio", "did you mean 'facility-location'"),
+    ("report nowhere", "found nothing"),
+    ("report labels.jsonl", "found a file"),
+    ("report taken", "manifest.json"),
+    ("cache prune", "exactly one of"),
+    ("cache prune --max-gb -1", "at least 0"),
+]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Return a folder with files as people have them, right ones and wrong ones."""
+    folder = tmp_path_factory.mktemp("mistakes")
+    labels = [{"text": f"row {i}", "label": f"class {i % 3}"} for i in range(30)]
+    sft = [{"instruction": f"Say {i}", "output": str(i)} for i in range(30)]
+    for name, rows in (("labels", labels), ("sft", sft)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "empty.jsonl").touch()
+    (folder / "broken.jsonl").write_text('{"text": "a", "label"\n' * 3)
+    (folder / "thesis.tex").write_text("\\begin{document}")
+    (folder / "typo.toml").write_text('ordr = "rank"\n')
+    np.save(folder / "vectors.npy", np.ones((7, 4), dtype=np.float32))
+    (folder / "hollow").mkdir()
+    (folder / "taken").mkdir()
+    (folder / "taken" / "notes.txt").write_text("mine")
+    return folder
+
+
+def test_there_are_60_mistakes_and_no_two_are_the_same():
+    assert len({typed for typed, _ in MISTAKES}) == len(MISTAKES) >= 60
+
+
+@pytest.mark.parametrize(("typed", "said"), MISTAKES, ids=[typed for typed, _ in MISTAKES])
+def test_a_mistake_gets_one_sentence(typed, said, place, monkeypatch, capsys):
+    monkeypatch.chdir(place)
+    before = _list_files(place)
+    code = main(typed.split())
+    told = capsys.readouterr()
+    assert code == 2, told.err
+    assert said in told.err
+    assert "Traceback" not in told.err
+    assert "internal error" not in told.err
+    lines = told.err.splitlines()
+    (start,) = [number for number, line in enumerate(lines) if line.startswith("thresher: ")]
+    assert all(": note: " in line or " rows read " in line for line in lines[:start])
+    assert all(line.startswith("  ") for line in lines[start + 1 :])  # several problems of one file
+    assert told.out == ""
+    assert _list_files(place) == before
+
+
+def _list_files(folder):
+    """Return all paths but the hidden work folder of a result that was begun."""
+    paths = (path.relative_to(folder) for path in folder.rglob("*"))
+    return sorted(str(path) for path in paths if not path.name.startswith("."))

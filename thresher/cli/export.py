@@ -1,0 +1,48 @@
+"""`thresher export`: kept rows as another trainer takes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from thresher.artifacts.folder import MANIFEST
+from thresher.artifacts.local_path import expand_path
+from thresher.cli import options
+from thresher.cli.output import print_line
+from thresher.errors import ManifestError
+
+HOW = {  # what to type next
+    "trl": "import load from {out}/trl.py: SFTTrainer(..., train_dataset=load())",
+    "llama-factory": "llamafactory-cli train ... --dataset thresher --dataset_dir {out}",
+    "axolotl": "put the stanza of {out}/axolotl.yaml into your configuration",
+    "openai": "client.files.create(file=open('{out}/train.jsonl', 'rb'), purpose='fine-tune')",
+}
+
+
+def export(
+    folder: Annotated[Path, typer.Argument(help="A folder that select, curate, correct or a job wrote.")],
+    to: Annotated[Literal["trl", "llama-factory", "axolotl", "openai"], typer.Option(help="Who will train on it.")],
+    out: Annotated[Path, typer.Option(help="Folder for the files.")],
+    force: options.Force = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Write the kept rows as another trainer takes them: TRL, LLaMA-Factory, axolotl or OpenAI.
+
+    [bold]Example:[/bold] thresher export chosen --to trl --out for-trl
+    """
+    from thresher.artifacts.manifest import Manifest
+    from thresher.dataset import load
+    from thresher.subset.export import export_rows
+    from thresher.subset.subset import read_subset_rows
+
+    path = expand_path(folder)
+    if not (path / MANIFEST).is_file():
+        raise ManifestError(f"{path}: must be a folder that thresher wrote, found no {MANIFEST} in it; give one")
+    is_subset = Manifest.read(path).content.get("kind") == "subset"
+    rows = read_subset_rows(path) if is_subset else load(path)
+    written = export_rows(rows, to, out, force=force)
+    if not quiet:
+        print_line(f"{written}: {len(rows):,} rows for {to}", err=True)
+        print_line(f"next: {HOW[to].format(out=written)}", err=True)
