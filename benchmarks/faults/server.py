@@ -106,7 +106,9 @@ def preheat():
 
 def serve():
     """Answer until the input ends."""
-    import_modules(["thresher.cli.main"])
+    from thresher.cli.commands import VERBS
+
+    import_modules(["thresher.cli.main", *(f"thresher.cli.{verb.home}" for verb in VERBS.values())])
     for line in sys.stdin:
         answer = run_task(json.loads(line))
         modules = answer.pop("modules")

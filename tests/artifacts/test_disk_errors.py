@@ -21,7 +21,7 @@ from thresher.errors import InputError, OutputError, find_exit_code, is_storage_
 
 
 def run(monkeypatch, error, arguments=("methods",)):
-    def fail(**_):
+    def fail(_):
         raise error
 
     monkeypatch.setattr(module, "app", fail)

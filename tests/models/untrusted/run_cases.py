@@ -29,6 +29,9 @@ def main():
     from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
 
     import thresher.cli.main  # noqa: F401
+    from thresher.cli.commands import build_app
+
+    build_app()  # imports all commands
 
     results = {}
     for name, arguments in json.load(sys.stdin):
