@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 from thresher.experiments.settings import ExperimentOptions, ExperimentSettings
 from thresher.numeric.units import parse_seconds
-from thresher.subset.budget import parse_budget
 from thresher.trainer.untouched.settings import PANEL
 from thresher.validation import option
 
@@ -40,6 +39,8 @@ class AdviceSettings(ExperimentSettings):
 
     def find_problems(self) -> list[str]:
         """Return what is wrong with several fields together."""
+        from thresher.subset.budget import parse_budget  # imports polars, which a help does without
+
         problems = [] if self.out is not None else ["out must be a folder: each step leaves its own in it"]
         if self.max_time is not None and not 0 < parse_seconds(self.max_time) < float("inf"):
             problems.append(f"max_time must be a time above 0, as 90s, 30m or 4h, got {self.max_time!r}")
