@@ -114,6 +114,7 @@ def main() -> None:
         measure("contamination", cosine=0.95),
         measure("conflicts"),
         measure("label-issues"),
+        measure("label-issues", by="confident-learning"),
     ]
     for run in runs:
         settings = " ".join(f"{name}={value}" for name, value in run.settings.items())
