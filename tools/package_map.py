@@ -30,6 +30,7 @@ PACKAGE = "thresher"
 # What lives there, in the words of the picture; the docstring of each package says more.
 WORDS = {
     "cli": "the commands",
+    "notebook": "results read back, progress",
     "jobs": "curation on a schedule",
     "reporting": "HTML pages and charts",
     "experiments": "curve, compare, tune",
