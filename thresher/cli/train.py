@@ -18,6 +18,8 @@ from thresher.dataset.settings import EvalReadSettings, PoolSettings
 from thresher.errors import InputError
 from thresher.printable import join_lines
 from thresher.trainer.settings import TrainSettings
+from thresher.trainer.tracking.tracker import HELP as TRACKERS
+from thresher.trainer.tracking.tracker import parse_trackers
 from thresher.trainer.untouched.settings import UntouchedSettings
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ def train(
     control: Annotated[str, typer.Option(help="auto: random rows of the subset's pool; none; or a pool.")] = "auto",
     seeds: Annotated[int, typer.Option(help="Repetitions with seed, seed + 1, ...")] = 1,
     task: TaskName = "auto",
+    report_to: Annotated[str | None, typer.Option(help=TRACKERS)] = None,
     seed: options.Seed = 0,
     merge: Annotated[bool, typer.Option("--merge", help="Also write the full model, adapter merged in.")] = False,
     force: options.Force = False,
@@ -63,6 +66,7 @@ def train(
     from thresher.cli.progress import training_display
     from thresher.trainer.train import train as train_rows
 
+    parse_trackers(report_to)  # refused, if at all, before any row is read
     is_subset = _is_subset(data, read)
     is_first = not int(os.environ.get("RANK", "0"))  # of several processes, the first one speaks
     held_out = _with_settings(eval, eval_read)  # refused, if at all, before any row is read
@@ -75,7 +79,9 @@ def train(
     if out is None:
         raise InputError("out: the adapter needs a folder, got none; give --out, or --dry-run for an estimate")
     with training_display(quiet=quiet) as show:
-        adapter = train_rows(rows, **call, out=out, merge=merge, force=force, on_event=show, **vars(untouched))
+        adapter = train_rows(
+            rows, **call, out=out, merge=merge, force=force, report_to=report_to, on_event=show, **vars(untouched)
+        )
     if not is_first:
         return
     if as_json:

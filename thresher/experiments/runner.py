@@ -15,6 +15,7 @@ from thresher.evaluation.estimate import Estimate, mean_over_seeds
 from thresher.experiments.cells.cache import CellCache
 from thresher.experiments.cells.cell import Cell, Outcome
 from thresher.experiments.cells.retries import build_retry_listener, describe_unfinished
+from thresher.experiments.cells.tracking import CellTracking
 from thresher.experiments.cells.worker_pool import WorkerPool, count_workers
 from thresher.experiments.design.group_axis import GroupAxis
 from thresher.experiments.design.variants import Variant
@@ -47,6 +48,7 @@ class ExperimentRunner:
         variants: by label, where methods are run at several values of a second factor; the label
             then stands in the place of a method's name.
         axis: groups that sizes count in place of rows, or None.
+        tracking: tells trackers of the cells, or None.
         row_values: by table of outcomes, of a metric that has no value per row.
     """
 
@@ -61,6 +63,7 @@ class ExperimentRunner:
     row_values: dict[int, Float64] = field(default_factory=dict)
     variants: dict[str, Variant] = field(default_factory=dict)
     axis: GroupAxis | None = None
+    tracking: CellTracking | None = None
 
     @staticmethod
     def open(
@@ -97,6 +100,7 @@ class ExperimentRunner:
             n_workers=n_workers,
             engine=settings.engine,
             on_progress=on_progress,
+            tracking=CellTracking.open(settings, on_progress),
         )
 
     def set_equal_steps(self, n_rows: int) -> None:
@@ -159,6 +163,8 @@ class ExperimentRunner:
             self._report_damage()
             self.outcomes[names[index]] = outcome
             self._report(names[index], outcome)
+            if self.tracking is not None:
+                self.tracking.record(names[index], outcome, self.experiment)
         estimates = {name: self.estimate(name) for name in names}
         return {name: None if estimate is None else estimate.value for name, estimate in estimates.items()}
 

@@ -13,6 +13,7 @@ from thresher.artifacts.manifest import digest
 from thresher.errors import IncompleteError
 from thresher.experiments.cells.cell import Cell, Outcome
 from thresher.experiments.cells.retries import describe_unfinished
+from thresher.experiments.cells.tracking import CellTracking, measure_score
 from thresher.experiments.cells.worker_pool import WorkerPool
 from thresher.experiments.experiment import Experiment
 from thresher.experiments.settings import TuneSettings
@@ -41,6 +42,7 @@ class Search:
         settings: what is asked.
         worker_pool: that runs cells.
         on_progress: listener.
+        tracking: tells trackers of the runs, or None.
         unfinished: `run`, `seed` and `reason` of each run that the machine ended, after the trials.
     """
 
@@ -50,6 +52,7 @@ class Search:
     worker_pool: WorkerPool
     on_progress: OnProgress | None
     unfinished: list[dict[str, Any]] = field(default_factory=list)
+    tracking: CellTracking | None = None
 
     @property
     def seeds(self) -> list[int]:
@@ -226,6 +229,7 @@ def _record_batch(
         shown = outcome.reason if outcome.outcomes is None else search.dev.describe_score(outcome.outcomes)
         note = f"trial {number}, at {EARLY:.0%}: {shown} ({_describe_settings(settings)})"
         search.report("trials", number + 1, search.settings.trials, note)
+        _track(search, search.dev, f"trial {number}", settings, outcome)
 
 
 def run_settings(
@@ -266,7 +270,17 @@ def run_settings(
             table = outcome.outcomes
             shown = f"failed: {outcome.reason}" if table is None else experiment.describe_score(table)
             search.report(stage, len(outcomes), len(cells), f"{names[index]}: {shown}")
+            name = f"{names[index]} seed {seeds[index]}"
+            _track(search, experiment, name, settings[index], outcome)
     return [outcomes[index] for index in range(len(cells))]
+
+
+def _track(search: Search, experiment: Experiment, name: str, settings: TrainSettings, outcome: Outcome) -> None:
+    if search.tracking is None:
+        return
+    where = "dev" if experiment.test is search.dev.test else "test"
+    score = measure_score(outcome, experiment, where)
+    search.tracking.record_run(name, {"measured_on": where, **settings.to_json()}, outcome, score)
 
 
 def describe_length(settings: TrainSettings, sign: str = " ", prefix: str = "") -> str:

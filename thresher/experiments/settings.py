@@ -16,6 +16,8 @@ from thresher.evaluation.curves.enough import Tolerance
 from thresher.experiments.own.method_file import read_method_file
 from thresher.numeric.units import parse_seconds
 from thresher.trainer.settings import TrainSettings
+from thresher.trainer.tracking.tracker import HELP as TRACKER_HELP
+from thresher.trainer.tracking.tracker import parse_trackers
 from thresher.trainer.untouched.settings import PANEL as UNTOUCHED_PANEL
 from thresher.trainer.untouched.settings import UntouchedOptions, UntouchedSettings
 from thresher.validation import build_settings, check_settings, option, parse_pairs
@@ -97,6 +99,7 @@ class ExperimentSettings(UntouchedSettings):
         "with answers; auto: 300 embedded ones; none.",
         panel=UNTOUCHED_PANEL,
     )
+    report_to: str | None = option(None, TRACKER_HELP, panel=CELLS)
     out: str | Path | None = option(None, "Folder for the result; cells are kept in the cache either way.")
     force: bool = option(False, "Replace an earlier result in --out.")
 
@@ -105,8 +108,10 @@ class ExperimentSettings(UntouchedSettings):
 
         Raises:
             SettingsError: a field has an illegal value.
+            MissingExtraError: a tracker is not installed.
         """
         check_settings(self, self.command)
+        parse_trackers(self.report_to)
         check_settings(self, self.command, self.find_problems())
 
     def find_problems(self) -> list[str]:
@@ -296,6 +301,7 @@ class ExperimentOptions(UntouchedOptions, total=False):
     overlap: Overlap
     eval_by: str | None
     workers: int | Literal["auto"] | None
+    report_to: str | None
     out: str | Path | None
     force: bool
 

@@ -31,6 +31,7 @@ from thresher.evaluation.metric import Metric
 from thresher.experiments.adapter_averaging import average_finalists
 from thresher.experiments.cells.cache import CellCache
 from thresher.experiments.cells.retries import build_retry_listener
+from thresher.experiments.cells.tracking import CellTracking
 from thresher.experiments.cells.worker_pool import WorkerPool, count_workers
 from thresher.experiments.comparison import describe_effect
 from thresher.experiments.experiment import load_experiment
@@ -126,6 +127,7 @@ def tune(
     retry = build_retry_listener(on_progress)
     with WorkerPool(CellCache(), count_workers(settings.workers), retry) as worker_pool:
         search = Search(dev=dev, test=test, settings=settings, worker_pool=worker_pool, on_progress=on_progress)
+        search = replace(search, tracking=CellTracking.open(settings, on_progress))
         return _write_tuning(search)
 
 

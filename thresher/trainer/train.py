@@ -20,6 +20,7 @@ from thresher.errors import InputError, MissingExtraError, OutputError
 from thresher.trainer.adapter import Adapter
 from thresher.trainer.events import OnEvent, TrainEvent, ignore
 from thresher.trainer.settings import TrainSettings
+from thresher.trainer.tracking.tracker import Tracker
 from thresher.trainer.untouched.settings import UntouchedOptions, UntouchedSettings
 from thresher.validation import build_settings, document_options
 
@@ -45,6 +46,7 @@ def train(
     seed: int = 0,
     merge: bool = False,
     force: bool = False,
+    report_to: str | None = None,
     on_event: OnEvent | None = None,
     **untouched: Unpack[UntouchedOptions],
 ) -> Adapter:
@@ -70,6 +72,8 @@ def train(
         seed: random seed.
         merge: also write the full model, with the adapter merged in, to `merged/`.
         force: replace an earlier result in `out`.
+        report_to: trackers that get each run: "wandb", "mlflow", "trackio", "tensorboard", several
+            with commas.
         on_event: called with a TrainEvent at each step.
         untouched: fields of `UntouchedSettings`.
 
@@ -84,6 +88,9 @@ def train(
     _require_packages()
     from thresher.trainer.context import resolve_run
 
+    listener = ignore if on_event is None else on_event
+    tracker = _open_tracker(report_to, out, listener)
+    config = {"model": str(model), "task": task, "control": str(control)[:200], **settings.to_json()}
     context = resolve_run(
         data,
         model=model,
@@ -95,11 +102,18 @@ def train(
         seed=seed,
         is_merged=merge,
         untouched=build_settings(UntouchedSettings, "train", untouched),
-        on_event=ignore if on_event is None else on_event,
+        on_event=tracker.follow(listener, config),
     )
     context.untouched.check_rows(context.task, has_held_out=context.split.held_out is not None)
-    if out is not None:
-        return _run(context, Path(out), force=force, started=started)
+    adapter = (
+        _run_in_scratch(context, started) if out is None else _run(context, Path(out), force=force, started=started)
+    )
+    tracker.finish_training(adapter.metrics, config, is_main=context.accelerator.is_main_process)
+    return adapter
+
+
+def _run_in_scratch(context: RunContext, started: float) -> Adapter:
+    """Run in a temporary folder, which goes with the adapter."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("out: several processes need one folder for the result, got none; give --out")
     temporary = make_scratch_folder()
@@ -110,6 +124,11 @@ def train(
         raise
     weakref.finalize(adapter, rmtree, temporary, ignore_errors=True)
     return adapter
+
+
+def _open_tracker(report_to: str | None, out: str | Path | None, listener: OnEvent) -> Tracker:
+    name = f"{datetime.now(UTC):%Y-%m-%d %H.%M.%S}" if out is None else Path(out).name
+    return Tracker(report_to, f"train {name}", lambda note: listener(TrainEvent(kind="note", message=note)))
 
 
 def _require_packages() -> None:

@@ -115,7 +115,8 @@ class RemoteJobFolder(JobFolder):
             self._point_there(latest)
             files = self._storage.list_files(self._address)
         copy_files(self._storage, _skip_old_rows(files, latest), self.path)
-        super().create()
+        self.snapshots.mkdir(parents=True, exist_ok=True)  # a run may have left its history alone
+        self.seen.mkdir(exist_ok=True)
         if unannounced is not None:
             (self.path / UNANNOUNCED).write_text(format_version(unannounced))
         self._there = set(files)
