@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
+from thresher.artifacts.hub_push import check_push
 from thresher.artifacts.remote.places import name_addresses
 from thresher.cli import leaving, options
 from thresher.cli.curate import curate_app
@@ -35,6 +36,7 @@ def run(
         str | None, typer.Option(help="Skip files that were last modified before this time (UTC, or with a zone).")
     ] = None,
     accept: Annotated[bool, typer.Option("--accept", help="Publish even when a gate fails.")] = False,
+    push_to_hub: options.PushToHub = None,
     log_json: Annotated[bool, typer.Option("--log-json", help="One JSON object per line on stderr.")] = False,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
@@ -62,7 +64,10 @@ def run(
                 print_block(_summarize(result), err=True)
         leaving.hold_signals()  # from here on, the exit code is the last word
 
+    check_push(push_to_hub)
     result = run_job(job, dry_run=dry_run, full=full, since=since, accept=accept, on_event=on_event, announce=announce)
+    if result.outcome == "done" and not dry_run:
+        options.publish(result.snapshot, push_to_hub, quiet=quiet or as_json or log_json)
     raise typer.Exit(result.exit_code)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,8 +20,22 @@ if TYPE_CHECKING:
 Pool = Annotated[str | None, typer.Argument(help="File, glob, folder, Hub id, - for stdin, or a TOML file of sources.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON on stdout.")]
+PushToHub = Annotated[
+    str | None, typer.Option("--push-to-hub", help="Publish the result on the Hub as owner/name, private.")
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace an earlier result in --out.")]
 Seed = Annotated[int, typer.Option(help="Random seed.")]
+
+
+def publish(folder: Path | None, repo_id: str | None, *, quiet: bool) -> None:
+    """Publish a folder on the Hub where a repository is named, and say where it is."""
+    if folder is None or repo_id is None:
+        return
+    from thresher.artifacts.hub_push import push_to_hub
+
+    address = push_to_hub(folder, repo_id)
+    if not quiet:
+        print_line(f"published: {address}", err=True)
 
 
 def list_pool(source: str | None, read: PoolSettings) -> str | list[Source]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from thresher.artifacts.hub_push import check_push
 from thresher.cli import options
 from thresher.cli.output import print_block, print_json, print_json_text
 from thresher.cli.with_options import with_options
@@ -49,6 +50,7 @@ def select(
     read: PoolSettings,
     out: Annotated[Path | None, typer.Option(help="Folder for the result. Default: kept rows go to stdout.")] = None,
     force: options.Force = False,
+    push_to_hub: options.PushToHub = None,
     engine: Annotated[
         Engine, typer.Option(help="local, or ray: shards of files on a cluster.", rich_help_panel=_RAY)
     ] = Engine.local,
@@ -75,6 +77,7 @@ def select(
 
     if as_json and out is None and not dry_run:
         raise InputError("--json: needs --out DIR, because without it the kept rows go to stdout; add --out")
+    check_push(push_to_hub, out)
     check_roles_first(method, selection)
     read_pool = shards if engine is Engine.ray and not dry_run else load
     rows = read_pool(options.list_pool(pool, read), **vars(read.to_read_settings()))
@@ -90,6 +93,7 @@ def select(
         settings |= {"engine": engine.value, "address": address, "partitions": partitions}
         subset = select_rows(rows, method, out=out, force=force, on_progress=show, **settings)
     _print_result(subset, out, options.describe_schema(rows), as_json=as_json, quiet=quiet)
+    options.publish(out, push_to_hub, quiet=quiet)
 
 
 def _print_result(subset: Subset, out: Path | None, schema: str | None, *, as_json: bool, quiet: bool) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from thresher.artifacts.folder import MANIFEST
+from thresher.artifacts.hub_push import check_push
 from thresher.artifacts.remote.fetch import localize
 from thresher.cli import options
 from thresher.cli.output import print_block, print_json, print_json_text
@@ -55,6 +56,7 @@ def train(
     seed: options.Seed = 0,
     merge: Annotated[bool, typer.Option("--merge", help="Also write the full model, adapter merged in.")] = False,
     force: options.Force = False,
+    push_to_hub: options.PushToHub = None,
     dry_run: DryRun = False,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
@@ -66,6 +68,7 @@ def train(
     from thresher.cli.progress import training_display
     from thresher.trainer.train import train as train_rows
 
+    check_push(push_to_hub)
     parse_trackers(report_to)  # refused, if at all, before any row is read
     is_subset = _is_subset(data, read)
     is_first = not int(os.environ.get("RANK", "0"))  # of several processes, the first one speaks
@@ -88,6 +91,7 @@ def train(
         print_json_text((adapter.path / "metrics.json").read_text())
     if not quiet:
         print_block(format_summary(adapter), err=True)
+    options.publish(adapter.path, push_to_hub, quiet=quiet)
 
 
 def _print_plan(rows: Any, call: Mapping[str, Any], *, as_json: bool) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from thresher.errors import MissingExtraError, SettingsError, did_you_mean
@@ -61,21 +62,26 @@ class Tracker:
         """Begin a run, unless it is under way."""
         if run in self._runs:
             return
-        opened = self._runs[run] = {}
+        opened: dict[str, TrackedRun] = {}
+        self._runs[run] = opened
+
+        def begin(name: str) -> None:
+            opened[name] = TRACKERS[name](self._group, run, config)
+
         for name in list(self._names):
-            self._try(name, lambda name=name: opened.update({name: TRACKERS[name](self._group, run, config)}))
+            self._try(name, partial(begin, name))
 
     def log(self, run: str, values: Mapping[str, float], step: int) -> None:
         """Log numbers of a run at a step; what is no number is left out."""
         numbers = _keep_numbers(values)
         for name, tracked in self._runs.get(run, {}).items():
-            self._try(name, lambda tracked=tracked: tracked.log(numbers, step))
+            self._try(name, partial(tracked.log, numbers, step))
 
     def finish(self, run: str, summary: Mapping[str, float]) -> None:
         """End a run with its results."""
         numbers = _keep_numbers(summary)
         for name, tracked in self._runs.pop(run, {}).items():
-            self._try(name, lambda tracked=tracked: tracked.finish(numbers))
+            self._try(name, partial(tracked.finish, numbers))
 
     def follow(self, listener: OnEvent, config: Mapping[str, Any]) -> OnEvent:
         """Return a listener of a training that tells the trackers, too."""
