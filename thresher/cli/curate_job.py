@@ -66,7 +66,7 @@ def run(
 
     check_push(push_to_hub)
     result = run_job(job, dry_run=dry_run, full=full, since=since, accept=accept, on_event=on_event, announce=announce)
-    if result.outcome == "done" and not dry_run:
+    if result.outcome in ("done", "nothing-new") and not dry_run:
         options.publish(result.snapshot, push_to_hub, quiet=quiet or as_json or log_json)
     raise typer.Exit(result.exit_code)
 
