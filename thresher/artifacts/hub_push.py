@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,17 +79,18 @@ def push_to_hub(folder: str | Path, repo_id: str, *, private: bool = True) -> st
     operations = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=str(each)) for name, each in shown.items()]
     if CARD not in shown:
         operations.append(CommitOperationAdd(path_in_repo=CARD, path_or_fileobj=format_card(content).encode()))
-    api, where = HfApi(endpoint=os.environ.get("HF_ENDPOINT")), {"repo_id": repo_id, "repo_type": _REPO_TYPES[kind]}
+    api, repo_type = HfApi(endpoint=os.environ.get("HF_ENDPOINT")), _REPO_TYPES[kind]
+    message = f"Publish a {kind} of thresher"
     try:
-        api.create_repo(**where, private=private, exist_ok=True)
-        commit = api.create_commit(**where, operations=operations, commit_message=f"Publish a {kind} of thresher")
+        api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True)
+        commit = api.create_commit(repo_id, operations, commit_message=message, repo_type=repo_type)
     except (HfHubHTTPError, OSError, ValueError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")
         raise InputError(f"{repo_id}: the Hub must take the {kind}, got '{first}'; check the token's rights") from error
     return str(commit.commit_url)
 
 
-def format_card(content: dict[str, Any]) -> str:
+def format_card(content: Mapping[str, Any]) -> str:
     """Return the card of a subset: how its rows were chosen, from what, and what was dropped."""
     counts = content.get("counts", {})
     lines = ["---", "tags: [thresher]", "---", "", "# Rows chosen by thresher", ""]
