@@ -14,7 +14,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from thresher.cli.output import print_json, print_line
-from thresher.errors import install_command
+from thresher.errors import MissingExtraError, install_command
 from thresher.numeric.units import format_bytes
 
 
@@ -34,14 +34,14 @@ class Extra(NamedTuple):
 
 EXTRAS = (
     Extra(
-        "encoders",
-        "select, curate and compare by meaning (embeddings)",
-        {"torch": "torch", "sentence_transformers": "sentence-transformers"},
-    ),
-    Extra(
         "train",
         "train, tune, curve and compare; methods that read a language model",
         {"torch": "torch", "transformers": "transformers", "peft": "peft", "accelerate": "accelerate"},
+    ),
+    Extra(
+        "encoders",
+        "select, curate and compare by meaning (embeddings)",
+        {"torch": "torch", "sentence_transformers": "sentence-transformers"},
     ),
     Extra("report", "report, and the page of a curve or comparison", {"jinja2": "Jinja2", "matplotlib": "matplotlib"}),
     Extra("hub", "rows of the Hub, to_pandas and to_datasets", {"datasets": "datasets", "pandas": "pandas"}),
@@ -105,6 +105,20 @@ def examine() -> dict[str, Any]:
         "cache_free": shutil.disk_usage(there).free,
         "extras": extras,
     }
+
+
+def describe_missing(module: str, needed_by: str) -> str | None:
+    """Return what to install where a module of an extra is missing; None where it is of none.
+
+    Args:
+        module: that could not be imported.
+        needed_by: the command that needs it.
+    """
+    for extra in EXTRAS:
+        package = extra.packages.get(module.partition(".")[0])
+        if package is not None:
+            return str(MissingExtraError(package, needed_by, extra.name))
+    return None
 
 
 def _find_version(distribution: str) -> str | None:

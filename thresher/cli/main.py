@@ -80,8 +80,7 @@ def main(arguments: list[str]) -> int:
     except ThresherError as error:
         return reporter.fail(str(error), find_exit_code(error), is_block=isinstance(error, ProblemsError))
     except TyperException as error:
-        sentence = describe_usage_error(error)
-        return reporter.fail(sentence) if sentence else error.exit_code
+        return reporter.misuse(error)
     except OSError as error:
         if not is_storage_error(error):
             return reporter.crash(error)
@@ -125,6 +124,18 @@ class _ErrorReporter(NamedTuple):
             raise  # the error that is being handled by the caller
         return self.report(sentence, code, prefix="thresher: ", is_block=is_block)
 
+    def misuse(self, error: TyperException) -> int:
+        """Report a command line that cannot be parsed."""
+        sentence = describe_usage_error(error)
+        return self.fail(sentence) if sentence else error.exit_code
+
+    @staticmethod
+    def _describe_missing(error: ModuleNotFoundError) -> str | None:
+        """Return what to install where a package of an extra is missing."""
+        from thresher.cli.doctor import describe_missing
+
+        return describe_missing(error.name or "", "this command")
+
     def crash(self, error: BaseException) -> int:
         is_internal = isinstance(error, Exception) or is_panic(error)  # else, it ends the process
         if self.is_debug or not is_internal:
@@ -135,6 +146,8 @@ class _ErrorReporter(NamedTuple):
         if isinstance(error, MemoryError):
             detail = f" ({error})" if str(error) else ""
             return self.fail(f"memory ran out{detail}; run the same command again with more of it to continue")
+        if isinstance(error, ModuleNotFoundError) and (missing := self._describe_missing(error)):
+            return self.fail(missing)
         sentence = f"internal error: {type(error).__name__}: {error}"
         return self.report(
             f"{sentence}; run again with --debug for the traceback, and report it", 1, prefix="thresher: "
