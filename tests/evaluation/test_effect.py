@@ -146,3 +146,21 @@ def test_a_detectable_difference_is_seen_in_four_of_five_experiments(dof, level)
     estimated = np.sqrt(rng.chisquare(dof, 100_000) / dof)
     seen = np.abs(rng.normal(_detectable(1.0, dof, level), 1, 100_000)) / estimated > stats.t.ppf(1 - level / 2, dof)
     assert seen.mean() == pytest.approx(0.8, abs=0.005)  # four standard errors of 100,000 draws
+
+
+def test_seeds_that_share_their_luck_and_agree_by_chance_leave_few_degrees_of_freedom():
+    rng = np.random.default_rng(0)
+    # rows and seeds cancel but for noise: the seeds agree better than chance would have it
+    gap = rng.normal(0, 1, (1, 60)) + rng.normal(0, 1, (3, 60))
+    gap -= gap.mean(axis=1, keepdims=True) - 0.1
+    alone = estimate_effect(gap, np.zeros_like(gap), is_higher_better=True, shared=0.05)
+    together = estimate_effect(gap, np.zeros_like(gap), is_higher_better=True, shared=0.6)
+    assert alone.dof == 59
+    # by hand: the mean squares of rows and residual, and that of seeds as large as the residual
+    centered = gap - gap.mean()
+    row = 3 * (centered.mean(axis=0) ** 2).sum() / 59
+    rest = ((centered - centered.mean(axis=0)) ** 2).sum() / (59 * 2)
+    expected = row**2 / (row**2 / 59 + rest**2 / 2 + rest**2 / 118)
+    assert together.dof == pytest.approx(expected)
+    assert together.stderr == pytest.approx(alone.stderr)
+    assert together.p > alone.p

@@ -28,6 +28,7 @@ from thresher.numeric.arrays import Float64
 LEVEL, POWER = 0.05, 0.8
 MOST_SEEDS = 100  # that anyone would run
 ENOUGH_SEEDS = 3  # with two, one degree of freedom is left: up to 12 % false alarms
+MUCH_SHARED = 0.1  # correlation of seeds, beyond what random choices have by chance
 _RESAMPLES = 2000
 _BLOCK = 200  # resamples at once: a table of resamples by rows is large
 _QUANTILES = 400  # of the estimated standard error, over which the power is averaged
@@ -103,7 +104,15 @@ def estimate_effect(
     # rounding to steps has a variance of 1/12 on either side
     ms_seed = max(ms_seed, gap.shape[1] * resolution**2 / 6)
     stderr = max(difference.stderr, resolution / math.sqrt(6 * gap.shape[0]))
-    dof = _satterthwaite(ms_row, ms_seed, ms_rest, n_seeds=gap.shape[0], n=gap.shape[1])
+    is_raised = shared > MUCH_SHARED and ms_seed < ms_rest
+    dof = _satterthwaite(
+        ms_row,
+        max(ms_seed, ms_rest) if is_raised else ms_seed,
+        ms_rest,
+        n_seeds=gap.shape[0],
+        n=gap.shape[1],
+        is_raised=is_raised,
+    )
     low, high, p = _interval(gap, difference.value, stderr, dof, np.random.default_rng(seed))
     return Effect(
         value=difference.value,
@@ -172,10 +181,17 @@ def estimate_seeds_needed(
     return None
 
 
-def _satterthwaite(ms_row: float, ms_seed: float, ms_rest: float, *, n_seeds: int, n: int) -> float:
-    """Return the degrees of freedom of the variance that `paired_difference` uses."""
+def _satterthwaite(
+    ms_row: float, ms_seed: float, ms_rest: float, *, n_seeds: int, n: int, is_raised: bool = False
+) -> float:
+    """Return the degrees of freedom of the variance that `paired_difference` uses.
+
+    Few seeds that share their luck and agree by chance are no proof that seeds do not differ, and
+    what they hide would count many times. There the mean square of seeds is raised to that of the
+    residual (`is_raised`), and has its share in the degrees of freedom.
+    """
     total = ms_row + ms_seed - ms_rest
-    if total <= max(ms_row, ms_seed):  # the variance is that of the larger part alone
+    if total <= max(ms_row, ms_seed) and not is_raised:  # the variance is that of the larger part alone
         return float(n - 1 if ms_row >= ms_seed else n_seeds - 1)
     parts = ms_row**2 / (n - 1) + ms_seed**2 / (n_seeds - 1) + ms_rest**2 / ((n - 1) * (n_seeds - 1))
     return max(1.0, total**2 / parts)
