@@ -191,7 +191,7 @@ def _satterthwaite(
     residual (`is_raised`), and has its share in the degrees of freedom.
     """
     total = ms_row + ms_seed - ms_rest
-    if total <= max(ms_row, ms_seed) and not is_raised:  # the variance is that of the larger part alone
+    if total <= max(ms_row, ms_seed) and not is_raised:  # that of the larger part
         return float(n - 1 if ms_row >= ms_seed else n_seeds - 1)
     parts = ms_row**2 / (n - 1) + ms_seed**2 / (n_seeds - 1) + ms_rest**2 / ((n - 1) * (n_seeds - 1))
     return max(1.0, total**2 / parts)
