@@ -47,6 +47,10 @@ EXTRAS = (
     Extra("hub", "rows of the Hub, to_pandas and to_datasets", {"datasets": "datasets", "pandas": "pandas"}),
     Extra("remote", "rows and results at s3:// and https://", {"fsspec": "fsspec", "s3fs": "s3fs"}),
     Extra("gcs", "rows and results at gs://", {"gcsfs": "gcsfs"}),
+    *(
+        Extra(name, f"tracking of runs with {name}", {name: name})
+        for name in ("wandb", "mlflow", "trackio", "tensorboard")
+    ),
     Extra("gpu", "4-bit base models (needs CUDA)", {"bitsandbytes": "bitsandbytes"}),
     Extra("language", "the rule that recognizes languages", {"py3langid": "py3langid"}),
     Extra("pii", "the rule that masks phone numbers", {"phonenumbers": "phonenumbers"}),
@@ -71,9 +75,9 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON on s
     print_line(f"cache: {facts['cache']}, {format_bytes(facts['cache_free'])} free")
     for name, extra in facts["extras"].items():
         if extra["missing"]:
-            print_line(f"missing  {name:<9} {extra['use']}: {extra['command']} (lacks {', '.join(extra['missing'])})")
+            print_line(f"missing  {name:<11} {extra['use']}: {extra['command']} (lacks {', '.join(extra['missing'])})")
         else:
-            print_line(f"ok       {name:<9} {extra['use']}")
+            print_line(f"ok       {name:<11} {extra['use']}")
     print_line("select, score, curate and cache need none of these where the method reads no model.")
 
 
