@@ -21,6 +21,6 @@ def compile_kernels() -> None:
 
     CsvScanner(",").feed(b"a,b\n" * N_LINES)
     rows = load([{"prompt": f"Question {i} of {i % 7} things?", "response": f"Answer {i * i}."} for i in range(N_ROWS)])
-    curate(rows)
+    curate(rows, eval=load([{"prompt": f"Question {i}?", "response": f"{i}."} for i in range(3)]))
     for method, settings in CALLS:
         select(rows, method, budget=20, settings=settings, encoder="static", device="cpu")
