@@ -73,7 +73,7 @@ def test_select_command_has_the_names_and_defaults_of_the_function():
     from thresher.selection.run import select as function
 
     told = {**inspect.signature(load).parameters, **inspect.signature(function).parameters}
-    only_here = {"as_json", "quiet", "dry_run", "sources"}
+    only_here = {"as_json", "quiet", "dry_run", "sources", "push_to_hub"}
     for name, parameter in inspect.signature(command).parameters.items():
         if name not in only_here:
             assert name in told, name

@@ -28,7 +28,7 @@ def test_train_command_has_the_names_and_defaults_of_the_function_and_of_the_set
     assert {field.name for field in fields(TrainSettings)} <= set(has)
     assert set(function) - {"settings", "on_event"} <= set(has)
     for name, entry in has.items():
-        if name not in {"as_json", "quiet", "dry_run"}:
+        if name not in {"as_json", "quiet", "dry_run", "push_to_hub"}:
             expected = defaults[name]
             # lists are written with commas
             assert entry.default == (",".join(map(str, expected)) if isinstance(expected, tuple) else expected), name

@@ -244,7 +244,7 @@ def test_a_hub_dataset_is_read(monkeypatch):
 
 def test_a_hub_id_without_datasets_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(MissingExtraError, match=r"thresher\[hub\]"):
+    with pytest.raises(MissingExtraError, match=r"pip install '.*\[hub\]'"):
         load("owner/name")
 
 

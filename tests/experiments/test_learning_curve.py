@@ -335,7 +335,7 @@ def test_a_fall_is_reported_and_the_noise_of_a_flat_curve_is_not():
 
 def test_sizes_that_take_more_steps_than_their_epochs_are_named():
     def describe(settings, sizes):
-        experiment = SimpleNamespace(resolve_settings=lambda: settings.resolved("classification"))
+        experiment = SimpleNamespace(trainer=None, resolve_settings=lambda: settings.resolved("classification"))
         return describe_least_steps(SimpleNamespace(experiment=experiment, axis=None), sizes)
 
     (note,) = describe(TrainSettings(), [20, 200, 1000])

@@ -29,7 +29,7 @@ def test_the_verb_has_the_names_and_defaults_of_the_function():
     }
     verb = {name: one.default for name, one in inspect.signature(curate_job.run).parameters.items()}
     assert {name: verb[name] for name in function} == function
-    assert set(verb) - set(function) == {"job", "log_json", "as_json", "quiet"}
+    assert set(verb) - set(function) == {"job", "log_json", "as_json", "quiet", "push_to_hub"}
 
 
 def test_check_and_run_refuse_an_output_folder_of_something_else_alike(ready_kit, capsys):

@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+import thresher as th
 from thresher.cli.main import main
 from thresher.errors import ManifestError
 from thresher.reporting import report
@@ -167,10 +168,13 @@ def test_a_shortfall_is_told(copy_folder, edit_json):
     assert "Fewer rows than were asked for: 1 of the 16 rows asked for were kept." in text
 
 
-def test_the_public_name_is_the_function():
-    import thresher.reporting
-
-    assert thresher.report is thresher.reporting.report
+def test_the_public_name_takes_a_folder_and_an_object_that_lies_in_one(copy_folder):
+    folder = copy_folder("subset")
+    page = th.report(folder)
+    assert page == folder / "report.html"
+    content = page.read_bytes()
+    page.unlink()
+    assert th.report(th.open(folder)).read_bytes() == content
 
 
 @pytest.mark.parametrize(

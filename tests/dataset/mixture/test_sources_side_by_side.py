@@ -185,6 +185,8 @@ def test_a_subset_of_several_sources_finds_its_pool_again(folder, tmp_path):
         ("-:text=t", "-", {"columns": {"text": "t"}}),
         ("folder/x.jsonl:train", "folder/x.jsonl:train", {}),
         ("https://a.b/c:d=e", "https://a.b/c:d=e", {}),
+        ("https://a.b:80/c?d=e", "https://a.b:80/c?d=e", {}),
+        ("s3://a/b.jsonl:wanted=kto_tag", "s3://a/b.jsonl", {"wanted": "kto_tag"}),
     ],
 )
 def test_a_text_names_a_source_and_its_settings(text, rows, settings):

@@ -83,7 +83,7 @@ def test_numbers_per_row_and_one_number_give_the_same_values(pool, test_rows, tr
 
 def test_a_curve_runs_by_the_users_trainer(pool, test_rows, trainer, own_cache):
     for form in ("accuracy", "predictions"):
-        options = {"methods": "random", "sizes": "10,20,40", "seeds": 2, "trainer": trainer(form)}
+        options = {"methods": "random", "sizes": "10,20,40", "seeds": 2, "grid": True, "trainer": trainer(form)}
         curve = th.learning_curve(pool, eval=test_rows, **options)
         assert curve.content["metric"] == "accuracy"
         assert [point["n_rows"] for point in curve.content["methods"]["random"]["points"]] == [10, 20, 40, 80]

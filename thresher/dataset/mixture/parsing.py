@@ -51,6 +51,9 @@ def list_sources(rows: Any) -> list[Source]:
     return [Source(rows)]
 
 
+_FIRST_KEYS = frozenset({*_KEYS, *_PREFIXES, *ROLES})
+
+
 def parse_source(text: str | Path) -> list[Source]:
     """Return the source that a text names, with the settings that it carries; those of a TOML file.
 
@@ -69,6 +72,8 @@ def parse_source(text: str | Path) -> list[Source]:
     if os.path.exists(os.path.expanduser(path)):
         return read_sources_file(Path(path)) if path.lower().endswith(".toml") else [Source(text)]
     match = _SETTINGS.fullmatch(path)
+    if match is not None and is_address(path) and match[2].partition("=")[0].strip() not in _FIRST_KEYS:
+        match = None  # a colon and an equals sign can be part of an address
     path, pairs = (path, "") if match is None else (match[1], match[2])
     if path.lower().endswith(".toml") and match is None:
         return read_sources_file(Path(path))

@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from thresher.artifacts.folder import MANIFEST, atomic_file, write_atomic
+from thresher.artifacts.folder import MANIFEST, write_array, write_atomic
 from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
 from thresher.numeric.arrays import Float32
 from thresher.trainer.context import PACKAGES, content_hash
@@ -27,7 +27,7 @@ from thresher.trainer.held_out import HeldOut
 from thresher.trainer.untouched.base_cache import get_base_cache
 
 RECIPE = 1  # raise it when what was kept before must not be used again
-VECTORS = "vectors.npz"
+VECTORS = "vectors.npy"
 SETTINGS = ("max_length", "precision", "pooling")  # what the vectors depend on besides the rows
 
 
@@ -50,16 +50,17 @@ def measure_probe(held_out: HeldOut, model: Any) -> pl.DataFrame:
             fresh.append(held_out.measure(bare))
         finally:
             hook.remove()
-        with atomic_file(work / VECTORS) as part, part.open("wb") as file:
-            np.savez(file, *batches)
-        write_atomic(work / MANIFEST, Manifest({"format": FORMAT, "kind": "base", "identity": key}).to_json())
+        write_array(np.concatenate(batches), work / VECTORS)
+        content = {"format": FORMAT, "kind": "base", "identity": key, "batches": [len(batch) for batch in batches]}
+        write_atomic(work / MANIFEST, Manifest(content).to_json())
 
     key = _compute_key(held_out)
     folder = get_base_cache().make(key, write)
     if fresh:
         return fresh[0]
-    with np.load(folder / VECTORS) as kept:
-        return held_out.measure(_KeptProbe(bare, [kept[f"arr_{number}"] for number in range(len(kept.files))]))
+    ends = np.cumsum(Manifest.read(folder).content["batches"])[:-1]
+    batches = np.split(np.load(folder / VECTORS, allow_pickle=False), ends)
+    return held_out.measure(_KeptProbe(bare, batches))
 
 
 def _can_share(held_out: HeldOut, model: Any) -> bool:
