@@ -55,6 +55,12 @@ def test_a_file_that_a_killed_run_was_writing_is_no_part_of_the_result(tmp_path)
     assert names(tmp_path / "out" / "inside") == [".tmpfile"]
 
 
+def test_a_run_that_fails_before_it_writes_anything_leaves_nothing(tmp_path):
+    with pytest.raises(ValueError, match="no rows"), OutputFolder(tmp_path / "out", identity="one"):
+        raise ValueError("no rows")
+    assert names(tmp_path) == []
+
+
 def test_published_files_are_those_written_now_and_a_full_disk_leaves_none(tmp_path):
     def fill_disk(folder):
         (folder / "file.txt").write_text("half")

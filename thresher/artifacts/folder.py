@@ -211,7 +211,10 @@ class OutputFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Free the lock. The work folder survives an error, so that the next run can continue."""
+        """Free the lock. Work survives an error, so that the next run can continue."""
+        with suppress(OSError):
+            if error is not None and [entry.name for entry in self.work.iterdir()] == [IDENTITY]:
+                self.discard()
         if isinstance(error, OSError):
             name_path(error, self.path)
         self._release()
