@@ -28,7 +28,7 @@ from thresher.reporting.page import (
 )
 from thresher.reporting.pages.experiment_tables import build_footer
 from thresher.reporting.pages.reproduce import build_reproduction
-from thresher.reporting.pages.rows.subset_rows import N_EXAMPLES, TEXT
+from thresher.reporting.pages.rows.subset_rows import N_EXAMPLES, TEXT, write_place
 
 DROPPED = ("row_id", "file", "line", "rule", "reason", "explanation", "duplicate_of", "duplicate_in", "preview")
 CLUSTERS = ("rule", "cluster", "cluster_in", "row_id", "preview")
@@ -96,9 +96,8 @@ def _build_examples(reason: str, n: int, rows: pl.DataFrame, known: Mapping[str,
     """Return examples of a reason: pairs where the text of the row that stays instead is known."""
     pairs, alone = [], []
     for row in rows.iter_rows(named=True):
-        place = f"{Path(row['file']).name}, line {row['line']:,}"
         text = fmt.truncate(row["preview"] or "", TEXT)
-        example = Example(text=text, reason=row["explanation"], place=place)
+        example = Example(text=text, reason=row["explanation"], place=write_place(row))
         kept = known.get(row["duplicate_of"] or "") if row["duplicate_in"] == "pool" else None
         if kept is None:
             alone.append(example)
@@ -150,7 +149,7 @@ def _build_findings(findings: pl.DataFrame) -> list[Block]:
         Example(
             text=fmt.truncate(row["preview"] or "", TEXT),
             reason=f"{row['rule']}: {row['finding']}",
-            place=f"{Path(row['file']).name}, line {row['line']:,}",
+            place=write_place(row),
         )
         for row in findings.head(2 * N_EXAMPLES).iter_rows(named=True)
     ]

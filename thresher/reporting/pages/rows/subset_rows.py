@@ -155,14 +155,15 @@ def _write_pairs(subset: SubsetFolder, found: list[tuple[dict[str, Any], dict[st
                 Example(
                     text=fmt.truncate(dropped_text or dropped["preview"] or "", TEXT),
                     reason=reason,
-                    place=_write_place(dropped),
+                    place=write_place(dropped),
                 ),
             )
         )
     return Pairs("Kept rows beside dropped ones", ("kept", "dropped"), pairs)
 
 
-def _write_place(row: Mapping[str, Any]) -> str:
+def write_place(row: Mapping[str, Any]) -> str:
+    """Return where a row was read: its file and line."""
     return f"{Path(row['file']).name}, line {row['line']:,}"
 
 
@@ -184,7 +185,7 @@ def build_examples(subset: SubsetFolder, reason: str) -> Examples:
             text=fmt.truncate(text if text is not None else row["preview"] or "", TEXT),
             reason=_explain(row, kept_text),
             beside=None if kept_text is None else fmt.truncate(kept_text, TEXT),
-            place=_write_place(row),
+            place=write_place(row),
         )
         for row, text, kept_text in zip(shown.iter_rows(named=True), texts, kept_texts, strict=True)
     ]
