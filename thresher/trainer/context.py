@@ -35,6 +35,7 @@ from thresher.trainer.events import OnEvent, TrainEvent, ignore
 from thresher.trainer.settings import Task, TrainSettings
 from thresher.trainer.split import RowSplit, parse_share, sort_by_id, split_rows
 from thresher.trainer.untouched.settings import UntouchedSettings
+from thresher.trainer.weights import hash_weights
 
 MAX_SEED = 2**63
 LEARNER = 3  # raise it when classifiers of earlier versions of the code must not be used again
@@ -130,12 +131,21 @@ class RunContext:
             "seeds": list(self.seeds),
             "is_merged": self.is_merged,
             "versions": versions(PACKAGES),
+            **self._identify_weights(),
             **({"shots": list(self.untouched.prompts)} if split.held_out is not None else {}),
             **({"general": [content_hash(rows) for rows in self.general_rows]} if self.general_rows else {}),
             **self._identify_scale(),
             # a checkpoint of a classifier that read something else must not be continued
             **({} if self.task != "classification" else {"learner": self.describe_learner()}),
         }
+
+    def _identify_weights(self) -> dict[str, Any]:
+        """Return the hashes of the rows' weights, where they have some."""
+        column = self.settings.weight
+        if column is None:
+            return {}
+        sides = {"train": self.split.train, "control": self.split.control}
+        return {"weights": {name: hash_weights(rows, column) for name, rows in sides.items() if rows is not None}}
 
     def _identify_scale(self) -> dict[str, Any]:
         """Return what else of `untouched` changes the result."""

@@ -33,6 +33,7 @@ from thresher.trainer.untouched.forgetting import ANSWERS, LOSSES, GeneralOutcom
 from thresher.trainer.untouched.general import GeneralSet, prepare_general
 from thresher.trainer.untouched.probe import add_probe
 from thresher.trainer.untouched.scale import choose_scale, keep_scale, measure_front
+from thresher.trainer.weights import weigh_examples
 
 MAIN, CONTROL = "main", "control"
 PREDICTIONS, DONE, ADAPTER = "predictions.parquet", "done.json", "adapter"
@@ -112,7 +113,8 @@ def measure_adapter(context: RunContext, adapter: Path) -> pl.DataFrame:
 
 
 def _tokenize_train(context: RunContext) -> Examples:
-    examples = context.tokenize(context.split.train)
+    rows = context.split.train
+    examples = weigh_examples(context.tokenize(rows), rows, context.settings.weight)
     require_rows(examples, "train", n_vocabulary=context.base.n_vocabulary)
     return examples
 
@@ -121,7 +123,8 @@ def _sample_control(context: RunContext, pool: Dataset, n_rows: int, *, seed: in
     """Sample rows until as many are usable as on the other side, or the pool is used up."""
     n_sampled = n_rows
     while True:
-        examples = context.tokenize(sample_rows(pool, n_sampled, seed=seed))
+        rows = sample_rows(pool, n_sampled, seed=seed)
+        examples = weigh_examples(context.tokenize(rows), rows, context.settings.weight)
         if len(examples) == n_rows or n_sampled >= len(pool):
             break
         n_sampled += n_rows - len(examples)

@@ -125,6 +125,11 @@ class TrainSettings:
         "all-assistant", "Turns whose tokens count towards the loss."
     )
     special_tokens: Treatment | None = _batches(None, TREATMENT_HELP)
+    weight: str | None = _batches(
+        None,
+        "Column that says how much each row counts in the loss: numbers of at least 0, of which only ratios matter; "
+        "a row of 0 is left out. Default: all rows alike.",
+    )
     eval_generations: int = _measure(
         100, "Held-out rows for which an answer is generated and compared with the reference; 0 for none.", ge=0
     )
@@ -160,7 +165,7 @@ class TrainSettings:
     def to_json(self) -> dict[str, Any]:
         """Return the settings as JSON values, by field name."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        for name, default in (("special_tokens", None), ("min_steps", None), ("pooling", "auto")):
+        for name, default in (("special_tokens", None), ("min_steps", None), ("pooling", "auto"), ("weight", None)):
             if values[name] == default:
                 del values[name]  # runs and adapters of before have no such key
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

@@ -29,14 +29,17 @@ class Batch:
     Attributes:
         inputs: arguments of the model.
         labels: (rows, tokens) int64 with IGNORED, or (rows,) classes.
+        weights: of the labels, float32 of their shape; None where all are 1.
     """
 
     inputs: dict[str, torch.Tensor]
     labels: torch.Tensor
+    weights: torch.Tensor | None = None
 
     def to_device(self, device: torch.device) -> Batch:
         """Return the batch on a device."""
-        return Batch({name: value.to(device) for name, value in self.inputs.items()}, self.labels.to(device))
+        weights = None if self.weights is None else self.weights.to(device)
+        return Batch({name: value.to(device) for name, value in self.inputs.items()}, self.labels.to(device), weights)
 
 
 Collate = Callable[[Sequence[Example]], Batch]  # rows -> tensors
@@ -101,7 +104,12 @@ def pad_rows(rows: Sequence[Example], *, pad_id: int) -> Batch:
         ids[i, :n] = torch.tensor(row.input_ids)
         mask[i, :n] = 1
         labels[i, : len(row.labels)] = torch.tensor(row.labels)
-    return Batch({"input_ids": ids, "attention_mask": mask}, labels[:, 0] if is_class else labels)
+    labels = labels[:, 0] if is_class else labels
+    weights = None
+    if any(row.weight != 1 for row in rows):
+        each = torch.tensor([row.weight for row in rows])
+        weights = each if is_class else each[:, None].expand(labels.shape)
+    return Batch({"input_ids": ids, "attention_mask": mask}, labels, weights)
 
 
 def pack_first_fit(lengths: Sequence[int], width: int) -> list[list[int]]:
@@ -134,6 +142,7 @@ def pack_rows(rows: Sequence[Example], *, pad_id: int, max_length: int, dtype: t
     labels = torch.full((len(packs), width), IGNORED, dtype=torch.long)
     position = torch.zeros((len(packs), width), dtype=torch.long)
     owner = torch.full((len(packs), width), -1, dtype=torch.long)
+    weights = torch.ones((len(packs), width)) if any(row.weight != 1 for row in rows) else None
     for number, members in enumerate(packs):
         start = 0
         for i in members:  # row i takes the places start..end of its sequence
@@ -143,11 +152,13 @@ def pack_rows(rows: Sequence[Example], *, pad_id: int, max_length: int, dtype: t
             labels[number, start] = IGNORED
             position[number, start:end] = torch.arange(end - start)
             owner[number, start:end] = i
+            if weights is not None:
+                weights[number, start:end] = rows[i].weight
             start = end
     # a token sees the tokens before it that have the same owner; padding (owner -1) sees padding
     is_visible = (owner[:, :, None] == owner[:, None, :]).tril()
     mask = torch.zeros(is_visible.shape, dtype=dtype).masked_fill(~is_visible, torch.finfo(dtype).min)
-    return Batch({"input_ids": ids, "position_ids": position, "attention_mask": mask[:, None]}, labels)
+    return Batch({"input_ids": ids, "position_ids": position, "attention_mask": mask[:, None]}, labels, weights)
 
 
 class BatchSampler:
@@ -159,6 +170,9 @@ class BatchSampler:
         seed: of the order.
         n_steps: of the run.
         n_epoch_steps: of one epoch.
+        lengths: (n,) tokens of each row.
+        n_learned: (n,) predictions of each row that count.
+        mass: (n,) float64, their number times the row's weight.
     """
 
     def __init__(self, rows: Sequence[Example], *, batch_size: int, seed: int, n_steps: int) -> None:
@@ -169,6 +183,7 @@ class BatchSampler:
         self.n_epoch_steps = count_epoch_steps(len(rows), batch_size)
         self.lengths = np.array([len(row.input_ids) for row in rows], dtype=np.int64)
         self.n_learned = np.array([row.n_learned for row in rows], dtype=np.int64)
+        self.mass = self.n_learned * np.array([row.weight for row in rows])
         self._epoch = -1
         self._order: list[NDArray[np.int64]] = []
 

@@ -59,7 +59,7 @@ def initialize_head(model: Any, rows: Sequence[Example], *, collate: Collate, de
     if isinstance(dense, torch.nn.Linear):
         _standardize(dense, _record(model, dense, used, collate, device, has_inputs=False))
     x = _record(model, head, used, collate, device, has_inputs=True)  # (n, d) float64
-    _set_probe(head, x, code)
+    _set_probe(head, x, code, np.array([row.weight for row in used]))
     return True
 
 
@@ -74,12 +74,13 @@ def _standardize(layer: torch.nn.Linear, outputs: Float64) -> None:
         layer.bias.sub_(mean).mul_(gain)
 
 
-def _set_probe(head: torch.nn.Linear, x: Float64, code: NDArray[np.int64]) -> None:
-    """Set a head to the logistic regression from (n, d) features to (n,) classes."""
+def _set_probe(head: torch.nn.Linear, x: Float64, code: NDArray[np.int64], weight_of: Float64) -> None:
+    """Set a head to the logistic regression from (n, d) features to (n,) classes by weight."""
     mean, std = x.mean(axis=0), x.std(axis=0) + FLOOR
     standardized = (x - mean) / std
     every = -(-len(code) // N_VALIDATED)  # the rows are sorted by length
-    probe = _fit_probe(standardized, code, choose_penalty(standardized[::every], code[::every]))
+    penalty = choose_penalty(standardized[::every], code[::every], weight_of[::every])
+    probe = _fit_probe(standardized, code, penalty, weight_of)
     coef, intercept = probe.coef_, probe.intercept_
     if len(probe.classes_) == 2:  # scikit-learn gives one row: the log-odds of the second class
         coef, intercept = np.concatenate([-coef / 2, coef / 2]), np.concatenate([-intercept / 2, intercept / 2])
@@ -95,7 +96,7 @@ def _set_probe(head: torch.nn.Linear, x: Float64, code: NDArray[np.int64]) -> No
             head.bias.copy_(torch.from_numpy(bias))
 
 
-def choose_penalty(x: Float64, code: NDArray[np.int64]) -> float:
+def choose_penalty(x: Float64, code: NDArray[np.int64], weight: Float64 | None = None) -> float:
     """Return the penalty under which held-out rows of each fold are likeliest: one of PENALTIES.
 
     Folds are dealt out within classes, so no random number is used. A row whose class is not among
@@ -105,33 +106,37 @@ def choose_penalty(x: Float64, code: NDArray[np.int64]) -> float:
     Args:
         x: (n, d) standardized features.
         code: (n,) classes.
+        weight: (n,) how much each row counts; None for all alike.
     """
+    counts = np.ones(len(code)) if weight is None else weight
     fold = np.empty(len(code), dtype=np.int64)
     fold[np.argsort(code, kind="stable")] = np.arange(len(code)) % N_FOLDS
     parts = [(fold != number, fold == number) for number in range(N_FOLDS)]
     if any(len(set(code[is_learned].tolist())) < 2 or not is_judged.any() for is_learned, is_judged in parts):
         return PENALTIES[0]  # too few rows to hold any out
-    totals = [sum(_measure_fold(x, code, *part, penalty) for part in parts) for penalty in PENALTIES]
+    totals = [sum(_measure_fold(x, code, counts, *part, penalty) for part in parts) for penalty in PENALTIES]
     return PENALTIES[int(np.argmax(totals))]
 
 
-def _measure_fold(x: Float64, code: NDArray[np.int64], is_learned: Bool, is_judged: Bool, penalty: float) -> float:
-    """Return the log-likelihood of the judged rows whose class was learned, summed."""
-    probe = _fit_probe(x[is_learned], code[is_learned], penalty)
+def _measure_fold(
+    x: Float64, code: NDArray[np.int64], weight: Float64, is_learned: Bool, is_judged: Bool, penalty: float
+) -> float:
+    """Return the log-likelihood of the judged rows whose class was learned, summed by weight."""
+    probe = _fit_probe(x[is_learned], code[is_learned], penalty, weight[is_learned])
     is_known = is_judged & np.isin(code, probe.classes_)
     if not is_known.any():
         return 0.0
     log_share = probe.predict_log_proba(x[is_known])
     column = np.searchsorted(probe.classes_, code[is_known])
-    return float(log_share[np.arange(len(column)), column].sum())
+    return float((weight[is_known] * log_share[np.arange(len(column)), column]).sum())
 
 
-def _fit_probe(x: Float64, code: NDArray[np.int64], penalty: float) -> Any:
+def _fit_probe(x: Float64, code: NDArray[np.int64], penalty: float, weight: Float64) -> Any:
     from sklearn.linear_model import LogisticRegression
 
     with warnings.catch_warnings():  # few rows of many classes are what this start is for
         warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%", UserWarning)
-        return LogisticRegression(C=penalty, max_iter=200, tol=1e-3).fit(x, code)
+        return LogisticRegression(C=penalty, max_iter=200, tol=1e-3).fit(x, code, sample_weight=weight)
 
 
 def _find_linear_head(model: Any) -> torch.nn.Linear | None:

@@ -136,14 +136,14 @@ def _set_rate(state: TrainState) -> float:
 def _take_step(state: TrainState) -> tuple[float, int]:
     """Take one optimizer step; return the mean loss over its learned tokens, and their number.
 
-    Gradients are summed over pieces and processes and divided by the count of the whole step, so
-    every learned token weighs the same wherever it was computed. DDP averages over processes, hence
-    the factor `n_ranks`. A gradient that is not a number would spoil the weights, and the loss
-    would show it one step too late.
+    Gradients are summed over pieces and processes and divided by the weight of all learned tokens
+    of the step, so a token counts by its row's weight wherever it was computed. DDP averages over
+    processes, hence the factor `n_ranks`. A gradient that is not a number would spoil the weights,
+    and the loss would show it one step too late.
     """
     context, batches, step = state.context, state.batches, state.history.step
     accelerator, rows = context.accelerator, batches.get_step_rows(step)
-    n_learned = int(batches.n_learned[rows].sum())
+    n_learned, mass = int(batches.n_learned[rows].sum()), float(batches.mass[rows].sum())
     n_ranks, rank = accelerator.num_processes, accelerator.process_index
     # dropout depends on (seed, step, rank) alone, so that a resumed run repeats it
     torch.manual_seed(int(np.random.SeedSequence([batches.seed, step, rank]).generate_state(1, np.uint64)[0] >> 1))
@@ -160,10 +160,10 @@ def _take_step(state: TrainState) -> tuple[float, int]:
             # a process without rows still takes part in the exchange, with weight 0
             batch = state.collate([batches.rows[i] for i in (piece if len(piece) else rows[:1])])
             loss = state.loss_sum(state.model, batch.to_device(accelerator.device)) * (1.0 if len(piece) else 0.0)
-            accelerator.backward(loss * (n_ranks / n_learned))
+            accelerator.backward(loss * (n_ranks / mass))
         total += loss.detach()
     norm = float(accelerator.clip_grad_norm_(list(state.parameters.values()), context.settings.max_grad_norm))
-    mean_loss = float(accelerator.reduce(total, "sum")) / n_learned
+    mean_loss = float(accelerator.reduce(total, "sum")) / mass
     for name, value in (("loss", mean_loss), ("gradient", norm)):
         if not math.isfinite(value):
             raise SettingsError(

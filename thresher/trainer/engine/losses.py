@@ -13,14 +13,22 @@ from thresher.trainer.engine.tokenization import IGNORED
 
 
 def token_loss(model: Any, batch: Batch) -> torch.Tensor:
-    """Return the cross-entropy of the next token, summed over learned tokens: float32 scalar."""
+    """Return the cross-entropy of the next token, summed over learned tokens by weight."""
     targets = batch.labels[:, 1:]
     is_learned = targets != IGNORED
     # nothing follows the last token
     logits = compute_chosen_logits(model, batch.inputs, pad(is_learned, (0, 1)))
-    return cross_entropy(logits.float(), targets[is_learned], reduction="sum")
+    weights = None if batch.weights is None else batch.weights[:, 1:][is_learned]
+    return _sum_losses(logits, targets[is_learned], weights)
 
 
 def class_loss(model: Any, batch: Batch) -> torch.Tensor:
-    """Return the cross-entropy of the class, summed over rows, as a float32 scalar."""
-    return cross_entropy(model(**batch.inputs).logits.float(), batch.labels, reduction="sum")
+    """Return the cross-entropy of the class, summed over rows by weight, as a float32 scalar."""
+    return _sum_losses(model(**batch.inputs).logits, batch.labels, batch.weights)
+
+
+def _sum_losses(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+    """Return the weighted sum of the losses of (m, k) logits."""
+    if weights is None:
+        return cross_entropy(logits.float(), targets, reduction="sum")
+    return (weights * cross_entropy(logits.float(), targets, reduction="none")).sum()

@@ -31,11 +31,13 @@ class Example:
         input_ids: (t,) token ids.
         labels: (t,) the token itself where it is learned, IGNORED elsewhere; classification: (1,)
             the class.
+        weight: how much each of its predictions counts in the loss.
     """
 
     row_id: str
     input_ids: list[int]
     labels: list[int]
+    weight: float = 1.0
 
     @property
     def n_learned(self) -> int:
