@@ -13,9 +13,9 @@ import re
 import sys
 import traceback
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import TextIO
+from typing import Any, TextIO
 
 # Controls but for line feed and tab; marks that turn the direction of text or cannot be seen; line
 # and paragraph separators; halves of surrogate pairs; tags. The joiners of Indic scripts and of
@@ -31,6 +31,8 @@ _NOT_OF_PAGES = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u206f\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
 )
 
+
+N_CHARACTERS = 160  # of a cell in a table
 
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>()#+!|~])")
 
@@ -58,6 +60,17 @@ def join_lines(lines: Iterable[str]) -> str:
 def escape_html(text: str) -> str:
     """Return a text as HTML holds it, in elements and in quotes, without control characters."""
     return html.escape(replace_controls(text))
+
+
+def render_table(columns: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:
+    """Return an HTML table with every cell escaped and cut to 160 characters."""
+    left = "style='text-align:left'"
+    head = "".join(f"<th {left}>{escape_html(name)}</th>" for name in columns)
+    body = "".join(
+        "<tr>" + "".join(f"<td {left}>{escape_html(str(cell)[:N_CHARACTERS])}</td>" for cell in line) + "</tr>"
+        for line in lines
+    )
+    return f"<table><tr>{head}</tr>{body}</table>"
 
 
 def escape_markdown(text: str) -> str:

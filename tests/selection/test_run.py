@@ -214,7 +214,7 @@ def test_a_subset_shows_itself_in_a_notebook_with_text_escaped():
 def test_a_subset_becomes_a_hugging_face_dataset():
     rows = make_rows()
     subset = th.select(rows, "random", budget=3)
-    assert subset.to_dataset().to_list() == [rows[i] for i in subset.kept]
+    assert subset.to_datasets().to_list() == [rows[i] for i in subset.kept]
 
 
 def test_scores_and_reasons_are_tables_anybody_can_read(tmp_path):

@@ -99,11 +99,60 @@ def test_the_plot_shows_each_label_of_pool_and_subset(pool, vectors):
 
 def test_any_folder_is_opened(pool, vectors, tmp_path):
     th.curate(pool, rules=["exact-duplicates"], out=tmp_path / "clean")
-    assert isinstance(th.open(tmp_path / "clean"), th.Dataset)
+    th.score(pool, ["length"], out=tmp_path / "length.parquet")
+    assert len(th.open(tmp_path / "length.parquet")) == 40
     (tmp_path / "empty").mkdir()
     for wrong, found in (("empty", "manifest.json"), ("nowhere", "nothing")):
         with pytest.raises(th.ThresherError, match=found):
             th.open(tmp_path / wrong)
+
+
+@pytest.fixture(scope="module")
+def results(pool, vectors, tmp_path_factory):
+    """Return one result of each arrow that needs no model, written to a folder."""
+    out = tmp_path_factory.mktemp("results")
+    return [
+        th.curate(pool, rules=["exact-duplicates"], out=out / "clean"),
+        th.select(pool, "k-center", budget=20, embeddings=vectors, out=out / "subset"),
+        th.score(pool, ["length"], out=out / "length.parquet"),
+    ]
+
+
+def test_every_result_has_one_shape_and_is_read_back_as_it_was(results):
+    for result in results:
+        again = th.open(result.path)
+        assert type(again) is type(result)
+        assert again.manifest.content["identity"] == result.manifest.content["identity"]
+        assert again.summary() == result.summary() == repr(result)
+        assert result.summary().startswith(type(result).__name__)
+        assert str(result.path) in result.summary()
+        assert again._repr_html_() == result._repr_html_()
+        assert len(again) == len(result)
+
+
+def test_kept_rows_are_rows_wherever_rows_are_taken(results, tmp_path):
+    clean, subset, table = results
+    for kept in (clean, subset, th.open(clean.path)):
+        assert th.load(kept).fingerprint == kept.dataset.fingerprint
+        assert len(kept.to_polars()) == len(kept.to_datasets()) == len(kept) == len(list(kept)) == len(kept.rows)
+        assert kept.head(2).equals(kept.to_polars().head(2))
+        assert len(th.select(kept, "random", budget=3)) == 3
+    assert th.open(th.open(clean.path).save(tmp_path / "copy")).summary().startswith("Curated")
+    assert not th.open(clean.path).dropped.height
+    with pytest.raises(th.ThresherError, match="read already"):
+        th.load(clean, strict=True)
+    assert "<html" in clean.report().read_text()
+
+
+def test_a_table_that_is_damaged_is_not_opened(results, tmp_path):
+    table = results[2]
+    path = table.save(tmp_path / "length.csv")
+    path.write_text(path.read_text().replace("1", "2"))
+    with pytest.raises(th.ThresherError, match="write the table again"):
+        th.open(path)
+    (tmp_path / "length.parquet").write_bytes(table.path.read_bytes())
+    with pytest.raises(th.ThresherError, match=r"length.parquet.manifest.json beside it"):
+        th.open(tmp_path / "length.parquet")
 
 
 def test_a_report_of_an_object_is_written(pool, vectors):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
@@ -13,7 +13,7 @@ import numpy as np
 from thresher.artifacts.folder import OutputFolder
 from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
 from thresher.curation.pipeline import CurationResult, apply_rules
-from thresher.curation.result import Curated
+from thresher.curation.result import KIND, Curated
 from thresher.curation.rule import Rule, available, create
 from thresher.dataset import Dataset, ensure_dataset
 from thresher.dataset.provenance import describe_reading, describe_rows, describe_run, refuse_input_as_output
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 DEFAULT_RULES = ("exact-duplicates", "near-duplicates")
 WITH_EVAL = "contamination"
-KIND = "curated"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +123,7 @@ def curate(
         curated = _run(plan, started, strict=strict)
         if not folder.is_done:
             folder.publish_files(curated.write_files)
-    return curated
+    return replace(curated, path=folder.path)
 
 
 def build_rules(
@@ -222,7 +221,7 @@ def _run(plan: _Plan, started: float, *, strict: bool) -> Curated:
     if strict and (drops := result.large_drops):
         raise InputError(f"{drops[0]}; look at the rows without --strict, change its settings, or use --report")
     manifest = _build_manifest(plan, result, time.monotonic() - started)
-    return Curated(pool=plan.pool, dataset=result.rows, result=result, manifest=manifest)
+    return Curated.from_rules(plan.pool, result, manifest)
 
 
 def _build_manifest(plan: _Plan, result: CurationResult, seconds: float) -> Manifest:

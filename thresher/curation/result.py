@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
@@ -13,87 +12,79 @@ import polars as pl
 
 from thresher.artifacts.folder import MANIFEST, OutputFolder, write_atomic, write_ndjson, write_parquet
 from thresher.artifacts.manifest import Manifest
+from thresher.artifacts.result import Excerpt, copy_result
+from thresher.artifacts.stored import read_table
 from thresher.curation.pipeline import CurationResult
-from thresher.printable import escape_html, join_lines
+from thresher.curation.rule import Rule
+from thresher.dataset import Dataset
+from thresher.dataset.mixture.reload import load_kept_rows
+from thresher.dataset.values.kept_rows import KeptRows
+from thresher.errors import ManifestError
 
-if TYPE_CHECKING:
-    import datasets
-    import pandas as pd
-
-    from thresher.dataset import Dataset
-
+KIND = "curated"
 STEM = "rows"
 DROPPED, FINDINGS, CLUSTERS, MASKED = "dropped.parquet", "findings.parquet", "clusters.parquet", "masked.jsonl"
 REJECTED = "rejected.jsonl"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Curated:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Curated(KeptRows):
     """Kept rows and dropped rows of one pool, with the manifest of how they came to be.
 
     Attributes:
-        pool: the rows that were judged, (n,).
         dataset: the kept rows, in the order of the pool, with masked texts where a rule masks.
-        result: what the rules said.
+        dropped: one row per dropped row, in the order of the pool: `row_id`, `file`, `line`,
+            `rule`, `reason`, `explanation`, `duplicate_of`, `duplicate_in`, `similarity`,
+            `cluster`, `preview`.
+        findings: one row per finding on a row that was not dropped for it.
+        clusters: one row per member of a group of duplicates, the kept one first.
         manifest: what ran, with which settings, counts by rule and reason.
+        path: of the folder, or None when none was asked for.
+        pool: the rows that were judged, (n,); None where the folder was read back.
+        masked: position in the pool -> the rules that mask the row's texts; None likewise.
     """
 
-    pool: Dataset
     dataset: Dataset
-    result: CurationResult
+    dropped: pl.DataFrame
+    findings: pl.DataFrame
+    clusters: pl.DataFrame
     manifest: Manifest
+    path: Path | None = None
+    pool: Dataset | None = None
+    masked: Mapping[int, tuple[Rule, ...]] | None = None
 
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        """The kept rows, each with all of the user's own columns."""
-        return self.dataset.rows(np.arange(len(self)))
+    @staticmethod
+    def from_rules(pool: Dataset, result: CurationResult, manifest: Manifest) -> Curated:
+        """Return what the rules say of a pool, with its manifest."""
+        return Curated(
+            dataset=result.rows,
+            dropped=result.dropped.drop("position"),
+            findings=result.findings.drop("position"),
+            clusters=result.clusters,
+            manifest=manifest,
+            pool=pool,
+            masked=result.masked,
+        )
 
-    @property
-    def dropped(self) -> pl.DataFrame:
-        """One row per dropped row, in the order of the pool.
+    @staticmethod
+    def read(folder: str | Path) -> Curated:
+        """Read a folder that `curate` wrote.
 
-        Columns: `row_id`, `file`, `line`, `rule`, `reason`, `explanation`, `duplicate_of`,
-        `duplicate_in`, `similarity`, `cluster`, `preview_rows`.
+        Raises:
+            ManifestError: the folder is not one, or is damaged.
         """
-        return self.result.dropped.drop("position")
-
-    @property
-    def findings(self) -> pl.DataFrame:
-        """One row per finding on a row that was not dropped for it."""
-        return self.result.findings.drop("position")
-
-    @property
-    def clusters(self) -> pl.DataFrame:
-        """One row per member of a group of duplicates, the kept one first."""
-        return self.result.clusters
-
-    def __len__(self) -> int:
-        """Return the number of kept rows."""
-        return len(self.dataset)
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Yield the kept rows, each with all of the user's own columns."""
-        return iter(self.dataset)
-
-    def head(self, n: int = 5) -> pl.DataFrame:
-        """Return the user's own columns of the first kept rows."""
-        return self.dataset.head(n)
-
-    def to_polars(self) -> pl.DataFrame:
-        """Return the kept rows as a polars table of the user's own columns."""
-        return self.dataset.to_polars()
-
-    def to_pandas(self) -> pd.DataFrame:
-        """Return the kept rows as a pandas table of the user's own columns."""
-        return self.dataset.to_pandas()
-
-    def to_datasets(self) -> datasets.Dataset:
-        """Return the kept rows as a Hugging Face `datasets.Dataset`."""
-        return self.dataset.to_datasets()
-
-    def to_dataset(self) -> datasets.Dataset:
-        """Return the kept rows as a Hugging Face `datasets.Dataset`: `to_datasets`, as it was."""
-        return self.dataset.to_datasets()
+        path = Path(folder)
+        manifest = Manifest.read(path)
+        if manifest.content.get("kind") != KIND:
+            raise ManifestError(f"{path}: must be cleaned rows, found '{manifest.content.get('kind')}'")
+        return Curated(
+            dataset=load_kept_rows(path, manifest.content),
+            dropped=read_table(path / DROPPED),
+            findings=read_table(path / FINDINGS),
+            clusters=read_table(path / CLUSTERS),
+            manifest=manifest,
+            path=path,
+        )
 
     def save(self, folder: str | Path, *, force: bool = False) -> Path:
         """Write the folder, whole or not at all, and return its path.
@@ -102,6 +93,8 @@ class Curated:
         `clusters.parquet`, `masked.jsonl` (the originals of masked rows, if there are any),
         `rejected.jsonl`, `manifest.json`.
         """
+        if self.pool is None and self.path is not None:
+            return copy_result(self.path, self.manifest, folder, force=force)
         with OutputFolder(folder, identity=self.manifest.identity, force=force) as out:
             if not out.is_done:
                 out.publish_files(self.write_files)
@@ -113,42 +106,31 @@ class Curated:
         write_parquet(self.dropped, folder / DROPPED)
         write_parquet(self.findings, folder / FINDINGS)
         write_parquet(self.clusters, folder / CLUSTERS)
-        if self.result.masked:
-            _write_originals(self.pool, self.result, folder / MASKED)
-        write_ndjson(self.pool.rejected, folder / REJECTED)
+        if self.pool is not None:
+            if self.masked:
+                _write_originals(self.pool, self.masked, folder / MASKED)
+            write_ndjson(self.pool.rejected, folder / REJECTED)
         write_atomic(folder / MANIFEST, self.manifest.to_json())
 
-    def _summary(self) -> list[tuple[str, str]]:
+    def list_facts(self) -> list[tuple[str, str]]:
+        """Return how many rows each rule dropped."""
         counts = self.manifest.content["counts"]
         lines = [("kept", f"{counts['kept']:,} of {counts['usable']:,} rows")]
         lines += [(rule, f"{n:,} rows dropped") for rule, n in counts["dropped_by_rule"].items()]
         lines += [("masked", f"{counts['masked']:,} rows")] if counts["masked"] else []
         return [*lines, ("rejected", f"{counts['rejected']:,} rows that could not be used")]
 
-    def __repr__(self) -> str:
-        """Return the counts, one line each."""
-        width = max(len(name) for name, _ in self._summary()) + 2
-        return join_lines(["Curated", *(f"  {name:<{width}}{text}" for name, text in self._summary())])
-
-    def _repr_html_(self) -> str:
-        """Return the counts and the first dropped rows as HTML; all text is escaped."""
-        head = "".join(
-            f"<tr><th>{escape_html(name)}</th><td>{escape_html(text)}</td></tr>" for name, text in self._summary()
-        )
-        dropped = "".join(
-            "<tr>"
-            + "".join(f"<td style='text-align:left'>{escape_html(str(cell)[:160])}</td>" for cell in row)
-            + "</tr>"
-            for row in self.dropped.head(5).select("rule", "explanation", "preview").iter_rows()
-        )
-        return f"<table>{head}</table><b>Dropped</b><table>{dropped}</table>"
+    def list_excerpts(self) -> list[Excerpt]:
+        """Return the first dropped rows."""
+        lost = self.dropped.head(5).select("rule", "explanation", "preview")
+        return [Excerpt("Dropped", lost.columns, lost.rows())]
 
 
-def _write_originals(pool: Dataset, result: CurationResult, path: Path) -> None:
-    at = sorted(result.masked)
+def _write_originals(pool: Dataset, masked: Mapping[int, tuple[Rule, ...]], path: Path) -> None:
+    at = sorted(masked)
     ids = pool.frame["row_id"].gather(at).to_list()
     with open(path, "wb") as file:
         for position, row_id, original in zip(at, ids, pool.rows(at), strict=True):
-            rules = [rule.name for rule in result.masked[position]]
+            rules = [rule.name for rule in masked[position]]
             entry = {"row_id": row_id, "rules": rules, "original": original}
             file.write(orjson.dumps(entry, default=str, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS))

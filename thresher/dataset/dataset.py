@@ -21,10 +21,10 @@ from thresher.dataset.rejection import BadRow, count_values
 from thresher.dataset.row_id import hash_row_ids
 from thresher.dataset.schema import Schema
 from thresher.dataset.values.class_names import decode_rows
-from thresher.dataset.values.frames import render_table, to_pandas
+from thresher.dataset.values.frames import to_pandas
 from thresher.errors import InputError, NotFoundError, RowIndexError, did_you_mean
 from thresher.numeric.arrays import Array, Int32, Int64, Ints
-from thresher.printable import escape_html, escape_line
+from thresher.printable import escape_html, escape_line, render_table
 
 if TYPE_CHECKING:
     import datasets

@@ -34,6 +34,7 @@ from thresher.dataset.sources import detect_file_format
 from thresher.dataset.values.class_names import check_label_names, find_label_names, list_disagreeing_columns
 from thresher.dataset.values.close_guesses import ask_about_columns
 from thresher.dataset.values.given_settings import GivenOptions, GivenSettings
+from thresher.dataset.values.kept_rows import KeptRows
 from thresher.dataset.values.labels import are_number_labels
 from thresher.dataset.values.marks import refuse_marks, refuse_pairs
 from thresher.dataset.values.notes import count_labels, list_file_notes, list_notes
@@ -79,7 +80,8 @@ def load(source: Rows, *, extra_columns: Sequence[str] = (), **options: Unpack[L
         source: a path, a glob, a list of paths, a folder of shards, a folder of
             `datasets.save_to_disk`, a Hub id "owner/name", "-" for standard input (JSONL, or JSON
             when it begins with "["), a `datasets.Dataset`, a polars or pandas frame, a pyarrow
-            Table, or a list or an iterator of dicts. A list with a `Source` among its members, or
+            Table, what `select`, `curate` or `correct` returned, or a list or an iterator of dicts.
+            A list with a `Source` among its members, or
             a TOML file, is several sources side by side, each read in its own way; options are
             for those that do not say otherwise. A text may carry settings: "owner/name:split",
             "owner/name:config:split", "rows.csv:prompt=question,response=answer".
@@ -120,6 +122,10 @@ def load_side_rows(rows: Any, read: ReadSettings) -> Dataset:
 
 def _load_sources(rows: Any, read: ReadSettings, *, is_side: bool = False) -> Dataset:
     """Load what a user named, each source by its own settings; the others are for all."""
+    if isinstance(rows, KeptRows):
+        if read != ReadSettings() and not is_side:
+            raise InputError(f"load: the rows of a {type(rows).__name__} are read already; leave the options out")
+        return rows.dataset
     _refuse_both(read.schema, read.columns)
     sources = list_sources(rows)
     parts = [_load_source(source, read, is_side=is_side, is_alone=len(sources) == 1) for source in sources]

@@ -12,6 +12,7 @@ import polars as pl
 
 from thresher.artifacts.folder import MANIFEST, write_atomic
 from thresher.artifacts.manifest import Manifest
+from thresher.artifacts.result import Result
 from thresher.artifacts.seal import encode_record
 from thresher.artifacts.stored import read_table
 from thresher.dataset import Dataset
@@ -36,7 +37,6 @@ from thresher.experiments.tables import (
 )
 from thresher.experiments.untouched.forgetting import describe_forgetting
 from thresher.experiments.untouched.row_zero import describe_row_zero
-from thresher.printable import join_lines
 from thresher.progress import OnProgress
 from thresher.subset.budget import parse_budget
 from thresher.validation import build_settings, document_options
@@ -78,8 +78,8 @@ class PairwiseResult:
     others: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Comparison(Result):
     """Selectors against random.
 
     Attributes:
@@ -96,9 +96,9 @@ class Comparison:
     path: Path | None
     manifest: Manifest
 
-    def __repr__(self) -> str:
+    def list_facts(self) -> list[tuple[str, str]]:
         """Return one sentence per method and budget."""
-        return join_lines(f"{v.method}, {v.n_rows:,} rows: {v.sentence}" for v in self.verdicts)
+        return [(f"{v.method}, {v.n_rows:,} rows", v.sentence) for v in self.verdicts]
 
     def plot(self, ax: Any = None) -> Any:
         """Draw each method's difference to random; return the matplotlib figure."""

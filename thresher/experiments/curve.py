@@ -12,19 +12,19 @@ import polars as pl
 from numpy.typing import ArrayLike
 
 from thresher.artifacts.manifest import Manifest
+from thresher.artifacts.result import Result
 from thresher.evaluation.curves.curve_fit import CurveFit, fit_curve
 from thresher.evaluation.curves.enough import Enough
 from thresher.experiments.runner import CellId, ExperimentRunner
 from thresher.experiments.settings import CurveSettings
-from thresher.printable import join_lines
 
 MIN_SIZES, MIN_SEEDS = 3, 2  # below, no law is fitted
 
 Runs = Mapping[CellId, float | None]
 
 
-@dataclass(frozen=True, kw_only=True)
-class LearningCurve:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class LearningCurve(Result):
     """Learning curves of several methods on one test set.
 
     Attributes:
@@ -45,9 +45,9 @@ class LearningCurve:
     path: Path | None
     manifest: Manifest
 
-    def __repr__(self) -> str:
+    def list_facts(self) -> list[tuple[str, str]]:
         """Return the answer, and one sentence per method."""
-        return join_lines([self.content["answer"], *(f"{method}: {answer}" for method, answer in self.enough.items())])
+        return [("answer", self.content["answer"]), *((method, str(answer)) for method, answer in self.enough.items())]
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the curves with their bands and what is enough; return the matplotlib figure."""

@@ -20,6 +20,7 @@ import polars as pl
 
 from thresher.artifacts.folder import MANIFEST, write_atomic, write_csv
 from thresher.artifacts.manifest import FORMAT, Manifest
+from thresher.artifacts.result import Result
 from thresher.artifacts.seal import encode_record
 from thresher.artifacts.stored import read_table
 from thresher.errors import InputError, MissingExtraError
@@ -42,7 +43,6 @@ from thresher.experiments.settings import TuneOptions, TuneSettings
 from thresher.experiments.tables import describe_experiment, describe_inputs, describe_places
 from thresher.experiments.untouched.forgetting import estimate_lost, measure_untouched_losses
 from thresher.experiments.untouched.row_zero import describe_gains, measure_references
-from thresher.printable import join_lines
 from thresher.progress import OnProgress
 from thresher.trainer.settings import TrainSettings
 from thresher.validation import build_settings, document_options
@@ -60,8 +60,8 @@ TRIAL_SCHEMA: dict[str, Any] = {  # columns of the table of trials that may be e
 TOP = 5
 
 
-@dataclass(frozen=True, kw_only=True)
-class Tuning:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Tuning(Result):
     """What a search found.
 
     Attributes:
@@ -83,9 +83,12 @@ class Tuning:
     path: Path | None
     manifest: Manifest
 
-    def __repr__(self) -> str:
-        """Return the number of trials and the settings of the winner."""
-        return join_lines(["Tuning", f"  trials  {len(self.trials)}", f"  best    {self.best}"])
+    def list_facts(self) -> list[tuple[str, str]]:
+        """Return the number of trials, what the winner changes, and how it did on the test rows."""
+        default = vars(TrainSettings())
+        changes = [f"{name}={value}" for name, value in vars(self.best).items() if value != default[name]]
+        best = ", ".join(changes) or "the default settings"
+        return [("trials", str(len(self.trials))), ("best", best), ("against default", self.content["verdict"])]
 
 
 @document_options(TuneSettings)

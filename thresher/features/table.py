@@ -16,6 +16,7 @@ from thresher.artifacts.folder import atomic_file, write_atomic, write_csv, writ
 from thresher.artifacts.local_path import expand_path
 from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
 from thresher.artifacts.remote.result import publish_files, read_back, stage
+from thresher.artifacts.result import Excerpt, Result
 from thresher.artifacts.safe_csv import escape_formulas, unescape_formulas
 from thresher.artifacts.seal import encode_record, find_damage, hash_file, seal_record
 from thresher.artifacts.stored import explain_unreadable
@@ -28,10 +29,9 @@ from thresher.dataset.provenance import (
 )
 from thresher.dataset.values.given import hash_given
 from thresher.dataset.values.given_settings import GivenOptions, GivenSettings
-from thresher.errors import InputError, OutputError
+from thresher.errors import InputError, ManifestError, OutputError
 from thresher.features.container import current_name
 from thresher.models.settings import ModelOptions, ModelSettings
-from thresher.printable import escape_line
 from thresher.validation import document_options, split_options
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ FLAT = (".csv", ".jsonl", ".ndjson")
 SUFFIXES = (".parquet", *FLAT)
 
 
-@dataclass(frozen=True, kw_only=True)
-class FeatureTable:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class FeatureTable(Result):
     """Features of a dataset's rows, in the order of its file.
 
     Attributes:
@@ -51,18 +51,41 @@ class FeatureTable:
             feature of several numbers is a column of arrays (`embedding`), one of named parts a
             column for each part (`in_context_utility_example`, `in_context_utility_utility`).
         manifest: the rows, the models behind each feature, and the versions.
+        path: of the file, or None when none was asked for.
     """
 
     frame: pl.DataFrame
     manifest: Manifest
+    path: Path | None = None
+
+    @staticmethod
+    def read(path: str | Path) -> FeatureTable:
+        """Read a table back.
+
+        Raises:
+            ManifestError: it is no table that `score` wrote, or is damaged.
+        """
+        file = Path(path)
+        beside = _manifest_path(file)
+        if not beside.is_file():
+            raise ManifestError(f"{file}: must be a table that score wrote, found no {beside.name} beside it")
+        damage = find_damage(file.parent, beside.name)
+        if damage is not None:
+            raise ManifestError(f"{damage}; write the table again")
+        return FeatureTable(frame=_read(file), manifest=Manifest.read_file(beside), path=file)
 
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.frame)
 
-    def __repr__(self) -> str:
+    def list_facts(self) -> list[tuple[str, str]]:
         """Return the number of rows and the columns."""
-        return escape_line(f"FeatureTable({len(self)} rows, columns={self.frame.columns})")
+        return [("rows", f"{len(self):,}"), ("columns", ", ".join(self.frame.columns))]
+
+    def list_excerpts(self) -> list[Excerpt]:
+        """Return the first rows."""
+        first = self.frame.head()
+        return [Excerpt("Rows", first.columns, first.rows())]
 
     def save(self, path: str | Path, *, force: bool = False) -> Path:
         """Write the table, whole or not at all, and its manifest beside it as `PATH.manifest.json`.
@@ -149,7 +172,7 @@ def score(
         refuse_input_as_output(path, [each for each in (rows, beside) if each is not None])
         read_back(path, _manifest_path(path))
         if not _is_free(path, identity, force=force):
-            return FeatureTable(frame=_read(path), manifest=Manifest.read_file(_manifest_path(path)))
+            return FeatureTable(frame=_read(path), manifest=Manifest.read_file(_manifest_path(path)), path=path)
         _make_parent(path)
     computed = compute(rows, names, context)
     content = {
@@ -159,7 +182,7 @@ def score(
         **request,
         **_describe_result(rows, computed),
     }
-    table = FeatureTable(frame=_table(computed, names), manifest=Manifest(content))
+    table = FeatureTable(frame=_table(computed, names), manifest=Manifest(content), path=path)
     if path is not None:
         table.save(path, force=force)
     return table

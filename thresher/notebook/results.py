@@ -1,6 +1,6 @@
 """Any result, read back: `th.open(folder)`; and its page: `th.report(result)`.
 
-Every result has `manifest`; those that hold rows can be iterated and turned into tables.
+The shape that all of them share is `artifacts/result.py`.
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from __future__ import annotations
 import importlib
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 from thresher.artifacts.local_path import expand_path
 from thresher.artifacts.manifest import Manifest
 from thresher.artifacts.remote.fetch import localize
-from thresher.artifacts.stored import read_json
+from thresher.artifacts.result import Result
 from thresher.errors import InputError, ManifestError, first_three
 
 if TYPE_CHECKING:
@@ -25,21 +25,11 @@ _READERS = {  # kind of a manifest -> what reads such a folder
     "curve": "thresher.experiments.curve_io:read_curve",
     "comparison": "thresher.experiments.comparison:read_comparison",
     "tuning": "thresher.experiments.tuning:read_tuning",
-    "advice": "thresher.notebook.results:read_advice",
-    "curated": "thresher.dataset.loading:load",
-    "corrected": "thresher.dataset.loading:load",
+    "advice": "thresher.experiments.advice.advise:read_advice",
+    "curated": "thresher.curation.result:Curated.read",
+    "corrected": "thresher.curation.correction.correct:Corrected.read",
     "snapshot": "thresher.dataset.loading:load",
 }
-
-
-@runtime_checkable
-class HasFolder(Protocol):
-    """A result that may have been written to a folder."""
-
-    @property
-    def path(self) -> Path | None:
-        """The folder, or None when none was asked for."""
-        ...
 
 
 def open(folder: str | Path) -> Any:  # noqa: A001 - the word that people try first
@@ -47,31 +37,27 @@ def open(folder: str | Path) -> Any:  # noqa: A001 - the word that people try fi
 
     Args:
         folder: written by `select`, `train`, `learning_curve`, `compare`, `tune`, `advise`,
-            `curate`, `correct` or a job.
+            `curate`, `correct` or a job; or the table that `score` wrote.
 
     Returns:
         What the function that wrote it returned: a Subset, an Adapter, a LearningCurve, a
-        Comparison, a Tuning or an Advice; of cleaned or corrected rows and of a snapshot the
-        Dataset of the rows that are kept.
+        Comparison, a Tuning, an Advice, a Curated, a Corrected or a FeatureTable; of a snapshot of
+        a job the Dataset of its rows.
 
     Raises:
         ManifestError: it is no such folder, or a file of it is damaged or missing.
     """
     path = expand_path(localize(folder))
+    if path.is_file():
+        from thresher.features.table import FeatureTable
+
+        return FeatureTable.read(path)
     if not path.is_dir():
-        what = "a file; read rows with th.load" if path.exists() else "nothing"
-        raise ManifestError(f"{path}: must be a folder that thresher wrote, found {what}")
+        raise ManifestError(f"{path}: must be a folder that thresher wrote, found nothing")
     kind = str(Manifest.read(path).content.get("kind"))
     if kind not in _READERS:
         raise ManifestError(f"{path}: must hold one of {', '.join(_READERS)}, found '{kind}'")
     return _find_reader(_READERS[kind])(path)
-
-
-def read_advice(folder: Path) -> Any:
-    """Read the folder of `advise`."""
-    from thresher.experiments.advice.advise import ADVICE, Advice
-
-    return Advice(content=read_json(folder / ADVICE), path=folder, manifest=Manifest.read(folder))
 
 
 def _find_reader(where: str) -> Callable[[Path], Any]:
@@ -98,14 +84,15 @@ def report(result: Any) -> Path:
         InputError: the object has no page.
         MissingExtraError: the packages of the extra `report` are not installed.
     """
+    from thresher.curation.result import Curated
     from thresher.reporting.build import report as write_report
     from thresher.subset.subset import Subset
 
     if isinstance(result, str | Path):
         return write_report(result)
-    if isinstance(result, Subset):
-        return write_report(result.save(Path(tempfile.mkdtemp(prefix="thresher-")) / "subset"))
-    if isinstance(result, HasFolder) and result.path is not None:
+    if isinstance(result, Result) and result.path is not None:
         return write_report(result.path)
+    if isinstance(result, Subset | Curated):
+        return write_report(result.save(Path(tempfile.mkdtemp(prefix="thresher-")) / "rows"))
     known = first_three(["a folder", "a Subset", "a LearningCurve", "a Comparison", "a Tuning", "an Adapter"])
     raise InputError(f"report: must be {known}, got {type(result).__name__}; give out=DIR to the call that made it")

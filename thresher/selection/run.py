@@ -93,7 +93,7 @@ def select(
             return subset
         subset = _run(request, started)
         folder.publish_files(subset.write_files)
-    return subset
+    return replace(subset, path=folder.path)
 
 
 def _select_on_ray(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,30 +16,25 @@ from thresher.artifacts.folder import MANIFEST, OutputFolder, write_atomic, writ
 from thresher.artifacts.local_path import expand_path
 from thresher.artifacts.manifest import Manifest
 from thresher.artifacts.remote.fetch import localize
-from thresher.artifacts.seal import check_file
+from thresher.artifacts.result import Excerpt
 from thresher.artifacts.stored import read_table
-from thresher.dataset.sources import find_subset_files
-from thresher.dataset.values.frames import render_table
+from thresher.dataset.values.kept_rows import KeptRows
 from thresher.errors import TEMPORARY, InputError, ManifestError, find_exit_code
-from thresher.printable import escape_html, join_lines
 from thresher.subset.cut import REASONS, build_rank_column
 from thresher.subset.looking import explain_row, plot_subset, resize
 from thresher.subset.scores import Scores
 
 if TYPE_CHECKING:
-    import datasets
-    import pandas as pd
     from matplotlib.figure import Figure
 
     from thresher.dataset import Dataset
     from thresher.subset.budget import Budget
 
 PILOT = "pilot.json"
-ANY_LENGTH = 1 << 62  # bytes of a row
 
 
-@dataclass(frozen=True, kw_only=True)
-class Subset:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Subset(KeptRows):
     """Kept rows and dropped rows of one pool, with the manifest of how they came to be.
 
     Attributes:
@@ -49,6 +44,7 @@ class Subset:
         dropped: one row per dropped row: `row_id`, `file`, `line`, `reason`, `explanation`,
             `value`, `rank`, `covered_by`, `similarity`, `preview`.
         manifest: what ran, with which settings, counts by reason.
+        path: of the folder, or None when none was asked for.
     """
 
     pool: Dataset
@@ -56,44 +52,12 @@ class Subset:
     kept: NDArray[np.int64]
     dropped: pl.DataFrame
     manifest: Manifest
+    path: Path | None = None
 
     @property
-    def dataset(self) -> Dataset:
+    def dataset(self) -> Dataset:  # type: ignore[override] # read, never set
         """The kept rows as a Dataset."""
         return self.pool.take(self.kept)
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        """The kept rows, each with all of the user's own columns."""
-        return self.pool.rows(self.kept)
-
-    def __len__(self) -> int:
-        """Return the number of kept rows."""
-        return len(self.kept)
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Yield the kept rows, each with all of the user's own columns."""
-        return iter(self.dataset)
-
-    def head(self, n: int = 5) -> pl.DataFrame:
-        """Return the user's own columns of the first kept rows."""
-        return self.dataset.head(n)
-
-    def to_polars(self) -> pl.DataFrame:
-        """Return the kept rows as a polars table of the user's own columns."""
-        return self.dataset.to_polars()
-
-    def to_pandas(self) -> pd.DataFrame:
-        """Return the kept rows as a pandas table of the user's own columns."""
-        return self.dataset.to_pandas()
-
-    def to_datasets(self) -> datasets.Dataset:
-        """Return the kept rows as a Hugging Face `datasets.Dataset`."""
-        return self.dataset.to_datasets()
-
-    def to_dataset(self) -> datasets.Dataset:
-        """Return the kept rows as a Hugging Face `datasets.Dataset`: `to_datasets`, as it was."""
-        return self.dataset.to_datasets()
 
     def explain(self, row: int | str) -> str:
         """Return in one sentence why a row of the pool was kept or dropped.
@@ -115,7 +79,7 @@ class Subset:
                 quota.
         """
         kept, dropped, manifest = resize(self, budget)
-        return replace(self, kept=kept, dropped=dropped, manifest=manifest)
+        return replace(self, kept=kept, dropped=dropped, manifest=manifest, path=None)
 
     def plot(self) -> Figure:
         """Draw the kept rows beside the pool, by label or length, and the reasons of the drops.
@@ -161,7 +125,8 @@ class Subset:
         position[self.kept] = np.arange(len(self.kept))
         return score_table(self.pool.frame["row_id"], self.scores.value, build_rank_column(self.scores), position)
 
-    def _summary(self) -> list[tuple[str, str]]:
+    def list_facts(self) -> list[tuple[str, str]]:
+        """Return the method, and how many rows became what."""
         counts: Mapping[str, Any] = self.manifest.content["counts"]
         dropped = ", ".join(f"{n:,} {REASONS[reason]}" for reason, n in counts["dropped_by_reason"].items())
         return [
@@ -172,21 +137,11 @@ class Subset:
             ("seed", str(self.manifest.content["seed"])),
         ]
 
-    def __repr__(self) -> str:
-        """Return the counts, one line each."""
-        return join_lines(["Subset", *(f"  {name:<9}{text}" for name, text in self._summary())])
-
-    def _repr_html_(self) -> str:
-        """Return the counts and the first kept and dropped rows as HTML; all text is escaped."""
-        head = "".join(
-            f"<tr><th style='text-align:left'>{escape_html(name)}</th>"
-            f"<td style='text-align:left'>{escape_html(text)}</td></tr>"
-            for name, text in self._summary()
-        )
+    def list_excerpts(self) -> list[Excerpt]:
+        """Return the first kept and dropped rows."""
         first = self.pool.frame[self.kept[:5]].select(kept=pl.concat_str("prompt", pl.lit(" → "), "response"))
         lost = self.dropped.head(5).select("preview", "explanation")
-        kept, dropped = (render_table(table.columns, table.rows()) for table in (first, lost))
-        return f"<table>{head}</table><b>Kept</b>{kept}<b>Dropped</b>{dropped}"
+        return [Excerpt("Kept", first.columns, first.rows()), Excerpt("Dropped", lost.columns, lost.rows())]
 
 
 def score_table(row_id: pl.Series, value: Any, rank: pl.Series, position: NDArray[np.int64]) -> pl.DataFrame:
@@ -230,7 +185,7 @@ def read_subset(folder: str | Path, pool: Dataset) -> Subset:
             f"{folder}: was chosen from other rows than the {len(pool)} of the pool given; run select again"
         )
     dropped = read_tables(folder, "dropped")
-    return Subset(pool=pool, scores=scores, kept=kept, dropped=dropped, manifest=manifest)
+    return Subset(pool=pool, scores=scores, kept=kept, dropped=dropped, manifest=manifest, path=Path(folder))
 
 
 def parse_tables(folder: str | Path, manifest: Manifest) -> tuple[Scores, NDArray[np.int64]]:
@@ -284,22 +239,10 @@ def read_subset_rows(folder: str | Path) -> Dataset:
     Raises:
         ManifestError: the folder is no subset, or damaged.
     """
-    from thresher.dataset import load
-    from thresher.dataset.provenance import schema_from_json
+    from thresher.dataset.mixture.reload import load_kept_rows
 
     folder = expand_path(localize(folder))
-    content, files = _subset_manifest(folder).content, find_subset_files(folder)
-    for path in files:
-        check_file(path)
-    # A longer row is among these where the pool was read with a larger limit.
-    schema = schema_from_json(content["schema"])
-    return load(
-        files,
-        schema=schema,
-        id_column=content["id_column"],
-        wanted=schema.wanted,
-        max_row_bytes=ANY_LENGTH,
-    )
+    return load_kept_rows(folder, _subset_manifest(folder).content)
 
 
 def _subset_manifest(folder: str | Path) -> Manifest:

@@ -7,19 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from thresher.artifacts.folder import OutputFolder, copy_folder
 from thresher.artifacts.manifest import Manifest
-from thresher.artifacts.seal import find_damage
+from thresher.artifacts.result import Result, copy_result
 from thresher.artifacts.stored import read_json
 from thresher.errors import ManifestError
-from thresher.printable import join_lines
 
 METRICS = "metrics.json"
 KIND = "adapter"
 
 
-@dataclass(frozen=True)
-class Adapter:
+@dataclass(frozen=True, repr=False)
+class Adapter(Result):
     """A trained adapter.
 
     Attributes:
@@ -57,23 +55,11 @@ class Adapter:
             OutputError: the folder holds something else and `force` is not set, or cannot be
                 written.
         """
-        with OutputFolder(folder, identity=self.manifest.identity, force=force) as out:
-            if not out.is_done:
-                damage = find_damage(self.path)
-                if damage is not None:
-                    raise ManifestError(f"{damage}; train it again")
-                copy_folder(self.path, out.work)
-                out.publish()
-            return out.path
+        return copy_result(self.path, self.manifest, folder, force=force)
 
-    def __repr__(self) -> str:
-        """Return base, rows and held-out scores, one line each."""
-        lines = [
-            "Adapter",
-            *(f"  {name:<16}{text}" for name, text in summarize(self.metrics)),
-            f"  {'folder':<16}{self.path}",
-        ]
-        return join_lines(lines)
+    def list_facts(self) -> list[tuple[str, str]]:
+        """Return base, rows and held-out scores."""
+        return summarize(self.metrics)
 
 
 def summarize(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -14,12 +15,21 @@ import polars as pl
 
 from thresher.artifacts.folder import MANIFEST, OutputFolder, write_atomic, write_ndjson, write_parquet
 from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
+from thresher.artifacts.result import Excerpt, copy_result
 from thresher.artifacts.stored import read_table
 from thresher.curation.correction.replace_answer import has_plain_answer, replace_answer
 from thresher.curation.correction.settings import CorrectOptions, CorrectSettings
-from thresher.dataset import Dataset, ensure_dataset
-from thresher.dataset.provenance import describe_reading, describe_rows, describe_run, refuse_input_as_output
-from thresher.errors import InputError, SettingsError
+from thresher.dataset import Dataset, ensure_dataset, load
+from thresher.dataset.mixture.reload import load_kept_rows
+from thresher.dataset.provenance import (
+    describe_reading,
+    describe_rows,
+    describe_run,
+    refuse_input_as_output,
+    schema_from_json,
+)
+from thresher.dataset.values.kept_rows import KeptRows
+from thresher.errors import InputError, ManifestError, SettingsError
 from thresher.models.settings import ModelSettings
 from thresher.progress import Progress, report_done
 from thresher.validation import document_options, split_options
@@ -46,31 +56,63 @@ AUDIT_SCHEMA = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Corrected:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Corrected(KeptRows):
     """The rows of a pool with some answers replaced, and why.
 
     Attributes:
-        pool: the rows as they were, (n,).
         audit: one row per row of the pool, in its order: `row_id`, `file`, `line`, `decision`
             ("replaced", "kept", "same", "no-candidate", "undecided"), `confidence` that the
             candidate is better, `shown_first` and `shown_second` (the judge's probability of it in
             each place), `reason`, `original`, `candidate`.
         column: where replaced answers are kept.
         manifest: what ran, with which settings, counts by decision.
+        path: of the folder, or None when none was asked for.
+        pool: the rows as they were, (n,); None where the folder was read back.
     """
 
-    pool: Dataset
     audit: pl.DataFrame
     column: str
     manifest: Manifest
+    path: Path | None = None
+    pool: Dataset | None = None
+
+    @staticmethod
+    def read(folder: str | Path) -> Corrected:
+        """Read a folder that `correct` wrote.
+
+        Raises:
+            ManifestError: the folder is not one, or is damaged.
+        """
+        path = Path(folder)
+        manifest = Manifest.read(path)
+        if manifest.content.get("kind") != KIND:
+            raise ManifestError(f"{path}: must be corrected rows, found '{manifest.content.get('kind')}'")
+        column = str(manifest.content["column"])
+        return Corrected(audit=read_table(path / AUDIT), column=column, manifest=manifest, path=path)
+
+    @cached_property
+    def dataset(self) -> Dataset:  # type: ignore[override] # read, never set
+        """All rows of the pool in its order, with the answers replaced."""
+        if self.path is not None:
+            return load_kept_rows(self.path, self.manifest.content)
+        schema = schema_from_json(self.manifest.content["schema"])
+        return load(list(self), schema=schema, id_column=self.manifest.content["id_column"], wanted=schema.wanted)
 
     @property
     def rows(self) -> list[dict[str, Any]]:
         """All rows of the pool in its order, each with the user's own columns and `column`."""
-        return list(self._iterate_rows())
+        return list(self)
 
-    def _iterate_rows(self) -> Iterator[dict[str, Any]]:
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.audit)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Yield the rows of the pool in its order, with the user's columns and `column`."""
+        if self.pool is None:
+            yield from self.dataset
+            return
         for start in range(0, len(self.pool), SLICE_ROWS):
             audit = self.audit[start : start + SLICE_ROWS].select("decision", "original", "candidate").iter_rows()
             rows = self.pool.rows(np.arange(start, min(start + SLICE_ROWS, len(self.pool))))
@@ -80,18 +122,37 @@ class Corrected:
                 else:
                     yield {**row, self.column: None}
 
+    def save(self, folder: str | Path, *, force: bool = False) -> Path:
+        """Write the folder, whole or not at all, and return its path.
+
+        Raises:
+            OutputError: the folder holds something else and `force` is not set, or cannot be
+                written.
+        """
+        if self.pool is None and self.path is not None:
+            return copy_result(self.path, self.manifest, folder, force=force)
+        with OutputFolder(folder, identity=self.manifest.identity, force=force) as out:
+            if not out.is_done:
+                out.publish_files(self.write_files)
+            return out.path
+
     def write_files(self, folder: Path) -> None:
         """Write `rows.jsonl`, `audit.parquet`, `rejected.jsonl` and the manifest."""
         with open(folder / ROWS, "wb") as file:
-            file.writelines(orjson.dumps(row, default=str) + b"\n" for row in self._iterate_rows())
+            file.writelines(orjson.dumps(row, default=str) + b"\n" for row in self)
         write_parquet(self.audit, folder / AUDIT)
-        write_ndjson(self.pool.rejected, folder / REJECTED)
+        if self.pool is not None:
+            write_ndjson(self.pool.rejected, folder / REJECTED)
         write_atomic(folder / MANIFEST, self.manifest.to_json())
 
-    def __repr__(self) -> str:
-        """Return the counts, one line each."""
-        counts = self.manifest.content["counts"]["decisions"]
-        return "Corrected\n" + "\n".join(f"  {name:<14}{n:,} rows" for name, n in counts.items())
+    def list_facts(self) -> list[tuple[str, str]]:
+        """Return how many answers met which decision."""
+        return [(name, f"{n:,} rows") for name, n in self.manifest.content["counts"]["decisions"].items()]
+
+    def list_excerpts(self) -> list[Excerpt]:
+        """Return the first replaced answers."""
+        first = self.audit.filter(pl.col("decision") == REPLACED).head(5).select("original", "candidate", "confidence")
+        return [Excerpt("Replaced", first.columns, first.rows())]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,11 +234,10 @@ def correct(
     with OutputFolder(out, identity=plan.identity(), force=force) as folder:
         if folder.is_done:
             report_done(on_progress, stage="correct", folder=folder.path, outcome="read back")
-            audit, manifest = read_table(folder.path / AUDIT), Manifest.read(folder.path)
-            return Corrected(pool=rows, audit=audit, column=settings.column, manifest=manifest)
+            return replace(Corrected.read(folder.path), pool=rows)
         corrected = _run(plan, started)
         folder.publish_files(corrected.write_files)
-    return corrected
+    return replace(corrected, path=folder.path)
 
 
 def _check_rows(rows: Dataset, column: str) -> None:

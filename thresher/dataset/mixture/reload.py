@@ -6,9 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from thresher.artifacts.seal import check_file
 from thresher.dataset.dataset import Dataset
 from thresher.dataset.mixture.source import Source
 from thresher.dataset.provenance import schema_from_json
+from thresher.dataset.sources import find_subset_files
+
+ANY_LENGTH = 1 << 62  # bytes of a row
 
 
 def list_recorded_sources(paths: Sequence[str | Path], schema: Mapping[str, Any] | None) -> list[Source]:
@@ -45,6 +49,27 @@ def load_recorded(
         own = schema_from_json(schema)
         return load(sources[0].rows, schema=own, id_column=id_column, wanted=own.wanted)
     return load(sources, id_column=id_column)
+
+
+def load_kept_rows(folder: Path, content: Mapping[str, Any]) -> Dataset:
+    """Load the rows in a folder of results alone, without the pool that they are from.
+
+    Args:
+        folder: that `select`, `curate` or `correct` wrote.
+        content: of its manifest.
+
+    Raises:
+        ManifestError: a file is missing or damaged.
+        InputError: the rows cannot be read.
+    """
+    from thresher.dataset.loading import load
+
+    files = find_subset_files(folder)
+    for path in files:
+        check_file(path)
+    # A longer row is among these where the pool was read with a larger limit.
+    schema, limit = schema_from_json(content["schema"]), ANY_LENGTH
+    return load(files, schema=schema, id_column=content["id_column"], wanted=schema.wanted, max_row_bytes=limit)
 
 
 def format_source(path: str, schema: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ from typing import Any, Unpack
 
 from thresher.artifacts.folder import MANIFEST, write_atomic
 from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
+from thresher.artifacts.result import Result
 from thresher.artifacts.seal import encode_record
 from thresher.curation.curate import curate
 from thresher.dataset import Dataset
@@ -34,7 +35,7 @@ from thresher.experiments.design.dry_run import measure_experiment, plan_runs
 from thresher.experiments.experiment import Experiment, load_experiment
 from thresher.experiments.learning_curve import learning_curve
 from thresher.experiments.planning import MIN_CELLS, list_doubling_sizes, list_first_cells
-from thresher.experiments.result_folder import RunClock
+from thresher.experiments.result_folder import RunClock, read_result
 from thresher.experiments.settings import BASELINE
 from thresher.experiments.tables import describe_experiment, describe_inputs, describe_places
 from thresher.numeric.units import format_duration, parse_seconds
@@ -55,8 +56,8 @@ CURVE_SHARE = 0.5  # of the time, which the curve may take
 QUESTION = ".question"  # file with the identity of what is asked
 
 
-@dataclass(frozen=True, kw_only=True)
-class Advice:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Advice(Result):
     """What to do with a pool.
 
     Attributes:
@@ -69,9 +70,20 @@ class Advice:
     path: Path
     manifest: Manifest
 
-    def __str__(self) -> str:
+    def list_facts(self) -> list[tuple[str, str]]:
         """Return each question with its answer."""
-        return "\n".join(f"{each['question']} {each['answer']}" for each in self.content["answers"])
+        return [(each["question"], each["answer"]) for each in self.content["answers"]]
+
+
+def read_advice(folder: str | Path) -> Advice:
+    """Read the folder of `advise`.
+
+    Raises:
+        ManifestError: the folder is not one that `advise` wrote.
+    """
+    path = Path(folder)
+    manifest, content = read_result(path, KIND, "advice", ADVICE)
+    return Advice(content=content, path=path, manifest=manifest)
 
 
 @dataclass

@@ -101,7 +101,7 @@ def _answer_next(clean: Curated, adapter: Adapter | None, left_out: Sequence[str
             advice.append("train with --scale auto, which keeps the largest gain within what may be forgotten")
         if base and base["verdict"] == "better" and not (general and general["verdict"] == "lost"):
             advice.append(f"use {adapter.path}; thresher tune looks for better settings")
-    share = 1 - len(clean) / max(1, len(clean.pool))
+    share = 1 - len(clean) / max(1, clean.manifest.content["counts"]["usable"])
     if share > 0.05:
         advice.append(f"look at clean/dropped.parquet: cleaning dropped {share:.0%} of the pool")
     return _finish("; ".join(advice) if advice else "nothing is open")

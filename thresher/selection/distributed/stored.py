@@ -29,7 +29,11 @@ class StoredSubset(Subset):
             folder: that `select` wrote.
             pool: called for the rows that were chosen from.
         """
-        self.__dict__.update(folder=folder, manifest=Manifest.read(folder), _load=pool)
+        self.__dict__.update(path=folder, manifest=Manifest.read(folder), _load=pool)
+
+    @property
+    def _folder(self) -> Path:
+        return Path(self.__dict__["path"])
 
     @cached_property
     def pool(self) -> Dataset:
@@ -40,11 +44,11 @@ class StoredSubset(Subset):
     @cached_property
     def dropped(self) -> pl.DataFrame:
         """One row per dropped row."""
-        return read_tables(self.__dict__["folder"], "dropped")
+        return read_tables(self._folder, "dropped")
 
     @cached_property
     def _tables(self) -> tuple[Scores, NDArray[np.int64]]:
-        return parse_tables(self.__dict__["folder"], self.manifest)
+        return parse_tables(self._folder, self.manifest)
 
     @cached_property
     def scores(self) -> Scores:
@@ -57,14 +61,9 @@ class StoredSubset(Subset):
         return self._tables[1]
 
     @cached_property
-    def dataset(self) -> Dataset:
+    def dataset(self) -> Dataset:  # type: ignore[override]
         """The kept rows as a Dataset."""
-        return read_subset_rows(self.__dict__["folder"])
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        """The kept rows, each with all of the user's own columns."""
-        return self.dataset.rows(np.arange(len(self.dataset)))
+        return read_subset_rows(self._folder)
 
     def __len__(self) -> int:
         """Return the number of kept rows."""
