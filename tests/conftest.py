@@ -74,7 +74,16 @@ def small_general_set(tmp_path_factory: pytest.TempPathFactory):
         small[-1].write_text("\n".join(lines) + "\n", encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(settings, "EMBEDDED", tuple(small))
-        yield
+        yield small
+
+
+@pytest.fixture(scope="session")
+def forks(session_cache, small_general_set, tmp_path_factory: pytest.TempPathFactory):
+    """Start commands as processes of their own that need not import anything."""
+    from tests.forks import ForkServer
+
+    with ForkServer(tmp_path_factory.mktemp("forks"), small_general_set) as server:
+        yield server
 
 
 CHATML = (

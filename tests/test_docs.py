@@ -6,7 +6,6 @@ The data set that they name is cut to its first rows, so that they take seconds.
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -31,9 +30,11 @@ def blocks(page):
 
 @pytest.mark.timeout(900)  # many commands, one after the other
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.stem)
-def test_examples_run(page, tmp_path):
+def test_examples_run(page, forks, tmp_path, tmp_path_factory):
     copy_rows(tmp_path / "data/products")
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    programs = tmp_path_factory.mktemp("programs")
+    forks.write_command(programs / "thresher")
+    environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
     python = []
     for language, code in blocks(page):
         if language == "python":
@@ -44,12 +45,5 @@ def test_examples_run(page, tmp_path):
         )
         assert done.returncode == 0, f"{code}\n{done.stderr}"
     if python:
-        done = subprocess.run(
-            [sys.executable, "-c", "\n".join(python)],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = forks.run([], code="\n".join(python), folder=tmp_path)
         assert done.returncode == 0, done.stderr

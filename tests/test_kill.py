@@ -1,15 +1,15 @@
 """kill -9 at any moment, then the same command again: the same result, nothing half done."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
 import psutil
 import pytest
+
+from tests.fork_server import import_all
+from thresher.cli.main import main
 
 WORDS = ["red", "blue", "small", "large", "shirt", "phone", "case", "lamp", "oak", "steel", "cotton", "running", "toy"]
 
@@ -43,25 +43,30 @@ def content(folder):
     return found
 
 
-def command(*arguments):
-    return [sys.executable, "-m", "thresher", *map(str, arguments), "--quiet"]
+@pytest.fixture(scope="module")
+def start(forks):
+    """Start a command of thresher with a cache of its own."""
+    import_all()  # as in the forks, so that a run here takes as long
+    return lambda arguments, cache: forks.start([*arguments, "--quiet"], environment={"THRESHER_CACHE": str(cache)})
 
 
-def start(arguments, cache):
-    environment = {**os.environ, "THRESHER_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command(*arguments), env=environment, stderr=subprocess.PIPE)
+def run_here(arguments, cache):
+    """Run a command in this process, whose order of hashes is not that of the forks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("THRESHER_CACHE", str(cache))
+        assert main([*map(str, arguments), "--quiet"]) == 0
 
 
 def finish(process, expected=(0,)):
-    _, errors = process.communicate(timeout=900)
-    assert process.returncode in expected, errors.decode()
-    return errors.decode()
+    _, errors = process.communicate()
+    assert process.returncode in expected, errors
+    return errors
 
 
-def kill_and_repeat(arguments, tmp_path, n_kills, seed):
+def kill_and_repeat(start, arguments, tmp_path, n_kills, seed):
     """Run once undisturbed, then with `n_kills` kills at random moments; compare the results."""
     began = time.monotonic()
-    finish(start([*arguments, "--out", tmp_path / "whole"], tmp_path / "cache-whole"))
+    run_here([*arguments, "--out", tmp_path / "whole"], tmp_path / "cache-whole")
     duration = time.monotonic() - began
     expected = content(tmp_path / "whole")
     moments = np.random.default_rng(seed).uniform(0.1, 1.0, n_kills) * duration
@@ -86,12 +91,12 @@ def train(pool):
     return ["train", pool, "--eval", "20%", "--max-steps", "12", "--batch-size", "8", "--save-every-s", "0"]
 
 
-def test_select_killed_at_random_moments_ends_as_if_undisturbed(pool, tmp_path):
-    kill_and_repeat(select(pool), tmp_path, 2, seed=1)
+def test_select_killed_at_random_moments_ends_as_if_undisturbed(start, pool, tmp_path):
+    kill_and_repeat(start, select(pool), tmp_path, 2, seed=1)
 
 
-def test_train_killed_at_random_moments_ends_as_if_undisturbed(pool, tmp_path):
-    kill_and_repeat(train(pool), tmp_path, 2, seed=2)
+def test_train_killed_at_random_moments_ends_as_if_undisturbed(start, pool, tmp_path):
+    kill_and_repeat(start, train(pool), tmp_path, 2, seed=2)
 
 
 def curve(pool, model, *, sizes, workers):
@@ -99,21 +104,21 @@ def curve(pool, model, *, sizes, workers):
     return ["curve", pool, "--eval", "20%", "--methods", "random", "--model", model, *given]
 
 
-def test_a_curve_killed_at_a_random_moment_ends_as_if_undisturbed(pool, tiny_bert, tmp_path):
-    kill_and_repeat(curve(pool, tiny_bert, sizes="20,40,80", workers="1"), tmp_path, 1, seed=4)
+def test_a_curve_killed_at_a_random_moment_ends_as_if_undisturbed(start, pool, tiny_bert, tmp_path):
+    kill_and_repeat(start, curve(pool, tiny_bert, sizes="20,40,80", workers="1"), tmp_path, 1, seed=4)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_ten_kills_of_a_curve_leave_no_trace(pool, tiny_bert, tmp_path):
-    kill_and_repeat(curve(pool, tiny_bert, sizes="20,40,80,160", workers="2"), tmp_path, 10, seed=5)
+def test_ten_kills_of_a_curve_leave_no_trace(start, pool, tiny_bert, tmp_path):
+    kill_and_repeat(start, curve(pool, tiny_bert, sizes="20,40,80,160", workers="2"), tmp_path, 10, seed=5)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("arguments", [select, train])
-def test_twenty_kills_leave_no_trace(pool, tmp_path, arguments):
-    kill_and_repeat(arguments(pool), tmp_path, 20, seed=3)
+def test_twenty_kills_leave_no_trace(start, pool, tmp_path, arguments):
+    kill_and_repeat(start, arguments(pool), tmp_path, 20, seed=3)
 
 
 def compare(pool, model):
@@ -142,9 +147,9 @@ def kill_workers(process, rng, n_kills):
     return n_killed
 
 
-def kill_workers_and_repeat(arguments, tmp_path, n_kills, seed):
-    """Run once undisturbed, then again until so many workers were killed; compare the results."""
-    finish(start([*arguments, "--out", tmp_path / "whole"], tmp_path / "cache-whole"))
+def kill_workers_and_repeat(start, arguments, tmp_path, n_kills, seed):
+    """Run once undisturbed in one process, then again until so many workers were killed; compare the results."""
+    run_here([*arguments, "--workers", "1", "--out", tmp_path / "whole"], tmp_path / "cache-whole")
     expected, rng, n_killed, number = content(tmp_path / "whole"), np.random.default_rng(seed), 0, 0
     while n_killed < n_kills:
         number += 1
@@ -159,17 +164,17 @@ def kill_workers_and_repeat(arguments, tmp_path, n_kills, seed):
         assert content(out) == expected
 
 
-def test_a_comparison_whose_workers_are_killed_ends_as_if_undisturbed(pool, tiny_bert, tmp_path):
-    kill_workers_and_repeat(compare(pool, tiny_bert), tmp_path, 2, seed=6)
+def test_a_comparison_whose_workers_are_killed_ends_as_if_undisturbed(start, pool, tiny_bert, tmp_path):
+    kill_workers_and_repeat(start, compare(pool, tiny_bert), tmp_path, 2, seed=6)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("command", ["curve", "compare", "tune"])
-def test_twenty_killed_workers_leave_no_trace(pool, tiny_bert, tmp_path, command):
+def test_twenty_killed_workers_leave_no_trace(start, pool, tiny_bert, tmp_path, command):
     arguments = {
         "curve": curve(pool, tiny_bert, sizes="20,40,80,160", workers="2"),
         "compare": compare(pool, tiny_bert),
         "tune": tune(pool, tiny_bert),
     }
-    kill_workers_and_repeat(arguments[command], tmp_path, 20, seed=7)
+    kill_workers_and_repeat(start, arguments[command], tmp_path, 20, seed=7)

@@ -1,9 +1,6 @@
 """A training that is killed after its last step publishes when it is repeated."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
@@ -12,10 +9,6 @@ SCRIPT = """
 import json, os, signal, sys
 from thresher.trainer.settings import TrainSettings
 from thresher.trainer.train import train
-# before the forks, of which each would import them
-import accelerate, matplotlib.pyplot, peft, torch, transformers, transformers.models.bert.modeling_bert
-import thresher.trainer.context, thresher.trainer.result, thresher.trainer.runs
-
 data, model, folder, points, steps = sys.argv[1], sys.argv[2], sys.argv[3], json.loads(sys.argv[4]), int(sys.argv[5])
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate"}
 
@@ -67,24 +60,21 @@ for point in points or range(1, n_changes + 1):
 """
 
 
-def run_script(*arguments):
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", SCRIPT, *map(str, arguments), str(STEPS)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    return [json.loads(line) for line in done.stdout.splitlines()]
-
-
 @pytest.mark.parametrize(
     "points",
     # while the result is written, when all of it is on the disk, and before the last rename
     [[0.4, -5, -1], pytest.param([], marks=[pytest.mark.slow, pytest.mark.timeout(3600)])],
     ids=["sample", "all"],
 )
-def test_killed_at_any_change_on_the_disk_after_the_last_step(tiny_bert, color_rows, tmp_path, hash_files, points):
+def test_killed_at_any_change_on_the_disk_after_the_last_step(
+    tiny_bert, color_rows, forks, tmp_path, hash_files, points
+):
     data = tmp_path / "rows.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in color_rows))
     results = tmp_path / "results"
-    (n_steps, n_changes), *runs = run_script(data, tiny_bert, results, json.dumps(points))
+    done = forks.run([data, tiny_bert, results, json.dumps(points), STEPS], code=SCRIPT)
+    assert done.returncode == 0, done.stderr
+    (n_steps, n_changes), *runs = map(json.loads, done.stdout.splitlines())
     assert n_steps == STEPS
     assert len(runs) == (len(points) or n_changes)
     for point, first, (n_repeated, _) in runs:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -24,32 +23,29 @@ train(data, model=model, eval="20%", out=out, settings=TrainSettings(
 """
 
 
-def start(arguments):
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "random"}
-    return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, *map(str, arguments)], env=environment, stderr=subprocess.PIPE
-    )
-
-
 def finish(process):
-    _, errors = process.communicate(timeout=600)
-    assert process.returncode == 0, errors.decode()
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
 
 
 @pytest.mark.parametrize("moments", [[13], pytest.param([1, 25, 38], marks=pytest.mark.slow)])
-def test_a_killed_run_gives_the_same_bytes_when_it_is_repeated(tiny_bert, color_rows, tmp_path, hash_files, moments):
+def test_a_killed_run_gives_the_same_bytes_when_it_is_repeated(
+    tiny_bert, color_rows, forks, tmp_path, hash_files, monkeypatch, moments
+):
     """Killed when the n-th checkpoint appears, while the work goes on."""
     data = tmp_path / "rows.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in color_rows))
-    finish(start([data, tiny_bert, tmp_path / "whole"]))
+    # in this process, whose order of hashes is not that of the forks
+    monkeypatch.setattr(sys, "argv", ["-c", str(data), str(tiny_bert), str(tmp_path / "whole")])
+    exec(SCRIPT, {})
     for number, step in enumerate(moments):
         out = tmp_path / f"cut{number}"
-        process = start([data, tiny_bert, out])
+        process = forks.start([data, tiny_bert, out], code=SCRIPT)
         _wait_for_checkpoint(tmp_path / f".cut{number}.partial", step, process)
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         process.communicate()
         assert not out.exists() or hash_files(out) == hash_files(tmp_path / "whole")
-        finish(start([data, tiny_bert, out]))
+        finish(forks.start([data, tiny_bert, out], code=SCRIPT))
         assert hash_files(out) == hash_files(tmp_path / "whole")
 
 
