@@ -15,19 +15,30 @@ from pathlib import Path
 from typing import IO, Any
 
 HERE = Path(__file__).parent
-# a `thresher` that asks the server; it starts in 20 ms
-SHIM = """#!{python} -IS
-import json, os, socket, sys
-if sys.argv[1:2] == ["-c"]:
-    code, arguments = sys.argv[2], sys.argv[3:]
-else:
-    code, arguments = None, sys.argv[1:]
-task = {{"arguments": arguments, "code": code, "folder": os.getcwd(), "environment": dict(os.environ)}}
+# A `thresher` and a `python` that ask the server and start in 20 ms. It ends as the fork does, and
+# the fork ends when it is killed.
+PROGRAM = """#!{python} -IS
+import json, os, signal, socket, sys
+
+def is_open(number):
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
+
+files = [number for number in range(64) if is_open(number)]
+task = {{"words": sys.argv[1:], "files": files, "folder": os.getcwd(), "environment": dict(os.environ)}}
 connection = socket.socket(socket.AF_UNIX)
 connection.connect({address!r})
-socket.send_fds(connection, [json.dumps(task).encode()], [0, 1, 2])
-process, status = connection.makefile().read().split()
-os._exit(int(status) if int(status) >= 0 else 128 - int(status))
+socket.send_fds(connection, [json.dumps(task).encode() + b"\\n"], files)
+for number in files[3:]:
+    os.close(number)
+_, status = connection.makefile().read().split()
+if int(status) < 0:
+    os.kill(os.getpid(), -int(status))
+    signal.pause()
+os._exit(int(status))
 """
 
 
@@ -78,13 +89,18 @@ class ForkServer:
     Args:
         folder: for its socket.
         general: files that forgetting is measured on instead of the embedded ones.
+
+    Attributes:
+        program: runs what `thresher` would run, or `python -c`, or `python -m`, in a fork.
     """
 
     def __init__(self, folder: Path, general: Sequence[Path] = ()) -> None:
-        self._address, self._folder = str(folder / "socket"), folder
+        self._address, self.program = str(folder / "socket"), folder / "thresher"
+        self.program.write_text(PROGRAM.format(python=sys.executable, address=self._address))
+        self.program.chmod(0o755)
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
         self._process = subprocess.Popen(
-            [sys.executable, HERE / "fork_server.py", self._address, *general],
+            [sys.executable, HERE / "fork_server.py", self._address, self.program, *general],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
@@ -98,38 +114,30 @@ class ForkServer:
     def __exit__(self, *_: object) -> None:
         self._process.communicate()  # closes its input, which ends it
 
-    def write_command(self, path: Path) -> Path:
-        """Write a program that runs in a fork what `thresher`, or `python -c`, would run."""
-        path.write_text(SHIM.format(python=sys.executable, address=self._address))
-        path.chmod(0o755)
-        return path
-
     def start(
-        self,
-        arguments: Sequence[object],
-        *,
-        code: str | None = None,
-        folder: Path | None = None,
-        environment: Mapping[str, str] | None = None,
+        self, words: Sequence[object], *, folder: Path | None = None, environment: Mapping[str, str] | None = None
     ) -> Fork:
-        """Start a command of thresher, or code with arguments; `environment` is added to ours."""
+        """Start a command of thresher, or code with its arguments.
+
+        Args:
+            words: of the command; ["-c", code, ...] and ["-m", module, ...] as for Python.
+            folder: where it runs; ours, if None.
+            environment: added to ours.
+        """
         ours = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
-        task = {
-            "arguments": list(map(str, arguments)),
-            "code": code,
-            "folder": str(folder or Path.cwd()),
-            "environment": ours,
-        }
+        where = str(folder or Path.cwd())
+        task = {"words": list(map(str, words)), "files": [0, 1, 2], "folder": where, "environment": ours}
         streams = [tempfile.TemporaryFile("w+", errors="replace") for _ in range(2)]  # noqa: SIM115 - of the fork
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(self._address)
         with open(os.devnull) as nothing:
-            socket.send_fds(connection, [json.dumps(task).encode()], [one.fileno() for one in (nothing, *streams)])
+            files = [one.fileno() for one in (nothing, *streams)]
+            socket.send_fds(connection, [json.dumps(task).encode() + b"\n"], files)
         answers = connection.makefile()
-        return Fork(int(answers.readline()), *streams, connection, answers)
+        return Fork(int(answers.readline()), streams[0], streams[1], connection, answers)
 
-    def run(self, arguments: Sequence[object], **options: Any) -> subprocess.CompletedProcess[str]:
-        """Run a command, or code, to its end; takes what `start` takes."""
-        process = self.start(arguments, **options)
+    def run(self, words: Sequence[object], **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end; takes what `start` takes."""
+        process = self.start(words, **options)
         stdout, stderr = process.communicate()
-        return subprocess.CompletedProcess(list(arguments), process.wait(), stdout, stderr)
+        return subprocess.CompletedProcess(list(words), process.wait(), stdout, stderr)

@@ -30,11 +30,9 @@ def blocks(page):
 
 @pytest.mark.timeout(900)  # many commands, one after the other
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.stem)
-def test_examples_run(page, forks, tmp_path, tmp_path_factory):
+def test_examples_run(page, forks, tmp_path):
     copy_rows(tmp_path / "data/products")
-    programs = tmp_path_factory.mktemp("programs")
-    forks.write_command(programs / "thresher")
-    environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
+    environment = {**os.environ, "PATH": f"{forks.program.parent}:{os.environ['PATH']}"}
     python = []
     for language, code in blocks(page):
         if language == "python":
@@ -45,5 +43,5 @@ def test_examples_run(page, forks, tmp_path, tmp_path_factory):
         )
         assert done.returncode == 0, f"{code}\n{done.stderr}"
     if python:
-        done = forks.run([], code="\n".join(python), folder=tmp_path)
+        done = forks.run(["-c", "\n".join(python)], folder=tmp_path)
         assert done.returncode == 0, done.stderr

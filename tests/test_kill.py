@@ -83,20 +83,21 @@ def kill_and_repeat(start, arguments, tmp_path, n_kills, seed):
         assert [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(f".out{number}")] == []
 
 
-def select(pool):
+def select(pool, _=None):
     return ["select", pool, "--method", "facility-location", "--budget", "20%", "--encoder", "minilm"]
 
 
-def train(pool):
-    return ["train", pool, "--eval", "20%", "--max-steps", "12", "--batch-size", "8", "--save-every-s", "0"]
+def train(pool, model):
+    given = ["--max-steps", "12", "--batch-size", "8", "--save-every-s", "0"]
+    return ["train", pool, "--eval", "20%", "--model", model, *given]
 
 
 def test_select_killed_at_random_moments_ends_as_if_undisturbed(start, pool, tmp_path):
     kill_and_repeat(start, select(pool), tmp_path, 2, seed=1)
 
 
-def test_train_killed_at_random_moments_ends_as_if_undisturbed(start, pool, tmp_path):
-    kill_and_repeat(start, train(pool), tmp_path, 2, seed=2)
+def test_train_killed_at_random_moments_ends_as_if_undisturbed(start, pool, tiny_bert, tmp_path):
+    kill_and_repeat(start, train(pool, tiny_bert), tmp_path, 2, seed=2)
 
 
 def curve(pool, model, *, sizes, workers):
@@ -117,8 +118,8 @@ def test_ten_kills_of_a_curve_leave_no_trace(start, pool, tiny_bert, tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("arguments", [select, train])
-def test_twenty_kills_leave_no_trace(start, pool, tmp_path, arguments):
-    kill_and_repeat(start, arguments(pool), tmp_path, 20, seed=3)
+def test_twenty_kills_leave_no_trace(start, pool, tiny_bert, tmp_path, arguments):
+    kill_and_repeat(start, arguments(pool, tiny_bert), tmp_path, 20, seed=3)
 
 
 def compare(pool, model):

@@ -63,6 +63,12 @@ def own_cache(tmp_path, monkeypatch):
 
 
 @pytest.fixture
+def quick_workers(forks, monkeypatch):
+    """Let the workers of a test be processes that need not import anything."""
+    monkeypatch.setattr(worker_pool, "sys", SimpleNamespace(executable=str(forks.program), stderr=sys.stderr))
+
+
+@pytest.fixture
 def machine(tmp_path, monkeypatch):
     """Return a context in which the machine ends every cell of so many rows, whoever runs it."""
     deadly = tmp_path / "python"

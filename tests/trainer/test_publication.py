@@ -72,7 +72,7 @@ def test_killed_at_any_change_on_the_disk_after_the_last_step(
     data = tmp_path / "rows.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in color_rows))
     results = tmp_path / "results"
-    done = forks.run([data, tiny_bert, results, json.dumps(points), STEPS], code=SCRIPT)
+    done = forks.run(["-c", SCRIPT, data, tiny_bert, results, json.dumps(points), STEPS])
     assert done.returncode == 0, done.stderr
     (n_steps, n_changes), *runs = map(json.loads, done.stdout.splitlines())
     assert n_steps == STEPS

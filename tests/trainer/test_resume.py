@@ -40,12 +40,12 @@ def test_a_killed_run_gives_the_same_bytes_when_it_is_repeated(
     exec(SCRIPT, {})
     for number, step in enumerate(moments):
         out = tmp_path / f"cut{number}"
-        process = forks.start([data, tiny_bert, out], code=SCRIPT)
+        process = forks.start(["-c", SCRIPT, data, tiny_bert, out])
         _wait_for_checkpoint(tmp_path / f".cut{number}.partial", step, process)
         process.kill()
         process.communicate()
         assert not out.exists() or hash_files(out) == hash_files(tmp_path / "whole")
-        finish(forks.start([data, tiny_bert, out], code=SCRIPT))
+        finish(forks.start(["-c", SCRIPT, data, tiny_bert, out]))
         assert hash_files(out) == hash_files(tmp_path / "whole")
 
 

@@ -47,7 +47,7 @@ def list_workers():
     return [child for child in psutil.Process().children() if "worker_process" in " ".join(child.cmdline())]
 
 
-def test_the_cell_of_a_killed_worker_is_tried_again(experiment, cells, tmp_path):
+def test_the_cell_of_a_killed_worker_is_tried_again(quick_workers, experiment, cells, tmp_path):
     outcomes, retried = {}, []
     with WorkerPool(CellCache(tmp_path), 2, lambda cell, reason: retried.append((cell.n_rows, reason))) as pool:
         for index, outcome in pool.run(experiment, cells):
@@ -86,7 +86,7 @@ def raise_error(error):
     return run
 
 
-def test_no_worker_outlives_the_experiment(experiment, cells, tmp_path):
+def test_no_worker_outlives_the_experiment(quick_workers, experiment, cells, tmp_path):
     runs = run_cells(experiment, cells, CellCache(tmp_path), n_workers=2)
     next(runs)
     runs.close()
@@ -134,7 +134,9 @@ def test_the_store_counts_and_prunes(experiment, cells, tmp_path):
     assert store.size() == (0, 0)
 
 
-def test_a_worker_pool_serves_several_experiments_with_the_same_workers(experiment, cells, tmp_path, test_rows):
+def test_a_worker_pool_serves_several_experiments_with_the_same_workers(
+    quick_workers, experiment, cells, tmp_path, test_rows
+):
     with WorkerPool(CellCache(tmp_path), 2) as worker_pool:
         first = dict(worker_pool.run(experiment, cells[:2]))
         pids = {worker.process.pid for worker in worker_pool._workers}
@@ -161,7 +163,9 @@ NO_THREAD = 'ThreadPoolBuildError { kind: IOError(Os { code: 11, kind: WouldBloc
         pl.exceptions.PanicException(NO_THREAD),
     ],
 )
-def test_what_the_machine_ended_here_is_tried_again_in_a_fresh_process(experiment, cells, tmp_path, monkeypatch, error):
+def test_what_the_machine_ended_here_is_tried_again_in_a_fresh_process(
+    quick_workers, experiment, cells, tmp_path, monkeypatch, error
+):
     monkeypatch.setattr(worker_pool, "train_and_measure", raise_error(error))
     ((_, outcome),) = run_cells(experiment, cells[:1], CellCache(tmp_path), n_workers=1)
     assert outcome.reason is None
