@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-N_ROWS = {"train.jsonl": 1500, "test.jsonl": 150}
+N_ROWS = {"train.jsonl": 600, "test.jsonl": 60}
 BLOCK = re.compile(r"^```(python|bash)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
