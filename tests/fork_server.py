@@ -92,7 +92,8 @@ def receive(connection):
 
 def build_task(task, files):
     """Take on a client's files, folder and environment, and return as a function what to run."""
-    kept = [fcntl.fcntl(file, fcntl.F_DUPFD, 1000) for file in files]  # beyond all numbers that are wanted
+    # beyond all numbers that are wanted
+    kept = [fcntl.fcntl(file, fcntl.F_DUPFD, 1000) for file in files]
     for file, copy, number in zip(files, kept, task["files"], strict=True):
         os.close(file)
         os.dup2(copy, number, inheritable=number < 3)

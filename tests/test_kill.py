@@ -149,7 +149,7 @@ def kill_workers(process, rng, n_kills):
 
 
 def kill_workers_and_repeat(start, arguments, tmp_path, n_kills, seed):
-    """Run once undisturbed in one process, then again until so many workers were killed; compare the results."""
+    """Run once undisturbed, in one process, then until so many workers were killed; compare."""
     run_here([*arguments, "--workers", "1", "--out", tmp_path / "whole"], tmp_path / "cache-whole")
     expected, rng, n_killed, number = content(tmp_path / "whole"), np.random.default_rng(seed), 0, 0
     while n_killed < n_kills:
