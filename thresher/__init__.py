@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from thresher.dataset import Dataset, Source, load
     from thresher.errors import ThresherError
     from thresher.experiments.advice.advise import Advice, advise
+    from thresher.experiments.bases.rank import BaseRanking, rank_bases
     from thresher.experiments.comparison import Comparison, compare
     from thresher.experiments.curve import LearningCurve
     from thresher.experiments.learning_curve import learning_curve
@@ -45,6 +46,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Adapter",
     "Advice",
+    "BaseRanking",
     "Budget",
     "Comparison",
     "Corrected",
@@ -71,6 +73,7 @@ __all__ = [
     "load",
     "open",
     "plan",
+    "rank_bases",
     "report",
     "run_job",
     "score",
@@ -84,6 +87,7 @@ _load = export_lazily(
     {
         "Adapter": "trainer.train",
         "Advice": "experiments.advice.advise",
+        "BaseRanking": "experiments.bases.rank",
         "Budget": "subset.budget",
         "Corrected": "curation.correction.correct",
         "Comparison": "experiments.comparison",
@@ -109,6 +113,7 @@ _load = export_lazily(
         "load": "dataset",
         "open": "notebook.results",
         "plan": "selection.dry_run",
+        "rank_bases": "experiments.bases.rank",
         "report": "notebook.results",
         "run_job": "jobs",
         "score": "features.table",

@@ -31,6 +31,7 @@ class _Verb(NamedTuple):
 
 _ROWS, _CLEAN, _MACHINE = "Which rows?", "Are the rows clean?", "This machine"
 _WORTH, _TRAIN = "Is it worth it, and how many rows are enough?", "How do I train on them?"
+_MODEL = "Which base model, and which other data?"
 VERBS = {  # in the order of the help
     "select": _Verb("select", "select", _ROWS),
     "score": _Verb("score", "score", _ROWS),
@@ -38,6 +39,7 @@ VERBS = {  # in the order of the help
     "advise": _Verb("advise", "advise", _WORTH),
     "curve": _Verb("curve", "curve", _WORTH),
     "compare": _Verb("compare", "compare", _WORTH),
+    "base": _Verb("base", "base_app", _MODEL),
     "correct": _Verb("correct", "correct", _CLEAN),
     "train": _Verb("train", "train", _TRAIN),
     "tune": _Verb("tune", "tune", _TRAIN),

@@ -25,6 +25,7 @@ COMMANDS = {
     "comparison": "compare",
     "tuning": "tune",
     "advice": "advise",
+    "bases": "base rank",
 }
 _SHOWN_ELSEWHERE = frozenset(
     {"settings", "versions", "inputs", "run", "counts", "metrics", "kind", "format", "schema", "reading"}

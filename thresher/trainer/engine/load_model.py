@@ -72,7 +72,7 @@ def load_model(
         model.config.pad_token_id = pad_id  # not an option of loading: RWKV knows none
         return LoadedModel(model)
     if pooling is not None:
-        return LoadedModel(PooledClassifier(_load_body(base, pad_id, options), pooling, labels))
+        return LoadedModel(PooledClassifier(load_body(base, pad_id, options), pooling, labels))
     return _load_own_classifier(base, pad_id, labels, options)
 
 
@@ -105,7 +105,7 @@ def _load_own_classifier(base: BaseModel, pad_id: int, labels: Sequence[str], op
     return LoadedModel(model, _list_new_layers(base, model.base_model_prefix, missing))
 
 
-def _load_body(base: BaseModel, pad_id: int, options: dict[str, Any]) -> Any:
+def load_body(base: BaseModel, pad_id: int, options: dict[str, Any]) -> Any:
     """Load what is below a head; of a pooler, which is not read, weights may be missing."""
     from transformers import AutoModel
 

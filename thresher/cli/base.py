@@ -1,0 +1,83 @@
+"""`thresher base rank`: which base model, before any training."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from thresher.cli import experiment_options as shared
+from thresher.cli.command import App
+from thresher.cli.with_options import with_options
+from thresher.experiments.bases.settings import BaseRankSettings
+from thresher.printable import join_lines
+
+if TYPE_CHECKING:
+    from thresher.experiments.bases.rank import BaseRanking
+
+base_app = App(help="Which base model, and which other data, before any long training?", no_args_is_help=True)
+EvalShare = Annotated[str, typer.Option("--eval", help="Rows to measure on, or a share of the pool to hold out (10%).")]
+
+
+@base_app.command()
+@with_options(
+    BaseRankSettings, shared.RowSettings, shared.OutputSettings, name="base rank", defaults={"workers": "auto"}
+)
+def rank(
+    settings: BaseRankSettings,
+    read: shared.RowSettings,
+    output: shared.OutputSettings,
+    pool: shared.Pool = None,
+    eval_rows: EvalShare = "20%",
+) -> None:
+    """Rank base models on your rows before any training; --confirm trains the first ones.
+
+    [bold]Example:[/bold] thresher base rank train.csv --models minilm,static,smollm2 --confirm 2
+    --out bases
+    """
+    from thresher.experiments.bases.rank import rank_bases
+
+    command = shared.ExperimentCommand(run=rank_bases, summarize=summarize_ranking)
+    shared.run_experiment(command, pool, eval_rows, settings, read=read, output=output)
+
+
+def summarize_ranking(result: BaseRanking) -> str:
+    """Return the answer, and a line for each model."""
+    content, table = result.content, result.table
+    is_labels = content["score"] == "brier"
+    names = (
+        ["brier", "regression", "neighbors", "evidence", "h_score"] if is_labels else _list_answer_scores(table.columns)
+    )
+    width = max(len("model"), *(len(name) for name in table["model"]))
+    heads = " ".join(f"{name:>{max(10, len(name))}}" for name in names)
+    lines = [content["answer"], f"{'model':<{width}} {'rank':>9} {heads} {'ms/row':>7} {'weights':>8} license"]
+    for line in table.iter_rows(named=True):
+        place = f"{line['rank']} [{line['low']}, {line['high']}]"
+        values = " ".join(f"{_format(line[name]):>{max(10, len(name))}}" for name in names)
+        size = "" if line["bytes"] is None else f"{line['bytes'] / 1e6:,.0f} MB"
+        speed = "" if line["ms_per_row"] is None else f"{line['ms_per_row']:.1f}"
+        lines.append(f"{line['model']:<{width}} {place:>9} {values} {speed:>7} {size:>8} {line['license']}")
+    what = "Brier score of a cross-fitted regression" if is_labels else "bits per byte of the answers"
+    lines.append(
+        f"ranked by the {what} (lower is better), on {content['rows']:,} rows; 95 % intervals of the ranks over rows"
+    )
+    firsts = sorted(set(content["agreement"].values()))
+    if len(firsts) > 1:
+        named = ", ".join(f"{score} {model}" for score, model in content["agreement"].items())
+        lines.append(f"the scores do not agree on the first: {named}")
+    left_out = (content["confirmed"] or {}).get("left_out", ())
+    if left_out:
+        lines.append(f"not trained, as no adapter fits into them: {', '.join(left_out)}")
+    lines += shared.describe_test_rows(result.manifest.content)
+    if result.path is not None:
+        lines.append(shared.list_files(result.path))
+    return join_lines(lines)
+
+
+def _list_answer_scores(columns: list[str]) -> list[str]:
+    known = ("bits_per_byte_", "exact_match_", "rouge_l_", "chrf_")
+    return [name for name in columns if name.startswith(known)]
+
+
+def _format(value: Any) -> str:
+    return "" if value is None else f"{value:.3f}"

@@ -1,0 +1,90 @@
+"""Language models on rows with answers: bits per byte and scores, before any training."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from thresher.errors import InputError
+from thresher.evaluation.forgetting import measure_bits
+from thresher.evaluation.metric import METRICS
+from thresher.experiments.bases.candidates import Candidate
+from thresher.experiments.experiment import Experiment
+from thresher.numeric.arrays import Float64
+from thresher.trainer.events import TrainEvent
+from thresher.trainer.untouched.row_zero import BaseOutcomes, measure_base
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerScores:
+    """What an untouched language model does on held-out rows.
+
+    Attributes:
+        scores: `bits_per_byte` of the answers with the most rows in the prompt, and for each number
+            of rows in the prompt `bits_per_byte_K` and, where answers were written, the metrics of
+            them, as `exact_match_K`.
+        row_ids: of the held-out rows that the model can read.
+        bits: (n,) of each answer, with the most rows in the prompt.
+        n_bytes: (n,) of each answer.
+        ms_per_row: what reading a row took, over all prompts; None where it was kept from before.
+    """
+
+    scores: Mapping[str, float]
+    row_ids: Sequence[str]
+    bits: Float64
+    n_bytes: Float64
+    ms_per_row: float | None
+
+
+def score_answers(candidate: Candidate, experiment: Experiment) -> AnswerScores:
+    """Measure a language model with each number of rows in its prompt.
+
+    The loss of an answer counts its end, and is divided by the bytes of its text: so models with
+    different tokenizers can be compared.
+
+    Raises:
+        InputError: the model cannot read the rows.
+    """
+    fresh: list[TrainEvent] = []
+    context = replace(experiment, model=candidate.model).build_context(experiment.pool, seed=0)
+    context = replace(context, on_event=fresh.append)
+    started = time.monotonic()
+    measured = measure_base(context)
+    seconds = time.monotonic() - started
+    n_bytes = dict(zip(experiment.test.frame["row_id"], experiment.test.frame["response"].str.len_bytes(), strict=True))
+    tables = [_add_bytes(each, n_bytes) for each in measured]
+    scores: dict[str, float] = {}
+    for each, table in zip(measured, tables, strict=True):
+        scores |= _score(table, each.shots, experiment.pool.kind)
+    last = tables[-1]
+    n_fresh = sum(event.kind == "note" for event in fresh)
+    return AnswerScores(
+        scores={"bits_per_byte": measure_bits(last).value, **scores},
+        row_ids=last["row_id"].to_list(),
+        bits=last["loss"].to_numpy() / np.log(2),
+        n_bytes=last["n_bytes"].to_numpy().astype(np.float64),
+        ms_per_row=1000 * seconds / (len(last) * n_fresh) if n_fresh == len(measured) else None,
+    )
+
+
+def _add_bytes(measured: BaseOutcomes, n_bytes: Mapping[str, int]) -> pl.DataFrame:
+    """Return the rows whose answer has a loss and a byte."""
+    outcomes = measured.outcomes
+    sizes = pl.Series("n_bytes", [n_bytes[row_id] for row_id in outcomes["row_id"]], dtype=pl.Int64)
+    table = outcomes.with_columns(sizes).filter(pl.col("loss").is_finite() & (pl.col("n_bytes") > 0))
+    if not len(table):
+        raise InputError("base rank: the answers of the held-out rows must have text, found none; check --eval")
+    return table
+
+
+def _score(table: pl.DataFrame, shots: int, kind: str) -> dict[str, Any]:
+    scores = {f"bits_per_byte_{shots}": measure_bits(table).value}
+    for name, metric in METRICS[kind].items():
+        if name != "loss" and metric.column in table.columns and table[metric.column].null_count() < len(table):
+            scores[f"{name}_{shots}"] = metric.measure(table).value
+    return scores
