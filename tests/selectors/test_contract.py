@@ -10,6 +10,7 @@ import pytest
 
 from thresher.errors import InputError, NotFoundError, SettingsError
 from thresher.features.answers.answer_accuracy import ANSWER_ACCURACY
+from thresher.features.answers.pass_rate import PASS_RATE
 from thresher.features.container import Features
 from thresher.features.ngram import NGRAM
 from thresher.features.utility.in_context_utility import IN_CONTEXT_UTILITY
@@ -41,6 +42,8 @@ ILLEGAL = {
         ("nu", -1.0),
     ],
     "target-similarity": [("kernel", "full"), ("form", "pool"), ("noise", 0.0)],
+    "transport": [("kernel", "bm25"), ("form", "sift"), ("smoothing", 0.0), ("alpha", 0.0), ("width", 3.0)],
+    "pass-rate": [("n_samples", 1), ("temperature", 0.0), ("check", "")],
     "novelty": [("epochs", 0), ("reference", "")],
     "gradient": [
         ("precondition", "none"),
@@ -73,12 +76,10 @@ def features(n=60, *, seed=0, d=16, kind="random"):
     length = rng.integers(1, 200, n)
     if kind == "duplicates":
         x, label, length = np.repeat(x[:1], n, axis=0), np.zeros(n, np.int64), np.full(n, 7)
-    elif kind == "ties":
+    if kind == "ties":
         x, label, length = np.repeat(x[: (n + 2) // 3], 3, axis=0)[:n], np.arange(n) % 2, np.arange(n) % 4
-    elif kind == "zeros":
-        x[: n // 2] = 0
-    elif kind == "all-zero":
-        x[:] = 0
+    if kind in ("zeros", "all-zero"):
+        x[: n if kind == "all-zero" else n // 2] = 0
     ids = pl.Series("row_id", sorted(f"{v:032x}" for v in rng.choice(1 << 62, n, replace=False)))
     loss = (length + 6) / 100.0
     utility = np.empty((n, n), IN_CONTEXT_UTILITY)
@@ -101,6 +102,7 @@ def features(n=60, *, seed=0, d=16, kind="random"):
         "gradient": x.astype(np.float16),
         "confidence": np.round(1 / (1 + loss), 3),
         "answer_accuracy": knowledge,
+        "pass_rate": np.array([(passed, 4) for passed in label + length % 2], PASS_RATE),
         # of each class, the given one the likeliest but for every fifth row
         "class_probability": np.where(
             (label + (np.arange(n) % 5 == 0))[:, None] % (label.max() + 1) == np.arange(label.max() + 1), 0.8, 0.1

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from thresher.errors import SettingsError
 from thresher.features.reference_adapters import TrainedFolder
-from thresher.features.settings import AnswerAccuracySettings, ConfidenceSettings, GradientSettings
+from thresher.features.settings import AnswerAccuracySettings, ConfidenceSettings, GradientSettings, PassRateSettings
 from thresher.models.context import ModelContext
 from thresher.models.device import check_device
 from thresher.models.encoders.encoder import AUTO
@@ -34,6 +34,7 @@ class FeatureContext(ModelContext):
         n_examples: of these, how many are tried for each row; None for all.
         confidence: how `confidence` asks the model and weighs what it says.
         answer_accuracy: how `answer_accuracy` asks the model.
+        pass_rate: how `pass_rate` asks the model and checks its answers.
         checkpoints: folder of an adapter on the model that was kept after each epoch, at which
             gradients are taken.
         gradient: how gradients are stored.
@@ -48,6 +49,7 @@ class FeatureContext(ModelContext):
     n_examples: int | None = N_EXAMPLES
     confidence: ConfidenceSettings = field(default_factory=ConfidenceSettings)
     answer_accuracy: AnswerAccuracySettings = field(default_factory=AnswerAccuracySettings)
+    pass_rate: PassRateSettings = field(default_factory=PassRateSettings)
     checkpoints: str | TrainedFolder | None = None
     gradient: GradientSettings = field(default_factory=GradientSettings)
     is_default_encoder: bool = field(default=False, compare=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from thresher.checks import create_check
 from thresher.models.generation.decoding import Decoding
 from thresher.validation import Settings, option
 
@@ -68,6 +69,36 @@ class AnswerAccuracySettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PassRateSettings(Settings):
+    """How a model's drawn answers are checked against those of the rows."""
+
+    where = "pass_rate"
+
+    check: str = option(
+        "auto", "When an answer is right: auto, exact, number, choice, json, regex:PATTERN, or one of yours.", ge=1
+    )
+    n_samples: int = option(8, "Answers drawn for each prompt.", ge=2)
+    temperature: float = option(0.7, "Temperature of the samples.", ge=1e-3, le=100)
+    max_new_tokens: int = option(256, "Limit of each answer.", ge=1)
+    seed: int = option(0, "Random seed of the samples.", ge=0)
+
+    def __post_init__(self) -> None:
+        """Check the settings, and that there is such a check.
+
+        Raises:
+            SettingsError: a setting has an illegal value.
+            NotFoundError: no check has this name.
+        """
+        super().__post_init__()
+        create_check(self.check)
+
+    @property
+    def decoding(self) -> Decoding:
+        """How the answers are sampled."""
+        return _make_decoding(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class GradientSettings(Settings):
     """How the gradients of rows are taken at the stored states of an adapter."""
 
@@ -78,6 +109,6 @@ class GradientSettings(Settings):
     precondition: Precondition = option("adam", "What a row's gradient goes through: AdamW's moments, or LoRA factors.")
 
 
-def _make_decoding(settings: ConfidenceSettings | AnswerAccuracySettings) -> Decoding:
+def _make_decoding(settings: ConfidenceSettings | AnswerAccuracySettings | PassRateSettings) -> Decoding:
     names = ("n_samples", "temperature", "max_new_tokens", "seed")
     return Decoding(**{name: getattr(settings, name) for name in names})
