@@ -55,6 +55,9 @@ def train(
     report_to: Annotated[str | None, typer.Option(help=TRACKERS)] = None,
     seed: options.Seed = 0,
     merge: Annotated[bool, typer.Option("--merge", help="Also write the full model, adapter merged in.")] = False,
+    start_from: Annotated[
+        Path | None, typer.Option("--from", help="Folder of an adapter to continue from, on the same base.")
+    ] = None,
     force: options.Force = False,
     push_to_hub: options.PushToHub = None,
     dry_run: DryRun = False,
@@ -75,7 +78,7 @@ def train(
     held_out = _with_settings(eval, eval_read)  # refused, if at all, before any row is read
     rows = data if is_subset else options.read_and_report(data, read, quiet=quiet or not is_first)
     call: dict[str, Any] = {"model": model, "eval": held_out, "control": control}
-    call |= {"seeds": seeds, "task": task, "settings": settings, "seed": seed}
+    call |= {"seeds": seeds, "task": task, "settings": settings, "seed": seed, "start_from": start_from}
     if dry_run:
         _print_plan(rows, call, as_json=as_json)
         return

@@ -30,6 +30,7 @@ def compute_chosen_logits(model: Any, inputs: dict[str, Any], is_read: torch.Ten
         (s, vocabulary) logits, in the order of `is_read`, with gradients where they are recorded.
     """
     bare = _unwrap(model)
+    is_read = _pass_by_virtual_tokens(bare, is_read)
     if bare not in _CAN_CHOOSE:
         _CAN_CHOOSE[bare] = _is_same_by_choice(bare, is_read.device)
     if not _CAN_CHOOSE[bare]:
@@ -56,6 +57,16 @@ def _unwrap(model: Any) -> Any:
     return model.module if isinstance(model, DistributedDataParallel) else model
 
 
+def _pass_by_virtual_tokens(model: Any, is_read: torch.Tensor) -> torch.Tensor:
+    """Return what is read where a prompt of virtual tokens comes before the others: (b, t + v)."""
+    from torch.nn.functional import pad
+
+    config = getattr(model, "active_peft_config", None)
+    if config is None or config.peft_type != "PROMPT_TUNING":
+        return is_read
+    return pad(is_read, (int(config.num_virtual_tokens), 0))
+
+
 def _is_same_by_choice(model: Any, device: torch.device) -> bool:
     """Tell whether a model says the same where its head is given some of the hidden states."""
     import torch
@@ -69,6 +80,7 @@ def _is_same_by_choice(model: Any, device: torch.device) -> bool:
     model.eval()
     try:
         with torch.inference_mode(), full_precision():
+            is_read = _pass_by_virtual_tokens(model, is_read)
             whole = model(input_ids=ids).logits[is_read].float()
             chosen = _run_chosen(model, {"input_ids": ids}, is_read).float()
     except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):

@@ -22,6 +22,7 @@ from thresher.models.causal_lm.base_model import BaseModel, find_base, load_toke
 from thresher.models.causal_lm.chat_template import prepare_template
 from thresher.models.causal_lm.default_model import choose_model
 from thresher.subset.subset import Subset, open_subset, read_subset_rows
+from thresher.trainer.engine.adapters.kinds import check_adapter
 from thresher.trainer.engine.load_model import (
     build_4bit_options,
     choose_precision,
@@ -32,6 +33,7 @@ from thresher.trainer.engine.pooling import AUTO, OWN_HEAD, Pooling, choose_pool
 from thresher.trainer.engine.processes import open_accelerator
 from thresher.trainer.engine.tokenization import Examples, tokenize
 from thresher.trainer.events import OnEvent, TrainEvent, ignore
+from thresher.trainer.going_on import Start, open_start
 from thresher.trainer.settings import Task, TrainSettings
 from thresher.trainer.split import RowSplit, parse_share, sort_by_id, split_rows
 from thresher.trainer.untouched.settings import UntouchedSettings
@@ -63,6 +65,7 @@ class RunContext:
         seeds: of the runs; the adapter is that of the first.
         is_merged: also write the full model with the adapter merged in.
         untouched: how the base is measured before training.
+        start: the adapter that training goes on from, or None for a fresh one.
         loaded: those of "data", "eval" and "control" that were loaded here, for the listener.
         unusable: "data" and "eval" -> how many rows cannot be used, by reason; without those that
             are all usable.
@@ -81,6 +84,7 @@ class RunContext:
     is_merged: bool
     unusable: Mapping[str, Mapping[str, int]]
     untouched: UntouchedSettings = NOTHING
+    start: Start | None = None
     loaded: Mapping[str, Dataset] = field(default_factory=dict)
     on_event: OnEvent = ignore
 
@@ -135,6 +139,7 @@ class RunContext:
             **({"shots": list(self.untouched.prompts)} if split.held_out is not None else {}),
             **({"general": [content_hash(rows) for rows in self.general_rows]} if self.general_rows else {}),
             **self._identify_scale(),
+            **({} if self.start is None else {"start": self.start.identity()}),
             # a checkpoint of a classifier that read something else must not be continued
             **({} if self.task != "classification" else {"learner": self.describe_learner()}),
         }
@@ -176,6 +181,7 @@ def resolve_run(
     is_merged: bool = False,
     labels: Sequence[str] = (),
     untouched: UntouchedSettings = NOTHING,
+    start_from: str | Path | None = None,
     on_event: OnEvent = ignore,
 ) -> RunContext:
     """Load and check what `train` was given; its arguments are described there.
@@ -191,36 +197,62 @@ def resolve_run(
     chosen_task = _choose_task(rows, task)
     share = parse_share(eval)
     held_out = share if share is not None or eval is None else load_rows(eval, rows.schema)
-    for other, name in ((pool, "control"), (held_out, "eval")):
-        if other is not None and not isinstance(other, float) and other.kind != rows.kind:
-            raise InputError(
-                f"{name}: its rows must be of the same kind as the training rows ({rows.kind}), got {other.kind}"
-            )
-    if not len(rows):
-        raise InputError("train: at least one row is needed, found none")
+    _require_same_kind(rows, {"control": pool, "eval": held_out})
     sorted_pool = None if pool is None else sort_by_id(pool)
     split = split_rows(sort_by_id(rows), pool=sorted_pool, held_out=held_out, seed=seed, control=has_control)
     classes = _collect_labels(rows, pool, labels) if chosen_task == "classification" else ()
     if classes and split.held_out is not None:
         _require_known_label(split.held_out, classes)
+    start, settings, model = _open_start(start_from, settings, model)
     base = _find_base(model, chosen_task, on_event)
-    sides = {name: side for name, side in (("data", rows), ("eval", held_out)) if isinstance(side, Dataset)}
+    check_adapter(settings, chosen_task, scale=untouched.scale, is_merged=is_merged)
+    pooling = choose_pooling(base, settings.pooling) if chosen_task == "classification" else None
+    if start is not None:
+        start.check_fit(base, classes, pooling)
     return RunContext(
         split=split,
         data=rows,
         labels=classes,
         subset_hash=subset_hash,
         base=base,
-        pooling=choose_pooling(base, settings.pooling) if chosen_task == "classification" else None,
+        pooling=pooling,
         task=chosen_task,
         settings=_resolve_settings(settings, chosen_task, base, has_held_out=split.held_out is not None),
         seeds=tuple(range(seed, seed + seeds)),
         is_merged=is_merged,
         untouched=untouched,
-        unusable={name: side.rejected_by_reason for name, side in sides.items() if side.n_rejected},
+        start=start,
+        unusable=_count_unusable({"data": rows, "eval": held_out}),
         loaded=_list_loaded({"data": (data, rows), "eval": (eval, held_out), "control": (control, pool)}),
         on_event=on_event,
     )
+
+
+def _open_start(
+    folder: str | Path | None, settings: TrainSettings, model: str | Path | None
+) -> tuple[Start | None, TrainSettings, str | Path | None]:
+    """Return the adapter to continue from, with the settings and the base that it decides."""
+    if folder is None:
+        return None, settings, model
+    start = open_start(folder)
+    return start, start.take_settings(settings), start.choose_model(model)
+
+
+def _count_unusable(sides: Mapping[str, Any]) -> dict[str, Mapping[str, int]]:
+    return {
+        name: side.rejected_by_reason for name, side in sides.items() if isinstance(side, Dataset) and side.n_rejected
+    }
+
+
+def _require_same_kind(rows: Dataset, others: Mapping[str, Dataset | float | None]) -> None:
+    """Refuse rows of another kind than those of the training, and a training without any."""
+    for name, other in others.items():
+        if other is not None and not isinstance(other, float) and other.kind != rows.kind:
+            raise InputError(
+                f"{name}: its rows must be of the same kind as the training rows ({rows.kind}), got {other.kind}"
+            )
+    if not len(rows):
+        raise InputError("train: at least one row is needed, found none")
 
 
 def _check_seeds(seed: int, seeds: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, Literal
@@ -12,6 +13,10 @@ from thresher.validation import check_settings, option
 Precision = Literal["auto", "fp32", "bf16"]
 Task = Literal["sft", "classification", "text"]
 PoolingName = Literal["auto", "head", "cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
+AdapterKind = Literal[
+    "lora", "loraplus", "lorafa", "half", "pissa", "olora", "orthogonal", "eva", "corda", "adalora", "vera", "prompt",
+    "prefix", "full",
+]  # fmt: skip
 
 # The default of a setting that is None. Classification: measured on 500-1,000 rows of short text
 # with MiniLM.
@@ -19,6 +24,25 @@ BY_TASK: dict[str, dict[str, Any]] = {
     "classification": {"learning_rate": 1e-3, "epochs": 3.0, "min_steps": 80, "max_length": 256, "batch_size": 16},
     "sft": {"learning_rate": 2e-4, "epochs": 3.0, "max_length": 2048, "batch_size": 16},
     "text": {"learning_rate": 2e-4, "epochs": 1.0, "max_length": 2048, "batch_size": 16},
+}
+# What the default rate is multiplied by for a kind of adapter: few numbers move far, all weights
+# little.
+RATE_FACTORS: dict[str, float] = {"full": 0.1, "loraplus": 0.25, "vera": 10.0, "prompt": 50.0, "prefix": 10.0}
+ADAPTER_HELP = (
+    "What is trained. lora: two small matrices per layer; loraplus, lorafa, half: LoRA with a 16-fold rate for the "
+    "second matrix, with the first one frozen, with a random half of the layers per step; pissa, olora, orthogonal, "
+    "eva, corda: LoRA from another start; adalora: ranks by importance; vera: vectors between random matrices; prompt, "
+    "prefix: virtual tokens; full: all weights."
+)
+# settings that are not written where they are at their default: runs of before have no such key
+UNWRITTEN: dict[str, Any] = {
+    "special_tokens": None,
+    "min_steps": None,
+    "pooling": "auto",
+    "weight": None,
+    "adapter": "lora",
+    "lora_layers": "all",
+    "virtual_tokens": 20,
 }
 
 _optimizer = partial(option, panel="Optimizer and schedule")
@@ -77,7 +101,10 @@ class TrainSettings:
         "What a classifier reads of a text's tokens. auto: what the encoder was trained for; head: the head of its "
         "architecture, such as BERT's first token.",
     )
-    lora_rank: int = _lora(8, "Rank of the update of each weight matrix.", ge=1)
+    adapter: AdapterKind = _lora("lora", ADAPTER_HELP)
+    lora_rank: int = _lora(
+        8, "Rank of the update of each weight matrix; adalora: on average; vera: 32 times as much.", ge=1
+    )
     lora_alpha: float | None = _lora(
         None,
         "The update is scaled by alpha / rank, or alpha / sqrt(rank) with --rslora; default: twice the rank.",
@@ -89,6 +116,12 @@ class TrainSettings:
         "Layers to adapt, by name: q_proj,v_proj; auto: all linear layers but the head and those that cannot be "
         "adapted or read no text.",
     )
+    lora_layers: str = _lora(
+        "all",
+        "Which of the model's layers are adapted: all, a range from 0 (8-15), or fisher: the quarter in which 200 rows "
+        "have the largest squared gradients.",
+    )
+    virtual_tokens: int = _lora(20, "Tokens that prompt and prefix put before each row.", ge=1)
     rslora: bool = _lora(False, "Rank-stabilized scaling (Kalajdzievski 2023, arXiv:2312.03732).")
     dora: bool = _lora(False, "Weight-decomposed update, DoRA (Liu et al. 2024, arXiv:2402.09353).")
     weight_decay: float = _optimizer(0.01, "Decoupled decay of AdamW.", ge=0)
@@ -149,6 +182,8 @@ class TrainSettings:
             )
         if not targets:
             problems.append(f"lora_targets must be 'auto' or the names of layers, got {targets!r}")
+        if self.lora_layers not in ("all", "fisher") and not re.fullmatch(r"\d+(-\d+)?", self.lora_layers):
+            problems.append(f"lora_layers must be all, fisher, or layers as 8-15, got {self.lora_layers!r}")
         check_settings(self, "train", problems)
 
     def resolved(self, task: Task) -> TrainSettings:
@@ -160,12 +195,14 @@ class TrainSettings:
             chosen.pop("min_steps", None)  # whoever asks for few steps means it
         if self.lora_alpha is None:
             chosen["lora_alpha"] = 2.0 * self.lora_rank
+        if self.learning_rate is None:
+            chosen["learning_rate"] *= RATE_FACTORS.get(self.adapter, 1.0)
         return replace(self, **chosen)
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as JSON values, by field name."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        for name, default in (("special_tokens", None), ("min_steps", None), ("pooling", "auto"), ("weight", None)):
+        for name, default in UNWRITTEN.items():
             if values[name] == default:
-                del values[name]  # runs and adapters of before have no such key
+                del values[name]
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

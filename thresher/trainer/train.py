@@ -45,6 +45,7 @@ def train(
     settings: TrainSettings = DEFAULTS,
     seed: int = 0,
     merge: bool = False,
+    start_from: str | Path | None = None,
     force: bool = False,
     report_to: str | None = None,
     on_event: OnEvent | None = None,
@@ -71,6 +72,8 @@ def train(
         settings: of the training.
         seed: random seed.
         merge: also write the full model, with the adapter merged in, to `merged/`.
+        start_from: folder of an adapter to continue from, on the same base; the one on random rows
+            starts from it, too; default: a fresh one.
         force: replace an earlier result in `out`.
         report_to: trackers that get each run: "wandb", "mlflow", "trackio", "tensorboard", several
             with commas.
@@ -101,6 +104,7 @@ def train(
         settings=settings,
         seed=seed,
         is_merged=merge,
+        start_from=start_from,
         untouched=build_settings(UntouchedSettings, "train", untouched),
         on_event=tracker.follow(listener, config),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -91,6 +92,8 @@ def _without_own_settings(model: Any) -> Iterator[None]:
     own = inner.generation_config
     inner.generation_config = GenerationConfig()
     try:
-        yield
+        with warnings.catch_warnings():  # of virtual tokens, which peft counts itself
+            warnings.filterwarnings("ignore", message="Position ids are not supported")
+            yield
     finally:
         inner.generation_config = own

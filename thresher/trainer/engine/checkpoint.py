@@ -25,6 +25,7 @@ N_CHECKPOINTS = 2
 PREFIX = "checkpoint-"
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 CHECKSUM = "xxh3"
+STATE = "state/"
 
 
 @dataclass
@@ -47,7 +48,14 @@ class History:
     is_stopped: bool = False
 
 
-def save(folder: Path, parameters: Mapping[str, torch.nn.Parameter], optimizer: Any, history: History) -> Path:
+def save(
+    folder: Path,
+    parameters: Mapping[str, torch.nn.Parameter],
+    optimizer: Any,
+    history: History,
+    *,
+    state: Mapping[str, torch.Tensor] | None = None,
+) -> Path:
     """Write a checkpoint and delete all but the last two.
 
     Args:
@@ -55,12 +63,14 @@ def save(folder: Path, parameters: Mapping[str, torch.nn.Parameter], optimizer: 
         parameters: trained parameters by name.
         optimizer: AdamW over exactly these, in this order.
         history: so far.
+        state: what else a resumed run needs, by name.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"parameter/{name}": value.detach() for name, value in parameters.items()}
     for name, value in parameters.items():
         for moment, tensor in optimizer.state.get(value, {}).items():
             tensors[f"{moment}/{name}"] = tensor
+    tensors |= {f"{STATE}{name}": tensor for name, tensor in (state or {}).items()}
     path = folder / f"{PREFIX}{history.step:08d}.safetensors"
     write_atomic(path, _to_bytes(tensors, json.dumps(vars(history))))
     for old in _list_checkpoints(folder)[:-N_CHECKPOINTS]:
@@ -75,6 +85,7 @@ def restore(
     *,
     best: Path | None = None,
     on_damage: Callable[[Path], None] | None = None,
+    on_state: Callable[[Mapping[str, torch.Tensor]], None] | None = None,
 ) -> History:
     """Load the newest whole checkpoint into parameters and optimizer; without one, no history.
 
@@ -84,6 +95,7 @@ def restore(
         optimizer: AdamW over exactly these.
         best: weights of the best step; a checkpoint that names one needs them.
         on_damage: told of each checkpoint that cannot be used, which is the caller's to delete.
+        on_state: given the state that the checkpoint was saved with.
     """
     for path in reversed(_list_checkpoints(folder)):
         try:
@@ -95,6 +107,9 @@ def restore(
                 on_damage(path)
             continue
         _fill(parameters, stored, optimizer)
+        if on_state is not None:
+            tensors = stored.tensors.items()
+            on_state({name.removeprefix(STATE): tensor for name, tensor in tensors if name.startswith(STATE)})
         return stored.history
     return History()
 

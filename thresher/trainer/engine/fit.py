@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,18 @@ import torch
 from thresher.errors import InputError, SettingsError, first_three
 from thresher.trainer.context import RunContext
 from thresher.trainer.engine import checkpoint
+from thresher.trainer.engine.adapters.layer_choice import list_left_out
+from thresher.trainer.engine.adapters.starts import set_start
+from thresher.trainer.engine.adapters.updates import build_updates
+from thresher.trainer.engine.adapters.whole_model import is_whole_model
 from thresher.trainer.engine.batches import BatchSampler, Collate, count_epoch_steps, pack_rows, pad_rows
 from thresher.trainer.engine.checkpoint import History
 from thresher.trainer.engine.head import initialize_head
 from thresher.trainer.engine.load_model import LoadedModel, load_model
 from thresher.trainer.engine.loop import BEST, Evaluate, TrainState, take_steps
-from thresher.trainer.engine.lora import attach_adapter, get_trainable_parameters, load_adapter
+from thresher.trainer.engine.lora import Attachment, attach_adapter, get_trainable_parameters, load_adapter
 from thresher.trainer.engine.losses import class_loss, token_loss
-from thresher.trainer.engine.pooled_classifier import has_head, read_head_config
+from thresher.trainer.engine.pooled_classifier import PooledClassifier, has_head, load_head, read_head_config
 from thresher.trainer.engine.pooling import Pooling
 from thresher.trainer.engine.preflight import try_classifier, try_language_model
 from thresher.trainer.engine.tokenization import Example
@@ -48,13 +52,43 @@ def count_steps(n_rows: int, settings: TrainSettings) -> int:
     )
 
 
-def build_model(context: RunContext, *, seed: int) -> Any:
-    """Load the base and attach a fresh adapter, whose weights follow from torch's new seed."""
+def build_model(context: RunContext, *, seed: int, rows: Sequence[Example] = (), n_steps: int = 1) -> Any:
+    """Load the base and attach an adapter, whose weights follow from torch's new seed.
+
+    Args:
+        context: model, settings and accelerator.
+        seed: of the run.
+        rows: of the training, for adapters that start from them.
+        n_steps: of the run.
+    """
     torch.manual_seed(seed)
     loaded, settings = _load_base(context, context.pooling), context.settings
     if settings.packing:
         refuse_packing(loaded.model.config, context.task, int(settings.max_length or 0))
-    return attach_adapter(loaded.model, settings, task=context.task, base=context.base, new_layers=loaded.new_layers)
+    model, device = loaded.model, context.accelerator.device
+    if settings.lora_layers == "fisher":
+        model = model.to(device)
+    body = model.body if isinstance(model, PooledClassifier) else model
+    with context.accelerator.autocast():
+        left_out = list_left_out(model, settings.lora_layers, rows, _choose_loss(context), device=device, named=body)
+    attachment = Attachment(
+        n_steps=n_steps,
+        seed=seed,
+        left_out=tuple(left_out),
+        start=None if context.start is None else context.start.folder,
+    )
+    model = attach_adapter(
+        model, settings, task=context.task, base=context.base, new_layers=loaded.new_layers, attachment=attachment
+    )
+    if not settings.load_in_4bit:  # those weights are loaded to where they stay
+        model = model.to(device)
+    with context.accelerator.autocast():
+        set_start(model.body if isinstance(model, PooledClassifier) else model, settings.adapter, rows, device=device)
+    return model
+
+
+def _choose_loss(context: RunContext) -> Any:
+    return class_loss if context.task == "classification" else token_loss
 
 
 def load_trained_model(context: RunContext, adapter: Path) -> Any:
@@ -72,6 +106,11 @@ def load_trained_model(context: RunContext, adapter: Path) -> Any:
                 f"{first_three(list(labels))}"
             )
     with torch.random.fork_rng():  # a head is initialized before it is read
+        if is_whole_model(adapter):
+            model = _load_base(replace(context, base=replace(context.base, folder=adapter)), pooling).model.eval()
+            if isinstance(model, PooledClassifier):
+                load_head(model, adapter)
+            return model
         return load_adapter(_load_base(context, pooling).model, adapter)
 
 
@@ -147,9 +186,7 @@ def _start(
     """Build the model, try it, and restore the newest checkpoint."""
     settings, accelerator, device = context.settings, context.accelerator, context.accelerator.device
     is_classification = context.task == "classification"
-    model = build_model(context, seed=batches.seed)
-    if not settings.load_in_4bit:  # those weights are loaded to where they stay
-        model = model.to(device)
+    model = build_model(context, seed=batches.seed, rows=batches.rows, n_steps=batches.n_steps)
     collate = _build_collate(context, model)
     with accelerator.autocast():
         if is_classification:
@@ -157,11 +194,14 @@ def _start(
         else:
             try_language_model(model, base=context.base, device=device, is_packed=settings.packing)
     parameters = get_trainable_parameters(model)
-    optimizer = torch.optim.AdamW(parameters.values(), lr=0.0, weight_decay=settings.weight_decay)
+    updates = build_updates(model, parameters, settings, seed=batches.seed)
+    optimizer = torch.optim.AdamW(updates.build_groups(), lr=0.0, weight_decay=settings.weight_decay)
     damaged: list[Path] = []
     best = None if settings.early_stopping_patience is None else folder / BEST
-    history = checkpoint.restore(folder, parameters, optimizer, best=best, on_damage=damaged.append)
-    if is_classification and not history.step:
+    history = checkpoint.restore(
+        folder, parameters, optimizer, best=best, on_damage=damaged.append, on_state=updates.set_state
+    )
+    if is_classification and not history.step and context.start is None:
         with accelerator.autocast():
             is_probe = initialize_head(model, batches.rows, collate=collate, device=device)
         if is_probe and on_probe is not None:
@@ -184,7 +224,8 @@ def _start(
         batches=batches,
         history=history,
         collate=collate,
-        loss_sum=class_loss if is_classification else token_loss,
+        loss_sum=_choose_loss(context),
+        updates=updates,
         folder=folder,
         run=run,
         **outputs,

@@ -18,6 +18,7 @@ from thresher.evaluation.estimate import Estimate
 from thresher.models.device import is_device_shared
 from thresher.trainer.context import RunContext
 from thresher.trainer.engine import checkpoint
+from thresher.trainer.engine.adapters.updates import RATE, Updates
 from thresher.trainer.engine.batches import Batch, BatchSampler, Collate, split_by_length, split_step
 from thresher.trainer.engine.checkpoint import History
 from thresher.trainer.engine.schedule import compute_rate_share
@@ -41,6 +42,7 @@ class TrainState:
         history: of the steps that were taken; the one field that changes.
         collate: rows -> tensors.
         loss_sum: model, batch -> loss summed over what is learned.
+        updates: what the kind of adapter does around a step.
         evaluate: model -> held-out loss, equal on all processes; None without held-out rows.
         folder: of the checkpoints.
         run: name of the run in events.
@@ -55,6 +57,7 @@ class TrainState:
     history: History
     collate: Collate
     loss_sum: Callable[[Any, Batch], torch.Tensor]
+    updates: Updates
     evaluate: Evaluate | None
     folder: Path
     run: str
@@ -112,7 +115,8 @@ def take_steps(state: TrainState) -> None:
         is_last = history.step == last_step or history.is_stopped
         is_due = time.monotonic() - saved_at >= settings.save_every_s * (LAST_SHARE if is_last else 1)
         if state.is_main and is_due:
-            checkpoint.save(state.folder, state.parameters, state.optimizer, history)
+            own = state.updates.get_state()
+            checkpoint.save(state.folder, state.parameters, state.optimizer, history, state=own)
             saved_at = time.monotonic()
             state.report("save", {})
 
@@ -129,7 +133,7 @@ def _set_rate(state: TrainState) -> float:
         state.history.step, state.batches.n_steps, schedule=settings.schedule, warmup_share=settings.warmup_share
     )
     for group in state.optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get(RATE, 1.0)
     return rate
 
 
@@ -162,6 +166,7 @@ def _take_step(state: TrainState) -> tuple[float, int]:
             loss = state.loss_sum(state.model, batch.to_device(accelerator.device)) * (1.0 if len(piece) else 0.0)
             accelerator.backward(loss * (n_ranks / mass))
         total += loss.detach()
+    state.updates.add_penalty()
     norm = float(accelerator.clip_grad_norm_(list(state.parameters.values()), context.settings.max_grad_norm))
     mean_loss = float(accelerator.reduce(total, "sum")) / mass
     for name, value in (("loss", mean_loss), ("gradient", norm)):
@@ -170,7 +175,9 @@ def _take_step(state: TrainState) -> tuple[float, int]:
                 f"train: the {name} became {value} at step {step + 1}; lower learning_rate "
                 f"({state.optimizer.param_groups[0]['lr']:.2g})"
             )
+    state.updates.change_gradients(step)
     state.optimizer.step()
+    state.updates.finish_step(step)
     state.optimizer.zero_grad(set_to_none=True)
     return mean_loss, n_learned
 

@@ -1,4 +1,4 @@
-"""Low-rank adapters on a base model, through peft (Hu et al. 2021, arXiv:2106.09685)."""
+"""Adapters on a base model, through peft: LoRA (Hu et al. 2021, arXiv:2106.09685), and others."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,10 @@ from thresher.artifacts.disk_errors import writing_safetensors
 from thresher.artifacts.folder import write_atomic
 from thresher.errors import InputError
 from thresher.models.causal_lm.base_model import BaseModel, first_line
+from thresher.trainer.engine.adapters.kinds import build_config
+from thresher.trainer.engine.adapters.starts import has_start, save_with_start
+from thresher.trainer.engine.adapters.updates import freeze_parameters
+from thresher.trainer.engine.adapters.whole_model import save_whole, train_whole
 from thresher.trainer.engine.load_model import POOLERS, get_loadable_name
 from thresher.trainer.engine.pooled_classifier import PooledClassifier, load_head, write_head
 from thresher.trainer.settings import Task, TrainSettings
@@ -30,8 +35,34 @@ LANGUAGE = "language_model"  # where models of several kinds of input have what 
 MAMBA = {"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Attachment:
+    """What an adapter depends on besides the settings.
+
+    Attributes:
+        n_steps: optimizer steps of the run: AdaLoRA's schedule needs it.
+        seed: of the run.
+        left_out: layers that are not adapted, by name in the part that gets the adapter.
+        start: peft folder of the adapter that training continues, or None for a fresh one.
+    """
+
+    n_steps: int = 1
+    seed: int = 0
+    left_out: tuple[str, ...] = ()
+    start: Path | None = None
+
+
+PLAIN = Attachment()
+
+
 def attach_adapter(
-    model: Any, settings: TrainSettings, *, task: Task, base: BaseModel, new_layers: Sequence[str] = ()
+    model: Any,
+    settings: TrainSettings,
+    *,
+    task: Task,
+    base: BaseModel,
+    new_layers: Sequence[str] = (),
+    attachment: Attachment = PLAIN,
 ) -> Any:
     """Return the model with an adapter; only it, the head and a pooler are trainable, in float32.
 
@@ -41,32 +72,47 @@ def attach_adapter(
 
     Args:
         model: the base model for the task.
-        settings: the fields `lora_*`, `rslora`, `dora`, `load_in_4bit`, `gradient_checkpointing`
-            are read.
+        settings: the fields `adapter`, `lora_*`, `rslora`, `dora`, `load_in_4bit`,
+            `gradient_checkpointing` are read.
         task: of the training run.
         base: its name and revision are written into the adapter.
         new_layers: layers that the checkpoint does not have. They are trained whole, and so saved:
             initialized again, they would be others.
+        attachment: what the kind of adapter needs to know of the run.
 
     Raises:
         InputError: the model has no layer of a name in `lora_targets`, or its layers cannot be
             adapted.
     """
+    if settings.adapter == "full":
+        return _prepare_whole(model, settings)
     if isinstance(model, PooledClassifier):
         unread = [name for name, _ in model.body.named_modules() if name.split(".")[0] in POOLERS]
-        model.body = _attach(model.body, settings, base, task_type="FEATURE_EXTRACTION", unread=unread)
+        task_type = "FEATURE_EXTRACTION"
+        model.body = _attach(model.body, settings, base, attachment, task_type=task_type, unread=unread)
+        if attachment.start is not None:
+            load_head(model, attachment.start)
         return model
     is_classification = task == "classification"
     poolers = [name for name in POOLERS if name in _list_layers(model)] if is_classification else []
     new_layers = [name for name in new_layers if not {*HEADS, *poolers} & set(name.split("."))]
     task_type = "SEQ_CLS" if is_classification else "CAUSAL_LM"
-    return _attach(model, settings, base, task_type=task_type, whole=[*poolers, *new_layers], unread=new_layers)
+    whole = [*poolers, *new_layers]
+    return _attach(model, settings, base, attachment, task_type=task_type, whole=whole, unread=new_layers)
+
+
+def _prepare_whole(model: Any, settings: TrainSettings) -> Any:
+    train_whole(model)
+    if settings.gradient_checkpointing:
+        _checkpoint_activations(model.body if isinstance(model, PooledClassifier) else model)
+    return model
 
 
 def _attach(
     model: Any,
     settings: TrainSettings,
     base: BaseModel,
+    attachment: Attachment,
     *,
     task_type: str,
     whole: Sequence[str] = (),
@@ -78,42 +124,46 @@ def _attach(
         model: of transformers.
         settings: as above.
         base: as above.
+        attachment: as above.
         task_type: of peft.
         whole: layers that are trained whole.
         unread: layers that get no low-rank update: they are trained whole, or nothing reads them.
     """
-    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+    from peft import PeftModel, get_peft_model, prepare_model_for_kbit_training
 
     if settings.load_in_4bit:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     targets = settings.lora_targets
     _require_layers(model, () if targets == "auto" else targets)
-    config = LoraConfig(
+    unfit = _list_unfit(model) if targets == "auto" else ()
+    config = build_config(
+        settings,
         task_type=task_type,
-        r=settings.lora_rank,
-        lora_alpha=settings.lora_alpha,
-        lora_dropout=settings.lora_dropout,
-        target_modules="all-linear" if targets == "auto" else list(targets),
-        exclude_modules=[*unread, *(_list_unfit(model) if targets == "auto" else ())] or None,
-        modules_to_save=list(whole) or None,
-        use_rslora=settings.rslora,
-        use_dora=settings.dora,
+        n_steps=attachment.n_steps,
+        seed=attachment.seed,
+        linear=[name for name, part in _find_linear(model) if part is not model.get_output_embeddings()],
+        excluded=[*unread, *unfit, *attachment.left_out],
+        whole=whole,
     )
-    linear = _list_linear_layers(model)  # before peft puts its own between them
+    names = _list_linear_layers(model)  # before peft puts its own between them
     try:
         with _silence_warnings():
-            adapted = get_peft_model(model, config)
-    except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+            if attachment.start is None:
+                adapted = get_peft_model(model, config)
+            else:
+                adapted = PeftModel.from_pretrained(model, attachment.start, is_trainable=True)
+    except (AttributeError, IndexError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
         layers = "all linear layers" if targets == "auto" else ", ".join(targets)
         raise InputError(
-            f"model '{base.name}': LoRA cannot be put on {layers} ({first_line(error)}); name others as lora_targets, "
-            f"of {', '.join(linear)}"
+            f"model '{base.name}': adapter '{settings.adapter}' cannot be put on {layers} ({first_line(error)}); name "
+            f"others as lora_targets, of {', '.join(names)}"
         ) from None
-    adapted.peft_config["default"].base_model_name_or_path = get_loadable_name(base)
-    adapted.peft_config["default"].revision = base.revision
+    own = adapted.peft_config["default"]
+    own.base_model_name_or_path, own.revision = get_loadable_name(base), base.revision
     for parameter in adapted.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+    freeze_parameters(adapted, settings)
     if settings.precision == "bf16":
         _leave_inputs_in_bfloat16(adapted)
     if settings.gradient_checkpointing:
@@ -153,15 +203,18 @@ def _require_layers(model: Any, targets: Sequence[str]) -> None:
         )
 
 
+def _find_linear(model: Any) -> list[tuple[str, Any]]:
+    return [(name, part) for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)]
+
+
 def _list_linear_layers(model: Any) -> list[str]:
-    linear = (name for name, part in model.named_modules() if isinstance(part, torch.nn.Linear))
-    return sorted({name.rsplit(".", 1)[-1] for name in linear})
+    return sorted({name.rsplit(".", 1)[-1] for name, _ in _find_linear(model)})
 
 
 def _list_unfit(model: Any) -> list[str]:
     """Return the layers that "auto" leaves out: none of images and sounds is read here."""
     read_past = {READ_PAST, *([READ_PAST_IN_MAMBA] if model.config.model_type in MAMBA else [])}
-    linear = [(name, part) for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)]
+    linear = _find_linear(model)
     has_others = any(LANGUAGE in name.split(".") for name, _ in linear)
     return [
         name
@@ -235,8 +288,13 @@ def save_adapter(model: Any, folder: Path) -> None:
         save_adapter(model.body, folder)
         write_head(model, folder)
         return
+    if not hasattr(model, "peft_config"):
+        save_whole(model, folder)
+        return
     with writing_safetensors(folder):
         model.save_pretrained(folder, save_embedding_layers=False)
+    if has_start(model):
+        save_with_start(model, folder)
     path = folder / "adapter_config.json"
     config = json.loads(path.read_bytes())
     for name, value in config.items():

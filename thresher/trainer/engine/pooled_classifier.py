@@ -60,6 +60,7 @@ class PooledClassifier(torch.nn.Module):
         from transformers.modeling_outputs import SequenceClassifierOutput
 
         states = self.body(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        states = states[:, -input_ids.shape[1] :]  # virtual tokens of an adapter come first
         return SequenceClassifierOutput(logits=self.head(self.pooling.apply(states, attention_mask)))
 
 
