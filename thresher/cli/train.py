@@ -88,13 +88,16 @@ def train(
         adapter = train_rows(
             rows, **call, out=out, merge=merge, force=force, report_to=report_to, on_event=show, **vars(untouched)
         )
-    if not is_first:
-        return
+    if is_first:
+        _print_result(adapter, as_json=as_json, quiet=quiet)
+        options.publish(adapter.path, push_to_hub, quiet=quiet)
+
+
+def _print_result(adapter: Adapter, *, as_json: bool, quiet: bool) -> None:
     if as_json:
         print_json_text((adapter.path / "metrics.json").read_text())
     if not quiet:
         print_block(format_summary(adapter), err=True)
-    options.publish(adapter.path, push_to_hub, quiet=quiet)
 
 
 def _print_plan(rows: Any, call: Mapping[str, Any], *, as_json: bool) -> None:
@@ -142,7 +145,10 @@ def format_summary(adapter: Adapter) -> str:
     metrics = adapter.metrics
     counts = metrics["counts"]
     run_in = " in bfloat16" if metrics["settings"]["precision"] == "bf16" else ""
-    lines = [f"{counts['train']['rows']:,} rows, {metrics['n_steps']:,} steps, base {metrics['model']['name']}{run_in}"]
+    kind = metrics["settings"].get("adapter")
+    trained = "" if kind is None else f", adapter {kind}"
+    base = metrics["model"]["name"]
+    lines = [f"{counts['train']['rows']:,} rows, {metrics['n_steps']:,} steps, base {base}{run_in}{trained}"]
     if counts["same_text_as_held_out"]:
         lines.append(f"  {counts['same_text_as_held_out']:,} rows left out: they ask what a held-out row asks")
     lines += [f"  {line}" for line in _describe_left_out(counts["train"], "")]

@@ -52,9 +52,11 @@ def summarize(result: Tuning) -> str:
         f"{len(result.trials)} trials, judged at {content['early_share']:.0%} of their steps "
         f"on {content['dev_rows']:,} rows held out of the data, {failed} failed"
     ]
+    kind = "" if best.adapter == "lora" else f"--adapter {best.adapter} "
     lines.append(
-        f"best: trial {content['best_trial']}: --learning-rate {best.learning_rate:.3g} --lora-rank {best.lora_rank} "
-        f"--lora-alpha {best.lora_alpha:g} --lora-dropout {best.lora_dropout:.3g} --batch-size {best.batch_size} "
+        f"best: trial {content['best_trial']}: {kind}--learning-rate {best.learning_rate:.3g} "
+        f"--lora-rank {best.lora_rank} --lora-alpha {best.lora_alpha:g} --lora-dropout {best.lora_dropout:.3g} "
+        f"--batch-size {best.batch_size} "
         f"{describe_length(best, prefix='--')}"
     )
     test = content["test"]

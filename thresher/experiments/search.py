@@ -20,6 +20,7 @@ from thresher.experiments.settings import TuneSettings
 from thresher.experiments.tables import describe_experiment
 from thresher.progress import OnProgress, Progress
 from thresher.trainer.context import NOTHING
+from thresher.trainer.engine.adapters.kinds import fit_settings
 from thresher.trainer.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -120,9 +121,7 @@ def run_trials(search: Search) -> list[TrialResult]:
         # a fresh sampler for each batch: what it proposes depends on the finished trials only
         study.sampler = _create_sampler(search.settings.sampler, np.random.SeedSequence([seed, n_done]))
         n_batch = min(TRIALS_AT_ONCE, n_trials - n_done)
-        proposed = [
-            _propose(study, base, search.settings.settings, is_first=not n_done and not i) for i in range(n_batch)
-        ]
+        proposed = [_propose(study, search, base, is_first=not n_done and not i) for i in range(n_batch)]
         early = [replace(settings, stop_at=EARLY) for _, settings in proposed]
         outcomes = run_settings(search, early_dev, early, [seed] * len(early))
         unfinished = [{"reason": outcome.reason} for outcome in outcomes if outcome.is_unfinished]
@@ -171,19 +170,19 @@ def _create_sampler(name: str, sequence: np.random.SeedSequence) -> Any:
         return optuna.samplers.GPSampler(seed=seed, n_startup_trials=8)
 
 
-def _propose(study: Study, base: TrainSettings, given: TrainSettings, *, is_first: bool) -> tuple[Trial, TrainSettings]:
+def _propose(study: Study, search: Search, base: TrainSettings, *, is_first: bool) -> tuple[Trial, TrainSettings]:
     """Return the next trial and its settings; what the user has set is the same in all trials.
 
     Args:
         study: of the search.
+        search: whose space it is.
         base: default settings of the task, with what the user has set.
-        given: what the user has set.
         is_first: the default settings are tried first, whatever the space.
     """
     trial = study.ask()
     if is_first:
         return trial, base
-    is_set = list_set_fields(given)
+    is_set, given_kinds = list_set_fields(search.settings.settings), list(dict.fromkeys(search.settings.adapters))
     values: dict[str, Any] = {}
     if "learning_rate" not in is_set:
         values["learning_rate"] = trial.suggest_float("learning_rate", *LEARNING_RATES, log=True)
@@ -196,11 +195,13 @@ def _propose(study: Study, base: TrainSettings, given: TrainSettings, *, is_firs
         values["lora_dropout"] = trial.suggest_float("lora_dropout", *DROPOUTS)
     if "batch_size" not in is_set:
         values["batch_size"] = trial.suggest_categorical("batch_size", BATCHES)
+    if given_kinds:
+        values["adapter"] = trial.suggest_categorical("adapter", given_kinds)
     if not is_set & {"epochs", "max_steps"}:
         values["epochs"] = float(trial.suggest_int("epochs", *EPOCHS))
         if "min_steps" not in is_set:
             values["min_steps"] = 1  # else equal steps would hide what the epochs do
-    return trial, replace(base, **values)
+    return trial, fit_settings(replace(base, **values), search.dev.pool.kind)
 
 
 def list_set_fields(given: TrainSettings) -> set[str]:
@@ -291,7 +292,8 @@ def describe_length(settings: TrainSettings, sign: str = " ", prefix: str = "") 
 
 
 def _describe_settings(settings: TrainSettings) -> str:
+    kind = "" if settings.adapter == "lora" else f"{settings.adapter}, "
     return (
-        f"rate {settings.learning_rate:.2g}, rank {settings.lora_rank}, alpha {settings.lora_alpha:g}, "
+        f"{kind}rate {settings.learning_rate:.2g}, rank {settings.lora_rank}, alpha {settings.lora_alpha:g}, "
         f"batch {settings.batch_size}, {describe_length(settings)}"
     )

@@ -15,7 +15,8 @@ from thresher.errors import InputError
 from thresher.evaluation.curves.enough import Tolerance
 from thresher.experiments.own.method_file import read_method_file
 from thresher.numeric.units import parse_seconds
-from thresher.trainer.settings import TrainSettings
+from thresher.trainer.engine.adapters.kinds import LOW_RANK
+from thresher.trainer.settings import AdapterKind, TrainSettings
 from thresher.trainer.tracking.tracker import HELP as TRACKER_HELP
 from thresher.trainer.tracking.tracker import parse_trackers
 from thresher.trainer.untouched.settings import PANEL as UNTOUCHED_PANEL
@@ -281,12 +282,18 @@ class TuneSettings(ExperimentSettings):
     seeds: int = option(3, "Runs of the winner and of the default settings on the test rows.", ge=2)
     average: int = option(0, "Finalists to average into one adapter, compared with the winner; 0: none.", ge=0)
     dev: str | float = option("15%", "Share of the data held out to judge trials.")
+    adapters: tuple[AdapterKind, ...] = option(
+        (), "Kinds of adapters among which to search, as lora,pissa,loraplus; default: the one of --train, or lora."
+    )
     sampler: Literal["tpe", "gp"] = option("tpe", "Parzen estimator or Gaussian process.")
     seed: int = option(0, "Random seed of the search.")
 
     def find_problems(self) -> list[str]:
         """Return what is wrong with several fields together."""
         n_ends = self.finalists + self.checks + 1
+        others = sorted(set(self.adapters) - set(LOW_RANK))
+        if self.average and others:
+            return [f"average needs adapters that are low-rank products, got {', '.join(others)}; leave these out"]
         if self.average in (0, *range(2, n_ends + 1)):
             return []
         return [f"average must be 0 or between 2 and the {n_ends} trials that run to the end, got {self.average!r}"]
@@ -362,6 +369,7 @@ class TuneOptions(ExperimentOptions, total=False):
     seeds: int
     average: int
     dev: str | float
+    adapters: Sequence[AdapterKind]
     sampler: Literal["tpe", "gp"]
     seed: int
 

@@ -364,7 +364,7 @@ def measure_agreement(
 
 
 def _build_trial_table(trials: Sequence[TrialResult], finals: Mapping[int, Estimate]) -> pl.DataFrame:
-    names = ("learning_rate", "lora_rank", "lora_alpha", "lora_dropout", "batch_size", "epochs")
+    names = ("adapter", "learning_rate", "lora_rank", "lora_alpha", "lora_dropout", "batch_size", "epochs")
     lines = [
         {
             "trial": number,

@@ -19,10 +19,11 @@ from thresher.trainer.adapter import METRICS
 from thresher.trainer.engine.load_model import MINILM, get_loadable_name
 from thresher.trainer.engine.pooled_classifier import HEAD_CONFIG, HEAD_WEIGHTS, has_head, read_head_config
 from thresher.trainer.engine.pooling import Pooling
-from thresher.trainer.settings import TrainSettings
+from thresher.trainer.settings import AdapterKind, TrainSettings
 
 FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS, HEAD_CONFIG, HEAD_WEIGHTS)
-KINDS = {  # what can be trained further, by the name that peft gives it
+# what can be trained further, by the name that peft gives it
+KINDS: dict[str, tuple[AdapterKind, ...]] = {
     "LORA": ("lora", "loraplus", "lorafa", "half"),
     "VERA": ("vera",),
     "PROMPT_TUNING": ("prompt",),

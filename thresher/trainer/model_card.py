@@ -100,15 +100,18 @@ def format_model_card(metrics: Mapping[str, Any], manifest: Mapping[str, Any], *
     facts = _format_rows(summarize(metrics))
     settings = _format_rows(metrics["settings"].items())
     is_folder = Path(get_loadable_name(base)).is_absolute()  # a path is no name on the Hub
+    kind = str(metrics["settings"].get("adapter", "lora"))
+    title = {"lora": "LoRA adapter", "full": "Full fine-tuning"}.get(kind, f"Adapter ({kind})")
+    library = "transformers" if kind == "full" else "peft"
     untouched = _describe_base(metrics) + _describe_forgetting(metrics)
     on_hub = "" if is_folder else f"base_model: {json.dumps(name)}\n"
     return f"""---
-library_name: peft
+library_name: {library}
 {on_hub}pipeline_tag: {pipeline}
-tags: [lora, thresher]
+tags: [{kind}, thresher]
 ---
 
-# LoRA adapter for {escape_markdown(name)}
+# {title} for {escape_markdown(name)}
 
 Trained by thresher {manifest["versions"].get("thresher", "")} on {metrics["counts"]["train"]["rows"]:,} rows.
 
@@ -229,6 +232,8 @@ def _format_loading(metrics: Mapping[str, Any], base: BaseModel) -> str:
         "" if base.revision is None else f", revision={base.revision!r}"
     )
     needed, is_classification = "", metrics["task"] == "classification"
+    if metrics["settings"].get("adapter") == "full":
+        return _format_whole_loading(metrics)
     if base.name in SHORT_NAMES.values():  # which are on no Hub
         source = f"find_base({base.name!r}).folder"
         needed = "\nfrom thresher.models.causal_lm.base_model import find_base\n"
@@ -253,4 +258,17 @@ def _format_loading(metrics: Mapping[str, Any], base: BaseModel) -> str:
         "    ignore_mismatched_sizes=True)  # a head of the base for other labels is replaced\n"
         "model = PeftModel.from_pretrained(base, folder)\n"
         "tokenizer = AutoTokenizer.from_pretrained(folder)"
+    )
+
+
+def _format_whole_loading(metrics: Mapping[str, Any]) -> str:
+    """Return code that loads a model all of whose weights were trained."""
+    name = {"sft": "AutoModelForCausalLM", "text": "AutoModelForCausalLM"}.get(metrics["task"], "AutoModel")
+    if name == "AutoModel" and metrics["learner"]["pooling"] == OWN_HEAD:
+        name = "AutoModelForSequenceClassification"
+    head = "\n# the head lies beside it: head.json, head.safetensors" if name == "AutoModel" else ""
+    return (
+        f"from transformers import {name}, AutoTokenizer\n\n"
+        f'model = {name}.from_pretrained("path/to/this/folder")\n'
+        f'tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder"){head}'
     )

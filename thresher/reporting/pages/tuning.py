@@ -19,7 +19,7 @@ from thresher.reporting.pages.row_zero import build_gains, write_row_zero
 
 TRIALS, RESULT = "trials.csv", "tune.json"
 NEEDED = ("best_trial", "best_settings", "metric", "is_higher_better", "test", "verdict")
-SHOWN = ("learning_rate", "lora_rank", "lora_alpha", "lora_dropout", "batch_size", "epochs", "max_steps")
+SHOWN = ("adapter", "learning_rate", "lora_rank", "lora_alpha", "lora_dropout", "batch_size", "epochs", "max_steps")
 MAX_TRIALS = 200  # in the table
 EARLY, FINAL = "early", "final"  # columns with scores after some of the steps, and at the end
 

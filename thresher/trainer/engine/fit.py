@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from thresher.errors import InputError, SettingsError, first_three
+from thresher.models.causal_lm.base_model import BaseModel
 from thresher.trainer.context import RunContext
 from thresher.trainer.engine import checkpoint
 from thresher.trainer.engine.adapters.layer_choice import list_left_out
@@ -107,7 +108,7 @@ def load_trained_model(context: RunContext, adapter: Path) -> Any:
             )
     with torch.random.fork_rng():  # a head is initialized before it is read
         if is_whole_model(adapter):
-            model = _load_base(replace(context, base=replace(context.base, folder=adapter)), pooling).model.eval()
+            model = _load_base(context, pooling, replace(context.base, folder=adapter)).model.eval()
             if isinstance(model, PooledClassifier):
                 load_head(model, adapter)
             return model
@@ -120,9 +121,9 @@ def load_untouched_model(context: RunContext) -> Any:
     return model if context.settings.load_in_4bit else model.to(context.accelerator.device)
 
 
-def _load_base(context: RunContext, pooling: Pooling | None) -> LoadedModel:
+def _load_base(context: RunContext, pooling: Pooling | None, base: BaseModel | None = None) -> LoadedModel:
     return load_model(
-        context.base,
+        base or context.base,
         task=context.task,
         settings=context.settings,
         pad_id=context.tokenizer.pad_token_id,

@@ -16,7 +16,7 @@ from thresher.artifacts.disk_errors import writing_safetensors
 from thresher.artifacts.folder import write_atomic
 from thresher.errors import InputError
 from thresher.models.causal_lm.base_model import BaseModel, first_line
-from thresher.trainer.engine.adapters.kinds import build_config
+from thresher.trainer.engine.adapters.kinds import build_config, name_adapter
 from thresher.trainer.engine.adapters.starts import has_start, save_with_start
 from thresher.trainer.engine.adapters.updates import freeze_parameters
 from thresher.trainer.engine.adapters.whole_model import save_whole, train_whole
@@ -135,7 +135,7 @@ def _attach(
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     targets = settings.lora_targets
     _require_layers(model, () if targets == "auto" else targets)
-    unfit = _list_unfit(model) if targets == "auto" else ()
+    unfit = _list_unfit(model) if targets == "auto" else []
     config = build_config(
         settings,
         task_type=task_type,
@@ -155,14 +155,13 @@ def _attach(
     except (AttributeError, IndexError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
         layers = "all linear layers" if targets == "auto" else ", ".join(targets)
         raise InputError(
-            f"model '{base.name}': adapter '{settings.adapter}' cannot be put on {layers} ({first_line(error)}); name "
+            f"model '{base.name}': {name_adapter(settings)} cannot be put on {layers} ({first_line(error)}); name "
             f"others as lora_targets, of {', '.join(names)}"
         ) from None
     own = adapted.peft_config["default"]
     own.base_model_name_or_path, own.revision = get_loadable_name(base), base.revision
-    for parameter in adapted.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
+    for parameter in get_trainable_parameters(adapted).values():
+        parameter.data = parameter.data.float()
     freeze_parameters(adapted, settings)
     if settings.precision == "bf16":
         _leave_inputs_in_bfloat16(adapted)

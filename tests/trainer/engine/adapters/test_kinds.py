@@ -143,7 +143,8 @@ def test_adalora_prunes_to_its_budget_and_needs_its_importances(prepare, tmp_pat
 
     with pytest.raises(StopError):
         fit(replace(context, on_event=interrupt), rows, seed=0, folder=tmp_path / "cut", run="cut")
-    monkeypatch.setattr(FallingRanks, "set_state", lambda self, state: None)  # forgotten, as peft would
+    # forgotten, as peft would
+    monkeypatch.setattr(FallingRanks, "set_state", lambda self, state: None)
     forgetful = fit(context, rows, seed=0, folder=tmp_path / "cut", run="cut")
     assert ranks(forgetful.model) != kept
 

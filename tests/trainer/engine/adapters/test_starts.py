@@ -85,7 +85,7 @@ def test_eva_starts_with_the_directions_of_the_inputs(started):
 
 
 def test_corda_starts_as_that_of_peft(started):
-    """peft reads one row at a time, and scales each by its largest entry: one row gives the same."""
+    """peft scales each row by its largest entry, so that one row alone gives the same."""
     from peft import LoraConfig, get_peft_model
     from peft.tuners.lora.config import CordaConfig
     from peft.tuners.lora.corda import preprocess_corda

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from thresher.errors import SettingsError
-from thresher.trainer.settings import Task, TrainSettings
+from thresher.trainer.settings import TrainSettings
 
 FROM_WEIGHTS = ("pissa", "olora", "corda")  # start with a part of the weights themselves
 FROM_ROWS = ("eva", "corda")  # start from what layers read
@@ -19,7 +19,7 @@ INITIAL_RANK = 1.5  # AdaLoRA starts with so many times its rank
 PRUNING_STARTS, PRUNING_ENDS = 0.1, 0.7  # shares of AdaLoRA's steps
 
 
-def check_adapter(settings: TrainSettings, task: Task, *, scale: str = "trained", is_merged: bool = False) -> None:
+def check_adapter(settings: TrainSettings, task: str, *, scale: str = "trained", is_merged: bool = False) -> None:
     """Refuse what a kind of adapter cannot do.
 
     Args:
@@ -43,7 +43,7 @@ def check_adapter(settings: TrainSettings, task: Task, *, scale: str = "trained"
         raise SettingsError(f"train: adapter '{kind}' cannot be trained like this: {problem}")
 
 
-def _find_problem(settings: TrainSettings, task: Task) -> str | None:
+def _find_problem(settings: TrainSettings, task: str) -> str | None:
     """Return why these settings do not fit the kind, or None."""
     kind, is_low_rank = settings.adapter, settings.adapter in LOW_RANK
     checks = (
@@ -87,7 +87,12 @@ def _find_problem(settings: TrainSettings, task: Task) -> str | None:
     return next((problem for is_wrong, problem in checks if is_wrong), None)
 
 
-def fit_settings(settings: TrainSettings, task: Task) -> TrainSettings:
+def name_adapter(settings: TrainSettings) -> str:
+    """Return what a message calls the adapter."""
+    return "LoRA" if settings.adapter == "lora" else f"adapter '{settings.adapter}'"
+
+
+def fit_settings(settings: TrainSettings, task: str) -> TrainSettings:
     """Return settings with what a kind cannot do left out, as a search over kinds needs it."""
     kind = settings.adapter
     changes: dict[str, Any] = {}
