@@ -123,7 +123,7 @@ def foretell(tables: dict[int, np.ndarray], sizes: list[int]) -> list[dict]:
         errors = fit.sampled_errors([sizes[-1]])[:, 0]
         # what is compared is a mean of runs, on test rows that favor one size or the other
         rows = float(np.diag(fit.test_covariance)[-2:].max())
-        noise = np.sqrt(fit.seed_sd**2 / N_SEEDS + rows)
+        noise = np.sqrt(fit.seed_sd[-1] ** 2 / N_SEEDS + rows)
         errors = errors + np.random.default_rng(0).normal(0, noise, len(errors))
         low, high = (round(float(end), 4) for end in np.quantile(1 - errors, [0.1, 0.9]))
         # spread evenly over 0..1 where predictions are right

@@ -69,13 +69,6 @@ def test_rows_as_good_as_finds_the_size_on_the_other_curve():
     assert 170 <= interval.median <= 230
 
 
-def test_the_spread_between_seeds_is_pooled_over_the_sizes():
-    values = runs(early, sd=0.01)
-    curve = fit_curve(SIZES, values, is_higher_better=True)
-    expected = math.sqrt(sum(np.var(run, ddof=1) for run in values) / len(values))
-    assert curve.seed_sd == pytest.approx(expected)
-
-
 def test_points_that_no_law_meets_widen_the_interval():
     zigzag = fit_curve(SIZES, [[0.7, 0.701], [0.5, 0.501], [0.8, 0.801], [0.6, 0.601], [0.9, 0.901], [0.7, 0.701]],
                        is_higher_better=True)  # fmt: skip

@@ -70,7 +70,7 @@ def describe_fit(fit: CurveFit, sizes, runs, *, dips: bool) -> dict[str, object]
         "asymptote": fit.asymptote().to_json(),
         "laws": dict(fit.weights),
         "misfit": fit.misfit,
-        "seed_sd": fit.seed_sd,
+        "seed_sd": [{"n_rows": int(n), "value": float(sd)} for n, sd in zip(fit.sizes, fit.seed_sd, strict=True)],
         "points": [
             {"n_rows": n, "value": float(np.mean(v)), "stderr": 0.009, "n_seeds": len(v)}
             for n, v in zip(sizes, runs, strict=True)

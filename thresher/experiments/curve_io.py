@@ -234,7 +234,7 @@ def describe_fit(fit: CurveFit, enough: Enough, settings: CurveSettings) -> dict
         "asymptote": fit.asymptote().to_json(),
         "laws": {law: round(weight, 6) for law, weight in fit.weights.items()},
         "misfit": fit.misfit,
-        "seed_sd": fit.seed_sd,
+        "seed_sd": [{"n_rows": int(n), "value": float(sd)} for n, sd in zip(fit.sizes, fit.seed_sd, strict=True)],
         "test_stderr": fit.test_stderr,
         "test_covariance": fit.test_covariance.tolist(),
         "band": [{"n_rows": int(size), **fit.predict(float(size)).to_json()} for size in band],

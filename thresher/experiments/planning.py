@@ -91,8 +91,8 @@ def predict_width(fit: CurveFit, size: int, *, within: float, largest: int, rng:
     point, errors = point[order], fit.sampled_errors([size], is_falling=True)[order, 0]
     # what the run may show: the error of a random sample, with the luck of its seed and of the test
     # rows on top; theirs at a size that was not measured is taken from the measured ones
-    of_rows = np.interp(np.log(size), np.log(fit.sizes), np.diag(fit.test_covariance))
-    sd = float(np.sqrt(fit.seed_sd**2 + of_rows)) * fit.misfit
+    variance = fit.seed_sd**2 + np.diag(fit.test_covariance)
+    sd = float(np.sqrt(np.interp(np.log(size), np.log(fit.sizes), variance))) * fit.misfit
     outcomes = rng.choice(errors, N_OUTCOMES) + rng.normal(0, sd, N_OUTCOMES)
     # a sample counts by its normal likelihood of the outcome, the largest being 1: (samples,
     # outcomes)

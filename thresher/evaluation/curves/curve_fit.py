@@ -5,9 +5,9 @@ its likelihood, averaged over all of its shapes, with AICc's penalty for height 
 and Anderson 2002, section 2.9). Curves are sampled in proportion to the weights, from every shape
 that the points allow. Why not the best shape and a bootstrap around it: decision 0008.
 
-A point errs by its seeds and by the test rows. The spread between seeds is pooled over all sizes:
-three seeds say too little about one size alone. The test rows are the same at every size, so that
-their luck cancels where sizes are compared, but for rows that some sizes answer by chance and
+A point errs by its seeds and by the test rows. The spread between seeds is a power of the size,
+estimated from all sizes together (`seed_spread.py`). The test rows are the same at every size, so
+that their luck cancels where sizes are compared, but for rows that some sizes answer by chance and
 others do not: that part is the covariance over test rows (`row_noise.py`), relative to the largest
 size. Where every law misses the points by more than all that, the spread is widened to fit (Birge
 1932, doi:10.1103/PhysRev.40.207).
@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike
 
 from thresher.errors import InputError
 from thresher.evaluation.curves.laws import N_LINEAR, N_PARAMETERS, Fits, LawName, fit_law, weigh_shapes
+from thresher.evaluation.curves.seed_spread import estimate_seed_variance
 from thresher.numeric.arrays import Float64, Int64
 
 COVERAGE = 0.8
@@ -53,7 +54,7 @@ class CurveFit:
         sizes: (m,) measured sizes, rising.
         errors: (m,) mean error over seeds (one minus the metric where higher is better).
         n_seeds: (m,) runs behind each point.
-        seed_sd: standard deviation between seeds at one size, pooled over the sizes.
+        seed_sd: (m,) standard deviation between seeds at each size.
         dof: degrees of freedom of `seed_sd`.
         test_covariance: (m, m) of the points over test rows, relative to the largest size.
         test_stderr: standard error of the metric over test rows, which all points share.
@@ -68,7 +69,7 @@ class CurveFit:
     sizes: Float64
     errors: Float64
     n_seeds: Float64
-    seed_sd: float
+    seed_sd: Float64
     dof: float
     test_covariance: Float64
     test_stderr: float
@@ -201,20 +202,17 @@ def fit_curve(
     n = np.asarray(sizes, dtype=np.float64)[order]
     runs = [np.asarray(values[i], dtype=np.float64) for i in order]
     _check(n, runs)
-    # one point per size: mean error over seeds; the variance between seeds is pooled over sizes
+    # one point per size: mean error over seeds
     errors = [1 - run if is_higher_better else run for run in runs]
     y = np.array([run.mean() for run in errors])
     n_seeds = np.array([len(run) for run in errors], dtype=np.float64)
-    dof = float(n_seeds.sum() - len(n))
-    variance = sum(float(((run - run.mean()) ** 2).sum()) for run in errors) / dof
-    # equal runs: what rounding adds is all the spread
-    variance = max(variance, (1e-6 * max(1.0, float(np.abs(y).max()))) ** 2)
+    variance, dof = estimate_seed_variance(n, errors)
     shared = np.zeros((len(n), len(n))) if test_covariance is None else np.asarray(test_covariance, np.float64)
     return fit_points(
         n,
         y,
         n_seeds=n_seeds,
-        seed_sd=math.sqrt(variance),
+        seed_sd=np.sqrt(variance),
         dof=dof,
         test_covariance=shared[np.ix_(order, order)],
         test_stderr=test_stderr,
@@ -229,7 +227,7 @@ def fit_points(
     errors: Float64,
     *,
     n_seeds: Float64,
-    seed_sd: float,
+    seed_sd: Float64,
     dof: float,
     test_covariance: Float64,
     test_stderr: float,
@@ -243,7 +241,7 @@ def fit_points(
         sizes: (m,) rising.
         errors: (m,) as in `CurveFit`, like all the following.
         n_seeds: (m,) runs behind each point.
-        seed_sd: standard deviation between seeds at one size.
+        seed_sd: (m,) standard deviation between seeds at each size.
         dof: its degrees of freedom.
         test_covariance: (m, m) of the points over test rows.
         test_stderr: of the metric over test rows.

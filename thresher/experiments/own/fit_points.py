@@ -150,12 +150,13 @@ def _describe_arm(
 ) -> dict[str, Any]:
     """Return an arm's points, each with its standard error over runs, and its laws."""
     spread = {size: float(np.std(own, ddof=1)) if len(own) > 1 else 0.0 for size, own in values.items()}
+    if fit is not None:  # the spread between runs is estimated from all sizes together
+        spread |= {int(size): float(sd) for size, sd in zip(fit.sizes, fit.seed_sd, strict=True)}
     points = [
         {
             "n_rows": size,
             "value": float(np.mean(own)),
-            # the spread between runs is pooled over the sizes where laws are fitted
-            "stderr": (spread[size] if fit is None else fit.seed_sd) / len(own) ** 0.5,
+            "stderr": spread[size] / len(own) ** 0.5,
             "n_seeds": len(own),
         }
         for size, own in values.items()

@@ -134,14 +134,14 @@ def build_laws(experiment: Experiment, fitted: Mapping[str, Any]) -> list[Block]
         for method, entry in entries.items()
         if fmt.is_number(entry.get("misfit")) and entry["misfit"] > 1
     ]
-    spreads = [
-        f"{method} {experiment.metric.amount(entry['seed_sd'])}"
-        for method, entry in entries.items()
-        if fmt.is_number(entry.get("seed_sd"))
-    ]
-    if spreads:
-        listed = fmt.join_words(spreads)
-        blocks.append(Paragraph(f"Spread between seeds at one size (standard deviation, pooled): {listed}."))
+    for method, entry in entries.items():
+        if spread := entry.get("seed_sd"):
+            few, many = (
+                f"{experiment.metric.amount(of['value'])} at {of['n_rows']:,}" for of in (spread[0], spread[-1])
+            )
+            blocks.append(
+                Paragraph(f"{method}: runs differ by {few} rows and by {many} (standard deviation of seeds).")
+            )
     return blocks
 
 
