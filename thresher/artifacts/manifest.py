@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -83,5 +84,11 @@ def versions(packages: Iterable[str] = ("numpy", "polars", "pyarrow", "faiss-cpu
     installed = {}
     for package in ("thresher", *packages):
         with suppress(PackageNotFoundError):
-            installed[package] = version(package)
+            installed[package] = _read_version(package)
     return installed
+
+
+@cache
+def _read_version(package: str) -> str:
+    """Return an installed version; reading it takes a millisecond, and every cell asks for seven."""
+    return version(package)

@@ -12,6 +12,7 @@ import torch
 
 from thresher.errors import InputError, SettingsError, first_three
 from thresher.models.causal_lm.base_model import BaseModel
+from thresher.numeric.memory import collect_only_new
 from thresher.trainer.context import RunContext
 from thresher.trainer.engine import checkpoint
 from thresher.trainer.engine.adapters.layer_choice import list_left_out
@@ -168,7 +169,8 @@ def fit(
         n_steps=count_steps(len(rows), context.settings) if n_steps is None else n_steps,
     )
     accelerator = context.accelerator
-    with torch.random.fork_rng():  # the caller's random state is not ours to change
+    # the caller's random state is not ours to change
+    with collect_only_new(), torch.random.fork_rng():
         outputs: dict[str, Any] = {"folder": folder, "run": run, "evaluate": evaluate, "epochs": epochs}
         state = _start(context, batches, on_probe, **outputs)
         take_steps(state)
@@ -176,8 +178,8 @@ def fit(
         history = state.history
         if history.best_step is not None and history.best_step != history.step:
             checkpoint.load_weights(folder / BEST, state.parameters)
-    model = accelerator.unwrap_model(state.model).eval()
-    accelerator.free_memory()
+        model = accelerator.unwrap_model(state.model).eval()
+        accelerator.free_memory()
     return TrainedModel(model, history)
 
 
