@@ -90,5 +90,5 @@ def versions(packages: Iterable[str] = ("numpy", "polars", "pyarrow", "faiss-cpu
 
 @cache
 def _read_version(package: str) -> str:
-    """Return an installed version; reading it takes a millisecond, and every cell asks for seven."""
+    """Return an installed version; reading it takes a millisecond, and each cell asks for seven."""
     return version(package)
