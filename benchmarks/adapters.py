@@ -1,12 +1,13 @@
 """Each kind of adapter once on intents and once on arithmetic: memory, time, score, forgetting.
 
-    OMP_NUM_THREADS=1 python benchmarks/adapters.py --data FOLDER --out benchmarks/results/adapters.json
+    python benchmarks/adapters.py --data FOLDER
 
 Banking77: MiniLM, 400 rows, 75 steps of 16, accuracy on 500 test rows. GSM8K: SmolLM2-135M-Instruct
 in float32, 64 rows, 8 steps of 8, loss on 40 test rows and bits per byte lost on the embedded
-general rows; no answers are written, of which so small a model gets next to none right. One seed: the errors are over test rows only, and a
-difference of kinds is paired by row. Each run is a process of its own, whose peak of memory is that
-of the kind; what is in the result file is not run again.
+general rows; no answers are written, of which so small a model gets next to none right. One seed:
+the errors are over test rows only, and a difference of kinds is paired by row. Each run is a
+process of its own, whose peak of memory is that of the kind; what is in the result file is not run
+again.
 """
 
 from __future__ import annotations

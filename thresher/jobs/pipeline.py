@@ -36,6 +36,7 @@ from thresher.jobs.sources.incoming import ATTEMPTS, SourceReader, find_changed_
 from thresher.jobs.sources.scan import HashCache, Scan, scan_sources
 from thresher.jobs.sources.source_settings import check_same_columns
 from thresher.jobs.state import PreviousSnapshot, UpdateInputs, UpdatePlan
+from thresher.jobs.update.adapter_gate import NOT_TRAINED, check_adapter
 from thresher.jobs.update.change_report import build_change_report, build_read_report
 from thresher.jobs.update.choose import Choice, choose_rows
 from thresher.jobs.update.curate import curate_rows
@@ -60,6 +61,7 @@ class RunContext:
         cache: hashes of files.
         is_full: evaluate every row again.
         since: skip files that were last modified before it.
+        is_training: check the adapter gate, where the job has one.
     """
 
     job: Job
@@ -68,6 +70,7 @@ class RunContext:
     cache: HashCache
     is_full: bool
     since: datetime | None
+    is_training: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +159,10 @@ def update(run: RunContext, inputs: UpdateInputs) -> UpdateResult:
         n_dropped=0 if candidates.curation is None else candidates.curation.dropped.height,
     )
     alarms = [*drift.alarms, *quality, *alarms]
+    adapter = check_adapter(run.job, inputs, choice.table, run.log) if run.is_training else NOT_TRAINED
+    alarms = [*alarms, *adapter.alarms]
     report = build_change_report(inputs, choice, drift.drifts, alarms)
+    report |= {} if adapter.section is None else {"train": adapter.section}
     manifest = build_manifest(run.job, inputs, choice, context, models, report["counts"])
     return UpdateResult(inputs=inputs, report=report, alarms=alarms, choice=choice, drift=drift, manifest=manifest)
 

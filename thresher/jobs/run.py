@@ -68,7 +68,8 @@ def run_job(
 
     Args:
         path: of the job file.
-        dry_run: work everything out, and write nothing but computed features.
+        dry_run: work everything out, and write nothing but computed features; no adapter is
+            trained.
         full: evaluate every row of the sources again.
         since: skip files that were last modified before this date or time; `:since` in queries.
         accept: publish even when a gate fails.
@@ -85,7 +86,7 @@ def run_job(
     job = read_job(path)
     start = None if since is None else parse_time(since)
     log, folder = EventLog(on_event), open_to_read(job) if dry_run else open_to_write(job)
-    open_run = partial(RunContext, job=job, folder=folder, log=log, is_full=full, since=start)
+    open_run = partial(RunContext, job=job, folder=folder, log=log, is_full=full, since=start, is_training=not dry_run)
     if dry_run:
         update = build_update(open_run(cache=HashCache(folder.path)))
         result = _describe_dry_run(folder, update, accept=accept)

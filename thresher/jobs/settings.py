@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from thresher.artifacts.local_path import refuse_address
 from thresher.artifacts.remote.address import is_address, parse_address, refuse_unwritable, strip_file_scheme
-from thresher.errors import OutputError
+from thresher.errors import OutputError, ThresherError
+from thresher.trainer.settings import TrainSettings
+from thresher.validation import build_settings
 
 Text = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f]+$")]
 Line = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00-\x1f\x7f]+$")]
@@ -187,6 +189,24 @@ class Gates(Section):
         return self
 
 
+class TrainSection(Section):
+    """The adapter gate: a snapshot is published only if its adapter is not worse."""
+
+    model: Line | None = Field(default=None, description="Base model, as for `train`.")
+    seeds: int = Field(default=3, ge=2, le=20, description="Adapters per snapshot, with seed, seed + 1, ...")
+    slices: Line | None = Field(default=None, description="Column of the eval rows. Default: their labels, if any.")
+    settings: dict[str, Any] = Field(default_factory=dict, description="Of the training, as in `th.TrainSettings`.")
+
+    @field_validator("settings")
+    @classmethod
+    def _check_settings(cls, value: dict[str, Any]) -> dict[str, Any]:
+        try:
+            build_settings(TrainSettings, "train", value)
+        except ThresherError as error:
+            raise ValueError(str(error)) from None
+        return value
+
+
 class Notify(Section):
     """Whom to notify at the end of a run; a notification that fails never fails the run."""
 
@@ -216,11 +236,14 @@ class JobSettings(Section):
     features: Models = Field(default=Models(), description="Models behind the features.")
     output: Output = Field(description="Where snapshots go.")
     gates: Gates = Field(default=Gates(), description="Limits of drift and quality.")
+    train: TrainSection | None = Field(default=None, description="The adapter gate. Default: none is trained.")
     notify: Notify = Field(default=Notify(), description="Whom to notify at the end.")
     lock: LockSettings = Field(default=LockSettings(), description="Against a second run.")
 
     @model_validator(mode="after")
     def _check_min_rows(self) -> JobSettings:
+        if self.train is not None and not self.eval:
+            raise ValueError("[train] compares adapters on held-out rows, found none; give eval")
         rows, total = self.gates.min_rows, self.select.total
         if rows is not None and total is not None and rows > total:
             raise ValueError(f"gates.min_rows must be at most select.total, found {rows} and {total}")

@@ -1,0 +1,71 @@
+"""A snapshot whose adapter is worse than the published one's is not published."""
+
+import json
+
+import numpy as np
+import pytest
+
+from thresher.errors import SettingsError
+
+THINGS = {"red": "apple", "green": "leaf", "blue": "sky"}
+SWAPPED = {"red": "green", "green": "blue", "blue": "red"}
+
+
+def make_rows(seed, n=60, *, is_wrong=False):
+    rng = np.random.default_rng(seed)
+    rows = []
+    for number, color in enumerate(rng.choice(list(THINGS), n)):
+        label = SWAPPED[str(color)] if is_wrong else str(color)
+        rows.append(
+            {"text": f"the {THINGS[str(color)]} is {color} {seed} {number}", "label": label, "part": f"p{seed}"}
+        )
+    return rows
+
+
+@pytest.fixture
+def gated(kit, tiny_bert, tmp_path, monkeypatch):
+    monkeypatch.setenv("THRESHER_CACHE", str(tmp_path / "cache"))
+    held_out = kit.root / "eval.jsonl"
+    kit.root.mkdir(exist_ok=True)
+    held_out.write_text("".join(json.dumps(row) + "\n" for row in [*make_rows(7), *make_rows(8)]))
+
+    def write(steps=8):
+        train = f'[train]\nmodel = "{tiny_bert}"\nseeds = 2\nslices = "part"\n'
+        train += f"settings = {{max_steps = {steps}, batch_size = 8, max_length = 16}}\n"
+        kit.write(select="total = 400", more=train)
+        kit.file.write_text('eval = ["eval.jsonl"]\n' + kit.file.read_text())
+
+    write()
+    return kit, write
+
+
+def test_a_worse_snapshot_is_not_published_and_an_equal_one_is(gated):
+    kit, write = gated
+    kit.add("a", make_rows(1))
+    assert kit.run().report["train"] == {"verdict": "first", "tests": []}
+    poison = kit.add("b", make_rows(2, 200, is_wrong=True))
+    worse = kit.run()
+    assert worse.outcome == "gate"
+    assert worse.report["train"]["verdict"] == "worse"
+    assert len(kit.table()) == 60
+    first, *slices = worse.report["train"]["tests"]
+    assert (first["rows"], first["n_rows"], first["n_seeds"]) == ("all rows", 120, 2)
+    assert first["high"] < 0
+    assert [each["rows"] for each in slices] == ["slice p7", "slice p8"]
+    assert any("adapter must not be worse" in message for message in kit.warnings())
+    poison.unlink()
+    kit.add("c", make_rows(3))
+    equal = kit.run()
+    assert equal.outcome == "done"
+    assert equal.report["train"]["verdict"] == "not worse"
+    assert len(kit.table()) == 120
+    write(steps=0)
+    with pytest.raises(SettingsError, match=r"max_steps"):
+        kit.run()
+
+
+def test_the_gate_needs_rows_to_measure_on(kit, rows):
+    kit.write(more="[train]\n")
+    kit.add("a", rows(5, 1))
+    with pytest.raises(SettingsError, match=r"held-out rows, found none; give eval"):
+        kit.run()
