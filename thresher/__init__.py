@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from thresher.features import Features
     from thresher.features.table import FeatureTable, score
     from thresher.jobs import run_job
+    from thresher.labeling.add import Labeled, add_labels
+    from thresher.labeling.ask import Asked, ask_labels
     from thresher.notebook.results import open, report  # noqa: A004
     from thresher.selection.dry_run import Plan, plan
     from thresher.selection.run import select
@@ -47,6 +49,7 @@ __all__ = [
     "Adapter",
     "Advice",
     "BaseRanking",
+    "Asked",
     "Budget",
     "Comparison",
     "Corrected",
@@ -54,6 +57,7 @@ __all__ = [
     "Dataset",
     "FeatureTable",
     "Features",
+    "Labeled",
     "LearningCurve",
     "Manifest",
     "Plan",
@@ -65,7 +69,9 @@ __all__ = [
     "TrainSettings",
     "Tuning",
     "__version__",
+    "add_labels",
     "advise",
+    "ask_labels",
     "compare",
     "correct",
     "curate",
@@ -88,6 +94,10 @@ _load = export_lazily(
         "Adapter": "trainer.train",
         "Advice": "experiments.advice.advise",
         "BaseRanking": "experiments.bases.rank",
+        "Asked": "labeling.ask",
+        "Labeled": "labeling.add",
+        "add_labels": "labeling.add",
+        "ask_labels": "labeling.ask",
         "Budget": "subset.budget",
         "Corrected": "curation.correction.correct",
         "Comparison": "experiments.comparison",

@@ -37,6 +37,7 @@ WORDS = {
     "selection": "scores to subset",
     "selectors": "one file per method",
     "curation": "rules that clean rows",
+    "labeling": "which rows to label",
     "trainer": "rows to adapter",
     "features": "values computed per row",
     "evaluation": "metrics and their errors",

@@ -7,10 +7,12 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
+from thresher.labeling.page import render_page
 from thresher.reporting import report
 
 CHROMIUM = next(
@@ -273,3 +275,61 @@ def test_without_its_script_a_page_still_tells_everything(browser, pages):
         assert browser.js("document.querySelectorAll('.point > title').length") > 10
     finally:
         browser.call("Emulation.setScriptExecutionDisabled", value=False)
+
+
+@pytest.fixture
+def labeling_page(tmp_path):
+    names = [f"label {number}" for number in range(12)]
+    rows = [
+        {"thresher_row_id": f"r{i}", "_text": f"text {i} <b>", "thresher_why": "why", "thresher_nearest": None}
+        for i in range(4)
+    ]
+    path = tmp_path / "label.html"
+    rows = [{**row, "thresher_nearest_label": None} for row in rows]
+    path.write_text(render_page(rows, names, guide="Choose one.", name="ask-1"), encoding="utf-8")
+    return path
+
+
+def type_text(browser, text):
+    for sign in text:
+        browser.call("Input.dispatchKeyEvent", type="keyDown", text=sign, key=sign)
+        browser.call("Input.dispatchKeyEvent", type="keyUp", key=sign)
+
+
+def press_enter(browser):
+    for kind in ("keyDown", "keyUp"):
+        browser.call("Input.dispatchKeyEvent", type=kind, key="Enter", code="Enter", windowsVirtualKeyCode=13)
+
+
+def test_rows_are_labeled_by_keyboard_kept_on_reload_and_downloaded(browser, labeling_page, tmp_path):
+    browser.open(labeling_page)
+    state, text = "document.getElementById('state').textContent", "document.getElementById('text').textContent"
+    browser.js("localStorage.clear()")
+    browser.open(labeling_page)
+    assert (browser.js(text), browser.js(state)) == ("text 0 <b>", "0 of 4 labeled")
+    type_text(browser, "3")  # the third label
+    assert (browser.js(text), browser.js(state)) == ("text 1 <b>", "1 of 4 labeled")
+    type_text(browser, "LABEL 11")  # searched
+    press_enter(browser)
+    type_text(browser, "new one")  # a label of the annotator's own
+    press_enter(browser)
+    browser.press("ArrowLeft")
+    assert browser.js(text) == "text 2 <b>"
+    assert "new one" in browser.js("document.querySelector('[aria-pressed=true]').textContent")
+    browser.open(labeling_page, width=360, scheme="dark")
+    assert (browser.js(text), browser.js(state)) == ("text 3 <b>", "3 of 4 labeled")
+    assert browser.js("document.documentElement.scrollWidth") <= 360
+    browser.call("Page.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    browser.js("document.getElementById('save').click()")
+    file = tmp_path / "answers.jsonl"
+    for _ in range(100):
+        if file.is_file() and file.stat().st_size:
+            break
+        time.sleep(0.05)
+    answers = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [(answer["thresher_row_id"], answer["label"]) for answer in answers] == [
+        ("r0", "label 2"),
+        ("r1", "label 11"),
+        ("r2", "new one"),
+    ]
+    assert browser.problems() == []

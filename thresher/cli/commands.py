@@ -30,6 +30,7 @@ class _Verb(NamedTuple):
 
 
 _ROWS, _CLEAN, _MACHINE = "Which rows?", "Are the rows clean?", "This machine"
+_LABEL = "Which rows should be labeled?"
 _WORTH, _TRAIN = "Is it worth it, and how many rows are enough?", "How do I train on them?"
 _MODEL = "Which base model, and which other data?"
 VERBS = {  # in the order of the help
@@ -47,6 +48,7 @@ VERBS = {  # in the order of the help
     "report": _Verb("report", "report", "What came of it?"),
     "doctor": _Verb("doctor", "doctor", _MACHINE),
     "warm-up": _Verb("warm_up", "prepare_kernels", ""),
+    "label": _Verb("label", "label_app", _LABEL),
     "curate": _Verb("curate_job", "curate_app", _CLEAN),
     "cache": _Verb("cache", "cache_app", _MACHINE),
 }

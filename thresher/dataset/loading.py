@@ -20,6 +20,7 @@ from thresher.dataset.opening.open_rows import open_file, open_rows
 from thresher.dataset.read_shards import read_rows
 from thresher.dataset.rejection import NoRowsError, count_values, format_rejected
 from thresher.dataset.schema import (
+    LABELS,
     MAP_SYNTAX,
     Schema,
     build_mapped_schema,
@@ -179,6 +180,53 @@ def _load_one(rows: Any, read: ReadSettings, soft: frozenset[str]) -> Dataset:
             dataset.rejected,
         )
     return dataset
+
+
+def load_unlabeled(rows: Any, read: ReadSettings) -> tuple[Dataset, Dataset | None]:
+    """Return rows of text of which only some have a label, or none: all as texts, and the labeled.
+
+    Args:
+        rows: anything `load` accepts but several sources. Where it has a column of labels, rows
+            without one are no error.
+        read: how they are read.
+
+    Returns:
+        The texts, of kind "text", and the labeled rows of kind "classification", or None.
+
+    Raises:
+        InputError: as `load`; or the rows are pairs of prompt and response.
+    """
+    _refuse_both(read.schema, read.columns)
+    if isinstance(rows, Dataset) and rows.kind == "text":
+        return rows, None
+    if isinstance(rows, Dataset):
+        shards, chosen = list(rows.shards), rows.schema
+    else:
+        limit = MAX_ROW_BYTES if read.max_row_bytes is None else read.max_row_bytes
+        shards = open_rows(rows, config=read.config, split=read.split, max_row_bytes=limit)
+        has_labels = read.schema is None and read.columns is None and _find_label_column(shards) is not None
+        chosen = _choose_schema(
+            shards,
+            schema="text-label" if has_labels else read.schema,
+            columns=read.columns,
+            id_column=read.id_column,
+        )
+    if chosen.kind == "sft":
+        raise InputError(
+            f"{shards[0].name}: rows of text without an answer are required, found {chosen.name} rows of prompt and "
+            "response; name the text that is to be labeled with --map text=COLUMN"
+        )
+    columns = {"text": chosen.columns["text"]}
+    texts = _read(shards, replace(chosen, name="text", kind="text", columns=columns, label_names=None))
+    labeled = _read(shards, chosen) if chosen.kind == "classification" else None
+    if not len(texts):
+        raise InputError(f"{shards[0].name}: at least one row with a text is required, found none")
+    return texts, labeled if labeled is not None and len(labeled) else None
+
+
+def _find_label_column(shards: Sequence[Shard]) -> str | None:
+    names = {name for shard in shards for name in shard.column_names}
+    return next((name for name in LABELS if name in names), None)
 
 
 def read_wanted(source: Any) -> str | None:

@@ -29,6 +29,8 @@ _READERS = {  # kind of a manifest -> what reads such a folder
     "bases": "thresher.experiments.bases.rank:read_ranking",
     "curated": "thresher.curation.result:Curated.read",
     "corrected": "thresher.curation.correction.correct:Corrected.read",
+    "asked": "thresher.labeling.ask:Asked.read",
+    "labeled": "thresher.labeling.add:Labeled.read",
     "snapshot": "thresher.dataset.loading:load",
 }
 

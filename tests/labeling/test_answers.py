@@ -1,0 +1,93 @@
+"""Answers in the forms in which annotators' tools give them."""
+
+import json
+
+import pytest
+
+from thresher.errors import InputError
+from thresher.labeling.answers import read_answers
+
+LABEL_STUDIO = [
+    {
+        "id": 1,
+        "data": {"text": "a", "thresher_row_id": "r1"},
+        "annotations": [
+            {"completed_by": {"email": "x@y.z"}, "was_cancelled": False, "result": [{"value": {"choices": ["red"]}}]},
+            {"completed_by": 3, "was_cancelled": True, "result": [{"value": {"choices": ["blue"]}}]},
+        ],
+    },
+    {
+        "id": 2,
+        "data": {"text": "b", "thresher_row_id": "r2"},
+        "annotations": [{"result": [{"value": {"text": ["no"]}}]}],
+    },
+    {"id": 3, "data": {"text": "c", "thresher_row_id": "r3"}, "annotations": []},
+]
+ARGILLA = [
+    {
+        "id": "r1",
+        "fields": {"text": "a"},
+        "responses": {
+            "label": [
+                {"value": "red", "user_id": "u1", "status": "submitted"},
+                {"value": "blue", "user_id": "u2", "status": "discarded"},
+            ]
+        },
+    },
+    {"id": "r2", "fields": {"text": "b"}, "responses": {}},
+]
+FORMS = {
+    "rows.jsonl": (
+        '{"thresher_row_id": "r1", "label": "red"}\n{"thresher_row_id": "r2", "label": ""}\n',
+        [("r1", "red")],
+    ),
+    "min.json": (
+        json.dumps([{"text": "a", "thresher_row_id": "r1", "id": 7, "label": "red", "annotator": 2}]),
+        [("r1", "red")],
+    ),
+    "rows.csv": ('\ufeffthresher_row_id,text,label\nr1,"a, b",red\nr2,c,\n', [("r1", "red")]),
+    "rows.tsv": ("row_id\tkind\nr1\tred\n", [("r1", "red")]),
+    "studio.json": (json.dumps(LABEL_STUDIO), [("r1", "red"), ("r2", "no")]),
+    "argilla.json": (json.dumps(ARGILLA), [("r1", "red")]),
+    "flat.jsonl": (
+        json.dumps({"id": "r1", "label.responses": ["red", None], "label.responses.users": ["u", "v"]}),
+        [("r1", "red")],
+    ),
+    "numbers.jsonl": (
+        '{"thresher_row_id": "r1", "label": 3}\n{"row_id": "r2", "label": 4.0}',
+        [("r1", "3"), ("r2", "4")],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_each_form_gives_rows_and_labels(name, tmp_path):
+    text, expected = FORMS[name]
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    answers = read_answers(tmp_path / name, "kind")
+    assert [(answer.row_id, answer.label) for answer in answers] == expected
+
+
+def test_who_answered_is_known_where_the_tool_says_so(tmp_path):
+    (tmp_path / "studio.json").write_text(json.dumps(LABEL_STUDIO))
+    assert [answer.by for answer in read_answers(tmp_path / "studio.json", "label")] == ["x@y.z", ""]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "problem"),
+    [
+        ("a.jsonl", '{"label": "x"}', "each answer must name its row, 1 do not"),
+        ("a.jsonl", "{not json", "answers must be JSON"),
+        ("a.json", '["x"]', "each answer must be an object"),
+        ("a.jsonl", '{"id": "r", "label": ["x", "y"]}', "one label per row is required, found x, y"),
+    ],
+)
+def test_what_is_no_answer_is_refused_in_a_sentence(name, text, problem, tmp_path):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=problem):
+        read_answers(tmp_path / name, "label")
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(InputError, match="answers must be readable, found 'No such file"):
+        read_answers(tmp_path / "none.jsonl", "label")

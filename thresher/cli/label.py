@@ -1,0 +1,128 @@
+"""`thresher label ask | add`: which rows to label next, and taking the answers back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from thresher.cli import options
+from thresher.cli.command import App
+from thresher.cli.output import print_block, print_json
+from thresher.cli.with_options import with_options
+from thresher.dataset.settings import ReadSettings
+from thresher.labeling.settings import AskSettings
+from thresher.models.settings import ModelSettings
+from thresher.printable import join_lines
+
+if TYPE_CHECKING:
+    from thresher.labeling.add import Labeled
+    from thresher.labeling.ask import Asked
+
+label_app = App(help="Which rows to label next, and when to stop.", no_args_is_help=True)
+
+Rows = Annotated[str, typer.Argument(help="Rows of text, some or none with a label: file, glob, folder or Hub id.")]
+Answers = Annotated[
+    list[Path], typer.Argument(help="Answers: JSON lines or CSV, or an export of Label Studio or Argilla.")
+]
+
+
+@label_app.command()
+@with_options(AskSettings, ModelSettings, ReadSettings)
+def ask(
+    pool: Rows,
+    out: Annotated[Path, typer.Option(help="Folder for the result.")],
+    settings: AskSettings,
+    models: ModelSettings,
+    read: ReadSettings,
+    labeled: Annotated[str | None, typer.Option(help="Rows labeled so far, such as the folder of label add.")] = None,
+    eval: Annotated[str | None, typer.Option(help="Labeled rows drawn at random, to judge the gain by.")] = None,  # noqa: A002
+    force: options.Force = False,
+    as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Choose the rows whose labels will help most, and say what they are expected to bring.
+
+    [bold]Example:[/bold] thresher label ask pool.jsonl --labeled labeled-1 --page --out ask-2
+    """
+    from thresher.cli.progress import progress_display
+    from thresher.labeling.ask import ask_labels
+
+    with progress_display(quiet=quiet) as show:
+        asked = ask_labels(
+            pool,
+            labeled=labeled,
+            eval=eval,
+            out=out,
+            force=force,
+            on_progress=show,
+            **vars(settings),
+            **vars(models),
+            **vars(read),
+        )
+    if as_json:
+        print_json(asked.content)
+    if not quiet:
+        print_block(summarize_asked(asked, out), err=True)
+
+
+@label_app.command()
+def add(
+    asked: Annotated[Path, typer.Argument(help="Folder that label ask wrote.")],
+    answers: Answers,
+    out: Annotated[Path, typer.Option(help="Folder for all labeled rows.")],
+    force: options.Force = False,
+    as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Take answers back by row id; two different answers for a row are refused.
+
+    [bold]Example:[/bold] thresher label add ask-1 answers.jsonl --out labeled-1
+    """
+    from thresher.cli.progress import progress_display
+    from thresher.labeling.add import add_labels
+
+    with progress_display(quiet=quiet) as show:
+        labeled = add_labels(asked, answers, out=out, force=force, on_progress=show)
+    if as_json:
+        content = labeled.manifest.content
+        print_json({name: content[name] for name in ("counts", "agreement", "label_column", "annotator")})
+    if not quiet:
+        print_block(summarize_labeled(labeled, out), err=True)
+
+
+def summarize_asked(asked: Asked, out: Path) -> str:
+    """Return what was asked for, in a few lines."""
+    content = asked.manifest.content
+    counts = content["counts"]
+    lines = [content["answer"]]
+    chosen = "answered by people" if content["annotator"] is not None else "to label"
+    lines.append(
+        f"{counts['asked']:,} rows {chosen} (by {content['by']}, {content['encoder']}), of {counts['unlabeled']:,} "
+        f"without a label; {counts['labeled']:,} are labeled"
+    )
+    if content["annotator"] is not None:
+        lines.append(f"{content['annotator']} labeled {counts['answered_by_annotator']:,} rows")
+    if counts["conflicting_texts"]:
+        lines.append(f"{counts['conflicting_texts']:,} texts have several labels, and count as not labeled")
+    lines.append(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
+    if asked.rows:
+        lines.append(f"then: thresher label add {out} ANSWERS --out labeled")
+    return join_lines(lines)
+
+
+def summarize_labeled(labeled: Labeled, out: Path) -> str:
+    """Return how many rows have a label now, and from whom."""
+    counts = labeled.manifest.content["counts"]
+    lines = [
+        f"{counts['labeled']:,} labeled rows: {counts['labeled_before']:,} before, {counts['by_people']:,} by people, "
+        f"{counts['by_annotator']:,} by the annotator"
+    ]
+    if counts["not_answered"]:
+        lines.append(f"{counts['not_answered']:,} rows were not answered, and will be asked for again")
+    if labeled.agreement is not None:
+        lines.append(f"people agree with the annotator on {labeled.agreement}")
+    lines.append(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
+    lines.append(f"then: thresher label ask POOL --labeled {out} --out NEXT, or thresher train {out}")
+    return join_lines(lines)

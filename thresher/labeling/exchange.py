@@ -1,0 +1,54 @@
+"""The rows to label as annotators' tools read them: Label Studio, Argilla, JSON lines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import quoteattr
+
+import orjson
+
+from thresher.artifacts.folder import write_atomic
+
+ROW_ID = "thresher_row_id"
+ASK, LABEL_STUDIO, LABEL_STUDIO_FORM, ARGILLA = "ask.jsonl", "label-studio.json", "label-studio.xml", "argilla.jsonl"
+TEXT = "_text"  # of a row to label, as it was read; not written
+FROM_NAME = "label"  # of the question, in the files of the tools
+
+
+def write_jsonl(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Write rows as JSON lines."""
+    write_atomic(path, b"".join(orjson.dumps(row, default=str) + b"\n" for row in rows))
+
+
+def write_label_studio(rows: Sequence[dict[str, Any]], texts: Sequence[str], classes: Sequence[str], out: Path) -> None:
+    """Write tasks and the labeling form of Label Studio.
+
+    Args:
+        rows: to label, with `ROW_ID`.
+        texts: of them.
+        classes: labels to choose from; none for an answer in words.
+        out: folder.
+    """
+    tasks = [
+        {"data": {"text": text, ROW_ID: row[ROW_ID], "why": row["thresher_why"]}}
+        for row, text in zip(rows, texts, strict=True)
+    ]
+    write_atomic(out / LABEL_STUDIO, orjson.dumps(tasks, option=orjson.OPT_INDENT_2))
+    choices = "".join(f"\n    <Choice value={quoteattr(name)}/>" for name in classes)
+    question = (
+        f'  <Choices name="{FROM_NAME}" toName="text" choice="single" required="true">{choices}\n  </Choices>'
+        if classes
+        else f'  <TextArea name="{FROM_NAME}" toName="text" required="true" maxSubmissions="1"/>'
+    )
+    form = f'<View>\n  <Text name="text" value="$text"/>\n{question}\n</View>\n'
+    write_atomic(out / LABEL_STUDIO_FORM, form.encode())
+
+
+def write_argilla(rows: Sequence[dict[str, Any]], texts: Sequence[str], path: Path) -> None:
+    """Write records for `dataset.records.log` of Argilla 2, with a field `text`."""
+    write_jsonl(
+        [{"id": row[ROW_ID], "text": text, "why": row["thresher_why"]} for row, text in zip(rows, texts, strict=True)],
+        path,
+    )
