@@ -9,7 +9,7 @@ from tests.selectors.embeddings import build_features, clipped_cosines
 from thresher.errors import InputError
 from thresher.selectors.facility_location import FacilityLocation
 from thresher.selectors.neighbors import search
-from thresher.selectors.submodular import dense_kernel, greedy
+from thresher.selectors.submodular import dense_kernel, greedy, small_kernel
 
 
 def run(x, n_ranked, *, existing=None, **settings):
@@ -53,8 +53,16 @@ SETS = {
 }
 
 
+@pytest.fixture
+def compiled(monkeypatch):
+    """Let the compiled loop pick from few rows, too."""
+    monkeypatch.setattr(small_kernel, "MOST_ROWS", 0)
+
+
+@pytest.mark.parametrize("most_rows", [0, 2000], ids=["compiled", "numpy"])
 @pytest.mark.parametrize("name", SETS)
-def test_dense_picks_and_objective_equal_plain_greedy_up_to_all_rows(name):
+def test_dense_picks_and_objective_equal_plain_greedy_up_to_all_rows(name, monkeypatch, most_rows):
+    monkeypatch.setattr(small_kernel, "MOST_ROWS", most_rows)
     x = SETS[name]()
     picks, values = plain_greedy(clipped_cosines(x), 300)
     scores = run(x, 300)
@@ -65,7 +73,7 @@ def test_dense_picks_and_objective_equal_plain_greedy_up_to_all_rows(name):
     np.testing.assert_allclose(scores.objective, values, rtol=1e-5)
 
 
-def test_threads_for_every_pick_or_for_none_change_no_pick(monkeypatch):
+def test_threads_for_every_pick_or_for_none_change_no_pick(compiled, monkeypatch):
     x = SETS["duplicates"]()
     expected = run(x, 300).ranking().tolist()
     monkeypatch.setattr(dense_kernel, "WORTH_THREADS", 0)
@@ -167,7 +175,7 @@ def test_scaled_rows_tie_and_go_to_the_lowest():
     assert all(pick % 2 == 0 for pick in run(x, 6).ranking())
 
 
-def test_number_of_threads_changes_nothing(monkeypatch):
+def test_number_of_threads_changes_nothing(compiled, monkeypatch):
     x = clustered(600, 24, 20, 7)
     two = run(x, 200)
     monkeypatch.setattr(greedy, "count_threads", lambda: 1)
@@ -185,7 +193,7 @@ def test_dense_kernel_beyond_the_memory_plan_is_refused_and_auto_goes_sparse():
     assert run(x, 5).notes["kernel"] == "dense"
 
 
-def test_close_gains_are_settled_in_float64_not_by_rounding_of_the_kernel(monkeypatch):
+def test_close_gains_are_settled_in_float64_not_by_rounding_of_the_kernel(compiled, monkeypatch):
     # equal directions, unequal bytes: nothing merges
     x = SETS["duplicates"]() * np.linspace(0.1, 9, 300)[:, None]
     picks, _ = plain_greedy(clipped_cosines(x), 150)

@@ -168,8 +168,9 @@ def test_rows_without_a_quality_are_represented_but_never_picked():
 
 
 def test_where_the_dense_stage_ends_changes_no_pick(monkeypatch):
-    from thresher.selectors.submodular import dense_kernel
+    from thresher.selectors.submodular import dense_kernel, small_kernel
 
+    monkeypatch.setattr(small_kernel, "MOST_ROWS", 0)
     data = build(clusters(with_duplicates=True), ratings())
     expected = run(data, 250).ranking().tolist()
     assert sorted(expected) == list(range(250))

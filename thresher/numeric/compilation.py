@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-COMPILING = "compiling kernels, once for this installation: about 20 s (`thresher warm-up` does it beforehand)"
+COMPILING = "compiling kernels, once for this installation: 2 to 20 s (`thresher warm-up` does it beforehand)"
 
 _tell: Callable[[str], None] | None = None
 

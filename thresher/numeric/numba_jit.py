@@ -7,6 +7,7 @@ from typing import Any, TypeVar, cast
 
 from numba import njit
 from numba.core import event
+from numba.core.dispatcher import Dispatcher
 
 from thresher.numeric.compilation import COMPILING, take_listener
 
@@ -21,6 +22,11 @@ def jit(function: F) -> F:
 def jit_fastmath(function: F) -> F:
     """Compile a function whose float sums may be reordered to use vector instructions."""
     return cast("F", njit(cache=True, nogil=True, fastmath=True)(function))
+
+
+def get_uncompiled(function: F) -> F:
+    """Return the Python function that a kernel is made of: for few rows, that is the faster."""
+    return cast("F", function.py_func) if isinstance(function, Dispatcher) else function
 
 
 class _Announcer(event.Listener):  # type: ignore[misc]

@@ -8,7 +8,7 @@ CALLS = (
     ("facility-location", {"kernel": "sparse"}),
     ("k-center", None),
 )
-N_ROWS = 200
+N_ROWS = 2200  # of fewer, all pairs are compared without compiled loops
 N_LINES = 300_000  # of a table that is too large for the interpreter
 
 

@@ -13,7 +13,7 @@ from thresher.numeric.arrays import Float32, Float64, Int64
 from thresher.numeric.matmul import NUMPY, MatmulBackend
 from thresher.numeric.vectors import inverse_norms, unit_rows
 from thresher.selectors.neighbors.csr import Graph
-from thresher.selectors.submodular import dense_kernel, greedy
+from thresher.selectors.submodular import dense_kernel, greedy, small_kernel
 from thresher.selectors.submodular.greedy import CoverageState, Picks
 from thresher.selectors.submodular.memory import MemoryPlan
 from thresher.selectors.submodular.pick_rules import PickRule
@@ -40,6 +40,8 @@ def pick_greedily(
     """
     if isinstance(kernel, Graph):
         return greedy.pick_from_graph(kernel, cover, n_picks, rule, bonus=bonus)
+    if len(kernel) <= small_kernel.MOST_ROWS:
+        return small_kernel.pick_from_small_kernel(kernel, cover, n_picks, rule, bonus)
     return dense_kernel.pick_from_kernel(kernel, cover, n_picks, rule, bonus)
 
 

@@ -131,7 +131,7 @@ def _near_largest(gain: Any, bonus: Any, bound: Any, low: Any) -> Any:
 
 
 @jit
-def _near_largest_of_sample(rule: Any, gain: Any, bonus: Any, slack: Any) -> Any:
+def draw_near_largest(rule: Any, gain: Any, bonus: Any, slack: Any) -> Any:
     """Draw n ln(1 / epsilon) / t of the remaining rows for pick t.
 
     Return those next to the largest value.
@@ -159,7 +159,7 @@ def _near_largest_of_sample(rule: Any, gain: Any, bonus: Any, slack: Any) -> Any
 
 
 @jit
-def _first_over_threshold(rule: Any, gain: Any, bonus: Any, most: Any) -> Any:
+def find_first_over_threshold(rule: Any, gain: Any, bonus: Any, most: Any) -> Any:
     """Return the next row in order that reaches the threshold, which falls by epsilon a round."""
     state = rule.state
     # first pick: start at the largest gain; end when thresholds are a share epsilon / n of it
@@ -197,9 +197,9 @@ def find_near_best(rule: Any, gain: Any, bonus: Any, bound: Any, least: Any, sla
     if most <= least:
         return np.empty(0, np.int64)
     if rule.kind == STOCHASTIC:
-        return _near_largest_of_sample(rule, gain, bonus, slack)
+        return draw_near_largest(rule, gain, bonus, slack)
     if rule.kind == THRESHOLD:
-        return _first_over_threshold(rule, gain, bonus, most)
+        return find_first_over_threshold(rule, gain, bonus, most)
     return _near_largest(gain, bonus, bound, most - CLOSE * (1 + abs(most)) - slack)
 
 
