@@ -37,7 +37,9 @@ def pick_from_small_kernel(
             cover nothing.
     """
     run = _Run(kernel, cover, rule, bonus)
-    picks, gains, n_visited = [], [], len(kernel) ** 2
+    picks: list[int] = []
+    gains: list[float] = []
+    n_visited = len(kernel) ** 2
     while len(picks) < n_picks:
         pick = run.choose()
         if pick is None:
@@ -129,7 +131,8 @@ class _Run:
         nearest = self._vectors[cover.by[has_pick]]
         now[has_pick] = np.maximum(now[has_pick], np.einsum("ij,ij->i", self._vectors[has_pick], nearest))
         more = np.maximum(self._vectors @ self._vectors[near].T - now[:, None], 0)
-        return np.einsum("i,ij->j", cover.weight.astype(np.float64), more)
+        gains: Float64 = np.einsum("i,ij->j", cover.weight.astype(np.float64), more)
+        return gains
 
     def add(self, pick: int) -> int:
         """Close what a pick closes, and take from each candidate what it loses there.
