@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from thresher.errors import ThresherError
     from thresher.experiments.advice.advise import Advice, advise
     from thresher.experiments.bases.rank import BaseRanking, rank_bases
+    from thresher.experiments.bases.sources import SourceRanking, rank_sources
     from thresher.experiments.comparison import Comparison, compare
     from thresher.experiments.curve import LearningCurve
     from thresher.experiments.learning_curve import learning_curve
@@ -64,6 +65,7 @@ __all__ = [
     "Quota",
     "Scores",
     "Source",
+    "SourceRanking",
     "Subset",
     "ThresherError",
     "TrainSettings",
@@ -80,6 +82,7 @@ __all__ = [
     "open",
     "plan",
     "rank_bases",
+    "rank_sources",
     "report",
     "run_job",
     "score",
@@ -111,6 +114,7 @@ _load = export_lazily(
         "Quota": "subset.quota",
         "Scores": "subset.scores",
         "Source": "dataset",
+        "SourceRanking": "experiments.bases.sources",
         "Subset": "subset.subset",
         "ThresherError": "errors",
         "TrainSettings": "trainer.train",
@@ -124,6 +128,7 @@ _load = export_lazily(
         "open": "notebook.results",
         "plan": "selection.dry_run",
         "rank_bases": "experiments.bases.rank",
+        "rank_sources": "experiments.bases.sources",
         "report": "notebook.results",
         "run_job": "jobs",
         "score": "features.table",

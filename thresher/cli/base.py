@@ -1,4 +1,4 @@
-"""`thresher base rank`: which base model, before any training."""
+"""`thresher base rank | sources`: which base model, and which other data, before long training."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from thresher.cli import experiment_options as shared
 from thresher.cli.command import App
 from thresher.cli.with_options import with_options
 from thresher.experiments.bases.settings import BaseRankSettings
+from thresher.experiments.bases.source_settings import SourceRankSettings
 from thresher.printable import join_lines
 
 if TYPE_CHECKING:
     from thresher.experiments.bases.rank import BaseRanking
+    from thresher.experiments.bases.sources import SourceRanking
 
 base_app = App(help="Which base model, and which other data, before any long training?", no_args_is_help=True)
 EvalShare = Annotated[str, typer.Option("--eval", help="Rows to measure on, or a share of the pool to hold out (10%).")]
@@ -81,3 +83,55 @@ def _list_answer_scores(columns: list[str]) -> list[str]:
 
 def _format(value: Any) -> str:
     return "" if value is None else f"{value:.3f}"
+
+
+@base_app.command()
+@with_options(
+    SourceRankSettings, shared.RowSettings, shared.OutputSettings, name="base sources", defaults={"workers": "auto"}
+)
+def sources(
+    settings: SourceRankSettings,
+    read: shared.RowSettings,
+    output: shared.OutputSettings,
+    pool: shared.Pool = None,
+    eval_rows: EvalShare = "20%",
+) -> None:
+    """Say which other data sets help: how near they lie, then trained with them and without.
+
+    [bold]Example:[/bold] thresher base sources mine.jsonl --candidate other.jsonl --candidate
+    third.csv --out sources
+    """
+    from thresher.experiments.bases.sources import rank_sources
+
+    command = shared.ExperimentCommand(run=rank_sources, summarize=summarize_sources)
+    shared.run_experiment(command, pool, eval_rows, settings, read=read, output=output)
+
+
+def summarize_sources(result: SourceRanking) -> str:
+    """Return the answer, a line for each candidate, and one for each mix."""
+    content = result.content
+    width = max(len("candidate"), *(len(each["name"]) for each in content["candidates"]))
+    lines = [
+        content["answer"],
+        f"{'candidate':<{width}} {'rows':>8} {'distance':>9} {'similarity':>10} {'leaks':>6} {'repeats':>8} conflicts",
+    ]
+    for each in content["candidates"]:
+        conflicts = "-" if each["conflicts"] is None else f"{each['conflicts']:.0%} ({each['n_conflicts']:,} rows)"
+        lines.append(
+            f"{each['name']:<{width}} {each['n_rows']:>8,} {each['distance']:>9.3f} {each['similarity']:>10.3f} "
+            f"{each['leaks']:>6.1%} {each['repeats']:>8.1%} {conflicts}"
+        )
+    lines.append(f"your own rows lie {content['own_distance']:.3f} apart")
+    lines += [
+        f"{each['arm']}: {content['metric']} {each['value']:.4f}, alone {each['against_value']:.4f}: {each['sentence']}"
+        for each in content["verdicts"]
+    ]
+    if content["verdicts"]:
+        lines.append(
+            f"{content['train_rows']:,} own rows in each mix; 95 % intervals over test rows and seeds; verdicts after "
+            f"Holm's correction for their number"
+        )
+    lines += shared.describe_test_rows(result.manifest.content)
+    if result.path is not None:
+        lines.append(shared.list_files(result.path))
+    return join_lines(lines)

@@ -27,6 +27,7 @@ LISTENERS = {  # function -> the argument that takes a listener
     "tune": "on_progress",
     "advise": "on_progress",
     "rank_bases": "on_progress",
+    "rank_sources": "on_progress",
     "train": "on_event",
 }
 

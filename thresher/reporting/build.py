@@ -21,6 +21,7 @@ REPORT = "report.html"
 PAGES = {
     "advice": "thresher.reporting.pages.advice:build_advice_page",
     "bases": "thresher.reporting.pages.bases:build_ranking_page",
+    "sources": "thresher.reporting.pages.sources:build_sources_page",
     "subset": "thresher.reporting.pages.subset:build_subset_page",
     "adapter": "thresher.reporting.pages.adapter:build_adapter_page",
     "curve": "thresher.reporting.pages.curve:build_curve_page",

@@ -28,11 +28,7 @@ from thresher.experiments.bases.labels import LabelScores, choose_label_rows, sc
 from thresher.experiments.bases.ranking import Rank, describe_order, rank_models
 from thresher.experiments.bases.settings import BaseRankOptions, BaseRankSettings
 from thresher.experiments.cells.arms import ArmRunner
-from thresher.experiments.cells.cache import CellCache
 from thresher.experiments.cells.cell import Cell
-from thresher.experiments.cells.retries import build_retry_listener
-from thresher.experiments.cells.tracking import CellTracking
-from thresher.experiments.cells.worker_pool import WorkerPool, count_workers
 from thresher.experiments.experiment import Experiment, load_experiment
 from thresher.experiments.result_folder import RunClock, read_result, run_in_folder
 from thresher.experiments.tables import describe_experiment, describe_inputs, describe_places
@@ -187,7 +183,7 @@ class _Ranker:
                 for rank in ranks
             ]
         ).drop("name")
-        with self._open_runner() as runner:
+        with ArmRunner.open(self.settings, self.on_progress) as runner:
             confirmed = self._confirm(runner, ranks)
         answer = describe_order(ranks)
         return (
@@ -199,9 +195,9 @@ class _Ranker:
                 "ranks": [rank.to_json() for rank in ranks],
                 "agreement": _name_firsts(table, about["score"]),
                 "confirmed": confirmed,
-                "unfinished": runner.arms.list_unfinished(),
+                "unfinished": runner.list_unfinished(),
             },
-            runner.arms.build_table(),
+            runner.build_table(),
         )
 
     def _rank_by_labels(self) -> tuple[dict[str, dict[str, Any]], list[Rank], dict[str, Any]]:
@@ -243,12 +239,7 @@ class _Ranker:
         if self.on_progress is not None:
             self.on_progress(Progress(stage="models", done=n_done, total=len(self.candidates), note=note))
 
-    def _open_runner(self) -> _Trainer:
-        settings, on_progress = self.settings, self.on_progress
-        pool = WorkerPool(CellCache(), count_workers(settings.workers), build_retry_listener(on_progress))
-        return _Trainer(ArmRunner(pool, on_progress, CellTracking.open(settings, on_progress)))
-
-    def _confirm(self, runner: _Trainer, ranks: Sequence[Rank]) -> dict[str, Any] | None:
+    def _confirm(self, runner: ArmRunner, ranks: Sequence[Rank]) -> dict[str, Any] | None:
         """Train the first models that can be trained, and compare each with the first of them."""
         if not self.settings.confirm:
             return None
@@ -260,9 +251,9 @@ class _Ranker:
             for seed in range(self.settings.seeds)
             for name in names
         ]
-        runner.arms.run(self.experiment, cells, stage="cells")
-        runner.arms.require_results("base rank")
-        verdicts = runner.arms.compare([(names[0], other) for other in names[1:]])
+        runner.run(self.experiment, cells, stage="cells")
+        runner.require_results("base rank")
+        verdicts = runner.compare([(names[0], other) for other in names[1:]])
         return {
             "metric": self.experiment.metric.name,
             "train_rows": n_rows,
@@ -278,19 +269,6 @@ class _Ranker:
 
     def _sample(self, n_rows: int, seed: int) -> Any:
         return np.random.default_rng([seed, 1]).permutation(len(self.experiment.pool))[:n_rows]
-
-
-@dataclass(frozen=True)
-class _Trainer:
-    """The runs of --confirm; their workers end with the block."""
-
-    arms: ArmRunner
-
-    def __enter__(self) -> _Trainer:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.arms.worker_pool.__exit__(*error)
 
 
 def _name_firsts(table: pl.DataFrame, decisive: str) -> dict[str, str]:

@@ -10,13 +10,15 @@ import polars as pl
 
 from thresher.errors import IncompleteError, InputError
 from thresher.evaluation.effect import Effect, adjust_p_values
+from thresher.experiments.cells.cache import CellCache
 from thresher.experiments.cells.cell import Cell, Outcome
-from thresher.experiments.cells.retries import describe_unfinished
+from thresher.experiments.cells.retries import build_retry_listener, describe_unfinished
 from thresher.experiments.cells.tracking import CellTracking
-from thresher.experiments.cells.worker_pool import WorkerPool
+from thresher.experiments.cells.worker_pool import WorkerPool, count_workers
 from thresher.experiments.comparison import describe_effect
 from thresher.experiments.experiment import Experiment
 from thresher.experiments.paired_runs import PairedRuns
+from thresher.experiments.settings import ExperimentSettings
 from thresher.progress import OnProgress, Progress
 
 ArmSeed = tuple[str, int]
@@ -55,6 +57,20 @@ class ArmRunner:
     cells: dict[ArmSeed, Cell] = field(default_factory=dict)
     outcomes: dict[ArmSeed, Outcome] = field(default_factory=dict)
     experiments: dict[ArmSeed, Experiment] = field(default_factory=dict)
+
+    @staticmethod
+    def open(settings: ExperimentSettings, on_progress: OnProgress | None) -> ArmRunner:
+        """Return a runner as the settings say; its workers end with a `with` block."""
+        pool = WorkerPool(CellCache(), count_workers(settings.workers), build_retry_listener(on_progress))
+        return ArmRunner(pool, on_progress, CellTracking.open(settings, on_progress))
+
+    def __enter__(self) -> ArmRunner:
+        """Return the runner itself."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """End the workers."""
+        self.worker_pool.__exit__(*error)
 
     def run(self, experiment: Experiment, cells: Sequence[Cell], *, stage: str) -> None:
         """Run cells; the name of an arm is the method of its cells.

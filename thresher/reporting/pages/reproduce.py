@@ -26,6 +26,7 @@ COMMANDS = {
     "tuning": "tune",
     "advice": "advise",
     "bases": "base rank",
+    "sources": "base sources",
 }
 _SHOWN_ELSEWHERE = frozenset(
     {"settings", "versions", "inputs", "run", "counts", "metrics", "kind", "format", "schema", "reading"}
@@ -196,6 +197,7 @@ def _build_other_words(content: Mapping[str, Any]) -> list[str]:
     """Return data and options of other commands; what the manifest does not name is in capitals."""
     words = _build_pool_words(content) or ["DATA" if content["kind"] in ("adapter", "tuning") else "POOL"]
     words += ["--eval", content.get("run", {}).get("eval") or "EVAL"]
+    words += [word for path in content.get("run", {}).get("candidate", ()) for word in ("--candidate", path)]
     for role in ("target", "target_rows"):  # rows of a task beside the pool
         if content.get("run", {}).get(role):
             words += [f"--{role.replace('_', '-')}", _join_paths(content["run"][role])]

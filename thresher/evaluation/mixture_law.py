@@ -1,0 +1,277 @@
+"""A law over shares of sources: from small cells to the best shares, with a region that holds them.
+
+The loss of a mix is taken as a linear function of its shares and of the logarithm of its rows, plus
+a smooth function of the shares about which nothing is assumed (a Gaussian process with a squared-
+exponential kernel). Length and height of the smooth part are not chosen: every pair of a grid
+counts by its marginal likelihood, in which the linear part and the noise are integrated out.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from thresher.numeric.arrays import Bool, Float64, Int64
+
+LENGTHS = (0.1, 0.2, 0.35, 0.6, 1.0, 1.7)  # of the kernel; the corners lie 1.4 apart
+# what the kernel sees of shares: themselves, or scales on which the first rows of a source count more
+WARPS = {"shares": lambda shares: shares, "roots": np.sqrt, "logs": lambda shares: np.log(shares + 0.05) / 3}
+HEIGHTS = (0.0, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)  # of the kernel, to the noise
+N_DRAWS = 400
+MOST_POINTS = 600  # of the grid of shares
+FINEST = 40  # steps of the grid between two corners
+REGION = 0.8  # probability that the region holds the best shares
+JITTER = 1e-9
+
+
+def list_shares(n_sources: int) -> Float64:
+    """Return a grid of shares: (g, m) that sum to 1, in equal steps."""
+    steps = next(
+        k for k in range(FINEST, 0, -1) if math.comb(k + n_sources - 1, n_sources - 1) <= MOST_POINTS or k == 1
+    )
+
+    def fill(left: int, n: int) -> list[tuple[int, ...]]:
+        if n == 1:
+            return [(left,)]
+        return [(first, *rest) for first in range(left + 1) for rest in fill(left - first, n - 1)]
+
+    return np.array(fill(steps, n_sources), dtype=np.float64) / steps
+
+
+def spread_shares(n_sources: int, n_points: int, limits: Float64 | None = None, *, seed: int = 0) -> Float64:
+    """Return shares that fill the space of all mixes: (n, m), equal shares first.
+
+    Each point is the one of 4,000 random mixes that lies farthest from those before it, so that
+    corners, edges and the middle all have some (a maximin design).
+
+    Args:
+        n_sources: m.
+        n_points: n.
+        limits: (m,) largest share of each source, or None.
+        seed: of the random mixes.
+    """
+    rng, most = np.random.default_rng(seed), np.ones(n_sources) if limits is None else limits
+    mixes = np.concatenate([np.eye(n_sources), rng.dirichlet(np.ones(n_sources), 4000)])
+    mixes = np.stack([cap_shares(mix, most) for mix in mixes])
+    chosen = [cap_shares(np.full(n_sources, 1 / n_sources), most)]
+    distance = np.linalg.norm(mixes - chosen[0], axis=1)
+    while len(chosen) < n_points:
+        chosen.append(mixes[int(distance.argmax())])
+        distance = np.minimum(distance, np.linalg.norm(mixes - chosen[-1], axis=1))
+    return np.stack(chosen)
+
+
+def cap_shares(shares: Float64, limits: Float64) -> Float64:
+    """Return the shares with none above its limit; what is cut goes to the others in proportion.
+
+    Args:
+        shares: (m,) that sum to 1.
+        limits: (m,) that sum to 1 or more.
+    """
+    capped = np.minimum(shares, limits)
+    for _ in range(len(shares)):
+        missing = 1 - capped.sum()
+        room = limits - capped
+        if missing <= 1e-12 or room.sum() <= 0:
+            break
+        weight = np.where(room > 1e-12, np.maximum(shares, 1e-6), 0.0)
+        capped = np.minimum(capped + missing * weight / weight.sum(), limits)
+    return np.asarray(capped / capped.sum())
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """One length and height of the smooth part, with what the cells say under it.
+
+    Attributes:
+        warp: scale of the shares in the kernel.
+        length: of the kernel.
+        height: of the kernel, to the noise.
+        weight: its share of the marginal likelihood.
+        inverse: (n, n) inverse covariance of the cells, in units of the noise.
+        linear: (q,) coefficients of the linear part.
+        precision: (q, q) their precision.
+        squares: what is left of the values, in units of the inverse covariance.
+    """
+
+    warp: str
+    length: float
+    height: float
+    weight: float
+    inverse: Float64
+    linear: Float64
+    precision: Float64
+    squares: float
+
+
+@dataclass(frozen=True)
+class MixtureLaw:
+    """What is known of the loss of mixes after some were trained.
+
+    Attributes:
+        shares: (n, m) of the cells.
+        sizes: (n,) rows of the cells.
+        values: (n,) losses; lower is better.
+    """
+
+    shares: Float64
+    sizes: Float64
+    values: Float64
+
+    @cached_property
+    def _center(self) -> float:
+        return float(np.log(self.sizes).mean())
+
+    def _basis(self, shares: Float64, sizes: Float64) -> Float64:
+        """Return the linear part: a column per source, and the logarithm of the rows if it varies."""
+        if np.ptp(self.sizes) == 0:
+            return shares
+        return np.column_stack([shares, np.log(sizes) - self._center])
+
+    @cached_property
+    def _shapes(self) -> list[_Shape]:
+        h = self._basis(self.shares, self.sizes)
+        n, q = h.shape
+        found, logs = [], []
+        for warp, length in itertools.product(WARPS, LENGTHS):
+            kernel = _compute_kernel(WARPS[warp](self.shares), WARPS[warp](self.shares), length)
+            for height in HEIGHTS:
+                if height == 0 and (warp, length) != ("shares", LENGTHS[0]):
+                    continue  # without a smooth part, all shapes are the same
+                covariance = np.eye(n) + height * kernel
+                inverse = np.linalg.inv(covariance)
+                precision = h.T @ inverse @ h + JITTER * np.eye(q)
+                linear = np.linalg.solve(precision, h.T @ inverse @ self.values)
+                rest = self.values - h @ linear
+                squares = max(float(rest @ inverse @ rest), np.finfo(np.float64).tiny)
+                log = -0.5 * (np.linalg.slogdet(covariance)[1] + np.linalg.slogdet(precision)[1])
+                logs.append(log - (n - q) / 2 * math.log(squares))
+                found.append(_Shape(warp, length, height, 0.0, inverse, linear, precision, squares))
+        weight = np.exp(np.array(logs) - max(logs))
+        weight /= weight.sum()
+        return [replace(shape, weight=float(w)) for shape, w in zip(found, weight, strict=True)]
+
+    def sample(self, shares: Float64, sizes: Float64, *, n_draws: int = N_DRAWS, seed: int = 0) -> Float64:
+        """Return what the losses of mixes may be: (draws, g), each draw one law.
+
+        Args:
+            shares: (g, m).
+            sizes: (g,).
+            n_draws: laws.
+            seed: of the draws.
+        """
+        rng = np.random.default_rng(seed)
+        counts = rng.multinomial(n_draws, [shape.weight for shape in self._shapes])
+        own, new = self._basis(self.shares, self.sizes), self._basis(shares, sizes)
+        dof, draws = len(self.values) - own.shape[1], []
+        for shape, count in zip(self._shapes, counts, strict=True):
+            if not count:
+                continue
+            warp = WARPS[shape.warp]
+            cross = shape.height * _compute_kernel(warp(shares), warp(self.shares), shape.length)  # (g, n)
+            gain = cross @ shape.inverse
+            mean = new @ shape.linear + gain @ (self.values - own @ shape.linear)
+            rest = new - gain @ own
+            spread = shape.height * _compute_kernel(warp(shares), warp(shares), shape.length) - gain @ cross.T
+            spread += rest @ np.linalg.solve(shape.precision, rest.T)
+            values, vectors = np.linalg.eigh((spread + spread.T) / 2)
+            root = vectors * np.sqrt(np.maximum(values, 0.0))  # (g, g)
+            noise = np.sqrt(shape.squares / rng.chisquare(dof, count))  # its standard deviation
+            draws.append(mean + noise[:, None] * (rng.standard_normal((count, len(shares))) @ root.T))
+        return np.concatenate(draws)
+
+
+def _compute_kernel(ours: Float64, theirs: Float64, length: float) -> Float64:
+    squares = ((ours[:, None, :] - theirs[None, :, :]) ** 2).sum(axis=2)
+    return np.asarray(np.exp(-squares / (2 * length**2)))
+
+
+@dataclass(frozen=True)
+class BestShares:
+    """The shares of the lowest loss, and where they may lie.
+
+    Attributes:
+        grid: (g, m) shares that are possible.
+        chosen: of the lowest expected loss among those allowed: (m,).
+        region: (g,) bool, the points that hold the best shares with a probability of 80 %.
+        density: (g,) how likely each point is the best one, smoothed.
+        level: density at the edge of the region.
+        width: of the smoothing.
+        optima: (draws,) index of the best point of each law.
+    """
+
+    grid: Float64
+    chosen: Float64
+    region: Bool
+    density: Float64
+    level: float
+    width: float
+    optima: Int64
+
+    def holds(self, shares: Float64) -> bool:
+        """Tell whether the region holds some shares."""
+        return bool(_estimate_density(self.grid[self.optima], shares[None, :], self.width)[0] >= self.level)
+
+    @property
+    def ranges(self) -> list[tuple[float, float]]:
+        """Lowest and highest share of each source within the region."""
+        inside = self.grid[self.region]
+        return [(float(low), float(high)) for low, high in zip(inside.min(axis=0), inside.max(axis=0), strict=True)]
+
+
+def find_best_shares(
+    law: MixtureLaw,
+    size: float,
+    *,
+    limits: Sequence[float] | Float64 | None = None,
+    cost: MixtureLaw | None = None,
+    allowed: float = math.inf,
+) -> BestShares:
+    """Return the best shares at a number of rows.
+
+    Each draw of the law has its own best point; they are the posterior of the best shares.
+
+    Args:
+        law: of the loss.
+        size: rows.
+        limits: (m,) largest share of each source, or None.
+        cost: law of a second quantity, as of what is forgotten, or None.
+        allowed: most of that quantity. In a draw where no mix keeps to it, the one that comes
+            nearest is the best.
+    """
+    grid = list_shares(law.shares.shape[1])
+    if limits is not None:
+        grid = np.unique(np.round([cap_shares(each, np.asarray(limits, np.float64)) for each in grid], 12), axis=0)
+    sizes = np.full(len(grid), size)
+    losses = law.sample(grid, sizes)
+    expected = losses.mean(axis=0)
+    if cost is not None:
+        costs = cost.sample(grid, sizes, seed=1)
+        losses, expected = _forbid(losses, costs, allowed), _forbid(expected, costs.mean(axis=0), allowed)
+    optima = losses.argmin(axis=1)
+    spread = grid[optima].std(axis=0).max()
+    step = np.sort(np.unique(np.round(grid[:, 0], 12)))
+    least = float(np.diff(step).min()) if len(step) > 1 else 0.02
+    width = max(0.75 * least, spread * len(optima) ** (-1 / (grid.shape[1] + 3)))
+    at_optima = _estimate_density(grid[optima], grid[optima], width)
+    level = float(np.quantile(at_optima, 1 - REGION))
+    density = _estimate_density(grid[optima], grid, width)
+    chosen = grid[int(expected.argmin())]
+    return BestShares(grid, chosen, density >= level, density, level, width, optima)
+
+
+def _forbid(losses: Float64, costs: Float64, allowed: float) -> Float64:
+    """Return losses in which mixes that cost too much are worse than all others, by their cost."""
+    worst = losses.max(axis=-1, keepdims=True)
+    return np.asarray(np.where(costs <= allowed, losses, worst + 1 + costs - allowed))
+
+
+def _estimate_density(optima: Float64, at: Float64, width: float) -> Float64:
+    """Return how many optima lie near each point, by a Gaussian kernel: (g,)."""
+    points, counts = np.unique(optima, axis=0, return_counts=True)
+    return _compute_kernel(at, points, width) @ (counts / counts.sum())

@@ -1,0 +1,56 @@
+"""What `base sources` can be asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from thresher.experiments.settings import CELLS, MODEL, Equal, ExperimentOptions, ExperimentSettings
+from thresher.validation import option
+
+MOST_COMPARED = 2000  # rows of which the cheapest pairing is found in seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceRankSettings(ExperimentSettings):
+    """Options of `base sources`."""
+
+    command: ClassVar[str] = "base sources"
+
+    candidates: tuple[Any, ...] = option(
+        (),
+        "Another data set that may help: file, folder or Hub id, with settings as for rows.",
+        flag="--candidate",
+        is_repeatable=True,
+        parse=tuple,
+    )
+    encoder: str | None = option(None, "minilm, static, or a sentence-transformers model.", panel=MODEL)
+    rows: int = option(500, "Rows of each data set that are compared, at most.", ge=20, le=MOST_COMPARED, panel=MODEL)
+    confirm: int = option(3, "Train with so many of the nearest data sets, and without; 0: none.", ge=0, panel=CELLS)
+    shares: tuple[float, ...] = option(
+        (0.25, 0.5), "Shares of the other data set among the rows that --confirm trains on.", gt=0, lt=1, panel=CELLS
+    )
+    train_rows: int = option(500, "Random rows of your own that --confirm trains on, at most.", ge=2, panel=CELLS)
+    seeds: int = option(3, "Runs of each mix that --confirm trains.", ge=2, panel=CELLS)
+    equal: Equal = option("steps", "What all mixes get as much of.", panel=CELLS)
+
+    def find_problems(self) -> list[str]:
+        """Return what is wrong with several fields together."""
+        problems = [] if self.candidates else ["at least one candidate is needed, got none; give --candidate FILE"]
+        if not self.shares and self.confirm:
+            problems.append("shares must hold at least one share, or confirm must be 0, got none")
+        return problems
+
+
+class SourceRankOptions(ExperimentOptions, total=False):
+    """`SourceRankSettings`, for type checkers: texts with commas are lists."""
+
+    candidates: Sequence[Any]
+    encoder: str | None
+    rows: int
+    confirm: int
+    shares: Sequence[float]
+    train_rows: int
+    seeds: int
+    equal: Equal

@@ -1,0 +1,335 @@
+"""Which other data set helps? Nearness first, then cells with it and without it.
+
+    OUT/sources.parquet   one line per candidate: how near it lies, leaks, conflicts, the verdict
+    OUT/sources.json      the answer, and the verdicts on every mix
+    OUT/cells.csv         the runs
+
+Nearness does not see answers: a copy with shuffled labels is as near as the copy. So nothing is
+advised that was not trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Unpack
+
+import numpy as np
+import polars as pl
+
+from thresher.artifacts.folder import MANIFEST, write_atomic, write_csv, write_parquet
+from thresher.artifacts.manifest import FORMAT, Manifest, digest
+from thresher.artifacts.result import Result
+from thresher.artifacts.seal import encode_record
+from thresher.artifacts.stored import read_table
+from thresher.dataset import Dataset, Source, load
+from thresher.dataset.mixture.join import join_datasets
+from thresher.dataset.own_text.matching import match_rows
+from thresher.errors import InputError
+from thresher.evaluation.effect import LEVEL
+from thresher.experiments.bases.closeness import Closeness, OwnRows
+from thresher.experiments.bases.source_settings import SourceRankOptions, SourceRankSettings
+from thresher.experiments.cells.arms import ArmRunner
+from thresher.experiments.cells.cell import Cell
+from thresher.experiments.experiment import Experiment, load_experiment
+from thresher.experiments.result_folder import RunClock, read_result, run_in_folder
+from thresher.experiments.tables import describe_experiment, describe_inputs, describe_places
+from thresher.features.context import make_context
+from thresher.numeric.arrays import Int64
+from thresher.progress import OnProgress, Progress
+from thresher.trainer.context import content_hash
+from thresher.validation import build_settings, document_options
+
+KIND = "sources"
+SOURCES, RESULT, CELLS = "sources.parquet", "sources.json", "cells.csv"
+ALONE = "own rows alone"
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class SourceRanking(Result):
+    """Other data sets, the nearest first, and whether they help.
+
+    Attributes:
+        table: one line per candidate, as in `sources.parquet`.
+        content: of `sources.json`.
+        path: of the folder, or None when none was asked for.
+        manifest: what ran.
+    """
+
+    table: pl.DataFrame
+    content: Mapping[str, Any]
+    path: Path | None
+    manifest: Manifest
+
+    def list_facts(self) -> list[tuple[str, str]]:
+        """Return the answer, and the verdict on each mix."""
+        verdicts = [(each["arm"], each["sentence"]) for each in self.content["verdicts"]]
+        return [("answer", self.content["answer"]), *verdicts]
+
+
+@document_options(SourceRankSettings)
+def rank_sources(
+    pool: Any,
+    *,
+    eval: Any = "20%",  # noqa: A002 - the name of the command's option
+    on_progress: OnProgress | None = None,
+    **options: Unpack[SourceRankOptions],
+) -> SourceRanking:
+    """Say which other data sets help to learn one's own rows.
+
+    Candidates are ordered by the optimal transport distance of their embeddings to one's own; rows
+    that ask what a test row asks are taken out of them. Then the nearest ones are mixed in at each
+    share, and every mix is compared with one's own rows alone, row by row.
+
+    Args:
+        pool: one's own rows, anything `load` accepts.
+        eval: rows to measure on, or a share of the pool to hold out.
+        on_progress: listener.
+        options: fields of `SourceRankSettings`; `candidates` is required.
+
+    Raises:
+        InputError: rows of a candidate are of another kind, or do not fit.
+        SettingsError: a setting has an illegal value.
+        OutputError: `out` holds something else.
+    """
+    settings: SourceRankSettings = build_settings(SourceRankSettings, "base sources", options)
+    own = load_experiment(pool, eval=eval, settings=settings, on_progress=on_progress)
+    candidates = _load_candidates(settings.candidates, own)
+    return _SourceRanker(settings, own, candidates, on_progress).write()
+
+
+def _load_candidates(named: Sequence[Any], own: Experiment) -> dict[str, Dataset]:
+    """Load the candidates, by name.
+
+    Raises:
+        InputError: two have the same name, or one has rows of another kind.
+    """
+    candidates: dict[str, Dataset] = {}
+    for number, each in enumerate(named, start=1):
+        rows = each if isinstance(each, Dataset) else load(each)
+        name = ", ".join(dict.fromkeys(Path(source.path).name for source in rows.sources)) or f"candidate {number}"
+        name = each.label if isinstance(each, Source) else name
+        if rows.kind != own.pool.kind:
+            raise InputError(
+                f"candidate {name}: must hold rows of the kind of your own ({own.pool.kind}), found {rows.kind}; name "
+                f"its columns, as in '{name}:prompt=COLUMN,response=COLUMN'"
+            )
+        while name in candidates:
+            name += "'"
+        candidates[name] = rows
+    return candidates
+
+
+@dataclass(frozen=True)
+class _Mixture:
+    """One's own rows and those of some candidates in one pool.
+
+    Attributes:
+        experiment: with that pool.
+        places: positions of the rows of each in it; "" for one's own.
+    """
+
+    experiment: Experiment
+    places: Mapping[str, Int64]
+
+    @staticmethod
+    def join(own: Experiment, candidates: Mapping[str, Dataset]) -> _Mixture:
+        parts = [own.pool, *candidates.values()]
+        joined = join_datasets(parts, ["your rows", *candidates])
+        ends = np.cumsum([len(part.shards) for part in parts])
+        part = np.searchsorted(ends, joined.shard, side="right")
+        places = {name: np.flatnonzero(part == number) for number, name in enumerate(["", *candidates])}
+        labels = tuple(sorted(joined.frame["response"].unique())) if own.labels else ()
+        return _Mixture(replace(own, pool=joined, labels=labels), places)
+
+
+@dataclass(frozen=True)
+class _SourceRanker:
+    """What one call compares."""
+
+    settings: SourceRankSettings
+    own: Experiment
+    candidates: Mapping[str, Dataset]
+    on_progress: OnProgress | None
+
+    def write(self) -> SourceRanking:
+        """Compare, or read what an earlier call has compared."""
+        clock, asked = RunClock(), self._describe_question()
+        contents = {name: content_hash(rows) for name, rows in self.candidates.items()}
+        identity = digest({"asked": asked, "contents": contents, "experiment": describe_experiment(self.own)})
+        tables: list[pl.DataFrame] = []
+
+        def run(_: Path | None) -> SourceRanking:
+            table, content, cells = self._compare()
+            tables.append(cells)
+            manifest = Manifest(
+                {
+                    "format": FORMAT,
+                    "kind": KIND,
+                    "identity": identity,
+                    "is_complete": not content["unfinished"],
+                    **describe_experiment(self.own),
+                    "asked": {name: value for name, value in asked.items() if name != "candidates"},
+                    "candidates": contents,
+                    **describe_inputs(self.own),
+                    "run": {**clock.to_json(), **describe_places(self.own), "candidate": self._list_places()},
+                }
+            )
+            return SourceRanking(table=table, content=content, path=None, manifest=manifest)
+
+        def write(ranking: SourceRanking, folder: Path) -> None:
+            write_parquet(ranking.table, folder / SOURCES)
+            write_csv(tables[0], folder / CELLS)
+            write_atomic(folder / RESULT, encode_record(ranking.content))
+            write_atomic(folder / MANIFEST, ranking.manifest.to_json())
+
+        return run_in_folder(identity, self.settings, run=run, write=write, read=read_sources)
+
+    def _list_places(self) -> list[str]:
+        return [", ".join(source.path for source in rows.sources) for rows in self.candidates.values()]
+
+    def _describe_question(self) -> dict[str, Any]:
+        settings = self.settings
+        names = ("rows", "confirm", "train_rows", "seeds", "equal")
+        values = {name: getattr(settings, name) for name in names}
+        encoder = make_context(encoder=settings.encoder).resolved().models.encoder
+        return {"candidates": list(self.candidates), "encoder": encoder, **values, "shares": list(settings.shares)}
+
+    def _compare(self) -> tuple[pl.DataFrame, dict[str, Any], pl.DataFrame]:
+        """Return the table of candidates, the content of `sources.json`, and the cells."""
+        context = make_context(encoder=self.settings.encoder, on_progress=self.on_progress).resolved()
+        own = OwnRows.embed(self.own.pool, self.own.test, context, self.settings.rows)
+        near: list[Closeness] = []
+        for name, rows in self.candidates.items():
+            near.append(own.compare(name, rows))
+            self._tell(len(near), f"{name}: distance {near[-1].distance:.3f}, similarity {near[-1].similarity:.3f}")
+        near.sort(key=lambda each: each.distance)
+        with ArmRunner.open(self.settings, self.on_progress) as runner:
+            verdicts = self._confirm(runner, [each.name for each in near][: self.settings.confirm])
+            unfinished, cells = runner.list_unfinished(), runner.build_table()
+        table = pl.DataFrame([{**each.to_json(), **_summarize(each.name, verdicts)} for each in near])
+        content = {
+            "answer": describe_sources(near, verdicts),
+            "metric": self.own.metric.name,
+            "task": self.own.pool.kind,
+            "own_rows": len(self.own.pool),
+            "own_distance": own.own_distance,
+            "candidates": [each.to_json() for each in near],
+            "train_rows": self._count_own(),
+            "verdicts": verdicts,
+            "unfinished": unfinished,
+        }
+        return table, content, cells
+
+    def _tell(self, n_done: int, note: str) -> None:
+        if self.on_progress is not None:
+            self.on_progress(Progress(stage="candidates", done=n_done, total=len(self.candidates), note=note))
+
+    def _count_own(self) -> int:
+        return min(self.settings.train_rows, len(self.own.pool))
+
+    def _confirm(self, runner: ArmRunner, names: Sequence[str]) -> list[dict[str, Any]]:
+        """Train with each mix and without, and compare each mix with one's own rows alone."""
+        if not names:
+            return []
+        clean = {name: self._drop_leaks(self.candidates[name]) for name in names}
+        clean = {name: rows for name, rows in clean.items() if len(rows)}
+        mixture = _Mixture.join(self.own, clean)
+        arms = [(name, share) for name in clean for share in self.settings.shares]
+        n_own = self._count_own()
+        sizes = {arm: min(round(arm[1] / (1 - arm[1]) * n_own), len(clean[arm[0]])) for arm in arms}
+        steps = self._count_steps(n_own + max(sizes.values(), default=0))
+        alone, mixed = (replace(each, n_equal_steps=steps) for each in (self.own, mixture.experiment))
+        seeds = range(self.settings.seeds)
+        own_cells = [
+            Cell(method=ALONE, n_rows=n_own, seed=seed, rows=_draw(np.arange(len(self.own.pool)), n_own, seed))
+            for seed in seeds
+        ]
+        mixed_cells = []
+        for seed in seeds:
+            own_rows = _draw(mixture.places[""], n_own, seed)
+            for name, share in arms:
+                more = _draw(mixture.places[name], sizes[name, share], seed)
+                rows = np.concatenate([own_rows, more])
+                mixed_cells.append(Cell(method=name_mix(name, share), n_rows=len(rows), seed=seed, rows=rows))
+        runner.run(alone, own_cells, stage="own rows alone")
+        runner.run(mixed, mixed_cells, stage="mixes")
+        runner.require_results("base sources")
+        verdicts = runner.compare([(name_mix(*arm), ALONE) for arm in arms])
+        about = {name_mix(*arm): arm for arm in arms}
+        return [
+            {
+                "candidate": about[each["arm"]][0],
+                "share": about[each["arm"]][1],
+                "n_rows": sizes[about[each["arm"]]],
+                "verdict": name_verdict(each),
+                **each,
+            }
+            for each in verdicts
+        ]
+
+    def _drop_leaks(self, rows: Dataset) -> Dataset:
+        return rows.take(np.flatnonzero(match_rows(rows, self.own.test) < 0))
+
+    def _count_steps(self, n_rows: int) -> int | None:
+        """Return the optimizer steps of every cell; None for equal epochs."""
+        if self.settings.equal == "epochs":
+            return None
+        from thresher.trainer.engine.fit import count_steps
+
+        context = self.own.build_context(self.own.pool.take(np.arange(1)), seed=0)
+        return count_steps(n_rows, context.settings)
+
+
+def name_mix(name: str, share: float) -> str:
+    """Return the name of an arm: "other.csv at 25 %"."""
+    return f"{name} at {100 * share:g} %"
+
+
+def name_verdict(verdict: Mapping[str, Any]) -> str:
+    """Return "better", "worse" or "no difference"."""
+    difference = verdict["difference"]
+    if verdict["p_holm"] >= LEVEL or difference["low"] <= 0 <= difference["high"]:
+        return "no difference"
+    return "better" if difference["value"] > 0 else "worse"
+
+
+def _draw(places: Int64, n: int, seed: int) -> Int64:
+    """Return n random places; the same seed gives nested draws."""
+    return np.asarray(np.random.default_rng([seed, 2]).permutation(places)[:n])
+
+
+def _summarize(name: str, verdicts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the verdict on the best mix with a candidate, for its line in the table."""
+    own = [each for each in verdicts if each["candidate"] == name]
+    if not own:
+        return {"verdict": None, "best_share": None, "gain": None}
+    best = max(own, key=lambda each: each["difference"]["value"])
+    return {"verdict": best["verdict"], "best_share": best["share"], "gain": best["difference"]["value"]}
+
+
+def describe_sources(near: Sequence[Closeness], verdicts: Sequence[Mapping[str, Any]]) -> str:
+    """Return which candidates help, and which ones harm."""
+    if not verdicts:
+        return f"{near[0].name} is nearest; whether it helps is not known, as nothing was trained"
+    better = [each for each in verdicts if each["verdict"] == "better"]
+    worse = [each for each in verdicts if each["verdict"] == "worse"]
+    harm = "; ".join(f"{each['arm']} is {each['sentence']}" for each in worse)
+    if not better:
+        none = "no other data set was seen to help"
+        return f"{none}; {harm}" if harm else none
+    best = max(better, key=lambda each: each["difference"]["value"])
+    helps = f"mix in {best['arm']}: {best['sentence']} than your own rows alone"
+    return f"{helps}; {harm}" if harm else helps
+
+
+def read_sources(path: str | Path) -> SourceRanking:
+    """Read the folder of `base sources`.
+
+    Raises:
+        ManifestError: the folder is not one that `base sources` wrote.
+    """
+    folder = Path(path)
+    manifest, content = read_result(folder, KIND, "a ranking of other data sets", RESULT)
+    return SourceRanking(table=read_table(folder / SOURCES), content=content, path=folder, manifest=manifest)

@@ -1,0 +1,138 @@
+"""The page of a ranking of other data sets: which ones help, and which ones harm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from thresher.artifacts.manifest import Manifest
+from thresher.reporting import formatting as fmt
+from thresher.reporting.charts.chart import Chart, Rows, Rule, Whiskers, linear_axis, points_with_errors
+from thresher.reporting.files import read_json
+from thresher.reporting.page import Block, Figure, Notice, Page, Paragraph, Section, Table, Tile
+from thresher.reporting.pages.experiment_tables import build_footer, describe_incomplete
+from thresher.reporting.pages.reproduce import build_reproduction
+
+KEYS = ("answer", "metric", "candidates", "own_distance", "own_rows", "verdicts", "train_rows")
+
+
+def build_sources_page(folder: Path, manifest: Manifest) -> Page:
+    """Return the page of a folder that `base sources` wrote."""
+    content, result = manifest.content, read_json(folder / "sources.json", KEYS)
+    answer = str(result["answer"])
+    helping = [each for each in result["verdicts"] if each["verdict"] == "better"]
+    return Page(
+        kind="ranking of other data sets",
+        title=f"{fmt.count(len(result['candidates']))} other data sets",
+        answer=f"{answer[0].upper()}{answer[1:]}.",
+        more=describe_incomplete(result),
+        tiles=(
+            Tile("Your rows", fmt.count(result["own_rows"])),
+            Tile("Mixes that help", fmt.count(len(helping)), f"of {fmt.count(len(result['verdicts']))} trained"),
+            Tile("Time", fmt.seconds(content["run"]["seconds"])),
+        ),
+        sections=[
+            Section("After training", _build_verdicts(result, content)),
+            Section("How near they lie", [_build_candidates(result)]),
+            build_reproduction(manifest, folder),
+        ],
+        footer=build_footer(content),
+    )
+
+
+def _build_verdicts(result: Mapping[str, Any], content: Mapping[str, Any]) -> list[Block]:
+    if not result["verdicts"]:
+        return [Notice("Nothing was trained, so whether any of them helps is not known.")]
+    train_rows = fmt.rows(result["train_rows"])
+    about = f"Each mix has the same {train_rows} of yours. Intervals are over test rows and seeds."
+    return [build_effects(result["verdicts"], result["metric"], "your own rows alone", about, content.get("task"))]
+
+
+def build_effects(
+    verdicts: Sequence[Mapping[str, Any]], metric_name: str, against: str, about: str, task: str | None
+) -> Figure:
+    """Return the differences of arms to another, with their intervals, and a table of verdicts.
+
+    Args:
+        verdicts: as of `ArmRunner.compare`.
+        metric_name: that was compared.
+        against: the other arm, in words.
+        about: sentences for the caption.
+        task: of the model.
+    """
+    values = [each["value"] for each in verdicts]
+    metric = fmt.describe_metric(metric_name, values, is_higher_better=metric_name != "loss", task=task)
+    scale = 100 if metric.is_rate else 1
+    effects = [each["difference"] for each in verdicts]
+    labels = tuple(str(each["arm"]) for each in verdicts)
+    marks = points_with_errors(
+        tone="blue",
+        x=[scale * each["value"] for each in effects],
+        y=list(range(len(effects))),
+        errors=[scale * (each["high"] - each["low"]) / 2 for each in effects],
+        shape="circle",
+        tips=[f"{label}: {metric.difference(each['value'])}" for label, each in zip(labels, effects, strict=True)],
+        is_lying=True,
+    )
+    whiskers = [mark for mark in marks if isinstance(mark, Whiskers)]
+    ends = [0.0, *(x for mark in whiskers for x in (*mark.low, *mark.high))]
+    unit = "points" if metric.is_rate else fmt.readable_name(metric_name)
+    rows = [
+        (
+            label,
+            metric.text(each["value"]),
+            metric.text(each["against_value"]),
+            metric.difference(each["difference"]["value"]),
+            str(each["sentence"]),
+        )
+        for label, each in zip(labels, verdicts, strict=True)
+    ]
+    return Figure(
+        name="effects",
+        title=f"Better or worse than {against}",
+        caption=f"Right of zero is better. {about}",
+        alt=f"Dot plot of the differences of {len(rows)} arms to {against}; the table below has the numbers.",
+        charts=(
+            Chart(
+                x=linear_axis(f"difference to {against} ({unit})", min(ends), max(ends)),
+                y=Rows(labels),
+                marks=[Rule(at=0.0, tone="gray"), *marks],
+            ),
+        ),
+        table=Table(
+            caption=f"Verdicts, after Holm's correction for {len(rows)} comparisons",
+            columns=("arm", "score", against, "difference", "verdict"),
+            rows=rows,
+            numeric=(1, 2, 3),
+        ),
+    )
+
+
+def _build_candidates(result: Mapping[str, Any]) -> Table | Paragraph:
+    rows = [
+        (
+            str(each["name"]),
+            fmt.count(each["n_rows"]),
+            f"{each['distance']:.3f}",
+            f"{each['similarity']:.3f}",
+            f"{each['leaks']:.1%}",
+            f"{each['repeats']:.1%}",
+            fmt.NOTHING if each["conflicts"] is None else f"{each['conflicts']:.0%} ({each['n_conflicts']:,} rows)",
+        )
+        for each in result["candidates"]
+    ]
+    return Table(
+        caption=f"Nearest first; two halves of your own rows lie {result['own_distance']:.3f} apart",
+        columns=(
+            "data set",
+            "rows",
+            "transport distance",
+            "similarity",
+            "in the test rows",
+            "in your rows",
+            "conflicts",
+        ),
+        rows=rows,
+        numeric=range(1, 7),
+    )
