@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from thresher.experiments.comparison import Comparison, compare
     from thresher.experiments.curve import LearningCurve
     from thresher.experiments.learning_curve import learning_curve
+    from thresher.experiments.mixing.mix import Mix, mix
     from thresher.experiments.tuning import Tuning, tune
     from thresher.features import Features
     from thresher.features.table import FeatureTable, score
@@ -61,6 +62,7 @@ __all__ = [
     "Labeled",
     "LearningCurve",
     "Manifest",
+    "Mix",
     "Plan",
     "Quota",
     "Scores",
@@ -79,6 +81,7 @@ __all__ = [
     "curate",
     "learning_curve",
     "load",
+    "mix",
     "open",
     "plan",
     "rank_bases",
@@ -110,6 +113,7 @@ _load = export_lazily(
         "Features": "features",
         "LearningCurve": "experiments.learning_curve",
         "Manifest": "artifacts.manifest",
+        "Mix": "experiments.mixing.mix",
         "Plan": "selection.dry_run",
         "Quota": "subset.quota",
         "Scores": "subset.scores",
@@ -125,6 +129,7 @@ _load = export_lazily(
         "curate": "curation.curate",
         "learning_curve": "experiments.learning_curve",
         "load": "dataset",
+        "mix": "experiments.mixing.mix",
         "open": "notebook.results",
         "plan": "selection.dry_run",
         "rank_bases": "experiments.bases.rank",

@@ -41,6 +41,7 @@ VERBS = {  # in the order of the help
     "curve": _Verb("curve", "curve", _WORTH),
     "compare": _Verb("compare", "compare", _WORTH),
     "base": _Verb("base", "base_app", _MODEL),
+    "mix": _Verb("mix", "mix", _MODEL),
     "correct": _Verb("correct", "correct", _CLEAN),
     "train": _Verb("train", "train", _TRAIN),
     "tune": _Verb("tune", "tune", _TRAIN),

@@ -1,14 +1,14 @@
 """A law over shares of sources: from small cells to the best shares, with a region that holds them.
 
 The loss of a mix is taken as a linear function of its shares and of the logarithm of its rows, plus
-a smooth function of the shares about which nothing is assumed (a Gaussian process with a squared-
-exponential kernel). Length and height of the smooth part are not chosen: every pair of a grid
-counts by its marginal likelihood, in which the linear part and the noise are integrated out.
+a smooth function of their logarithms about which nothing else is assumed (a Gaussian process with a
+squared-exponential kernel): the first rows of a source teach more than later ones. Length and
+height of the smooth part are not chosen: every pair of a grid counts by its marginal likelihood, in
+which the linear part and the noise are integrated out.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,8 +19,7 @@ import numpy as np
 from thresher.numeric.arrays import Bool, Float64, Int64
 
 LENGTHS = (0.1, 0.2, 0.35, 0.6, 1.0, 1.7)  # of the kernel; the corners lie 1.4 apart
-# what the kernel sees of shares: themselves, or scales on which the first rows of a source count more
-WARPS = {"shares": lambda shares: shares, "roots": np.sqrt, "logs": lambda shares: np.log(shares + 0.05) / 3}
+FLOOR, SCALE = 0.05, 3.0  # of the logarithms that the kernel sees, so that corners lie 1.4 apart
 HEIGHTS = (0.0, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)  # of the kernel, to the noise
 N_DRAWS = 400
 MOST_POINTS = 600  # of the grid of shares
@@ -66,6 +65,11 @@ def spread_shares(n_sources: int, n_points: int, limits: Float64 | None = None, 
     return np.stack(chosen)
 
 
+def warp_shares(shares: Float64) -> Float64:
+    """Return shares on the scale of the kernel: the first rows of a source count most."""
+    return np.asarray(np.log(shares + FLOOR) / SCALE)
+
+
 def cap_shares(shares: Float64, limits: Float64) -> Float64:
     """Return the shares with none above its limit; what is cut goes to the others in proportion.
 
@@ -89,7 +93,6 @@ class _Shape:
     """One length and height of the smooth part, with what the cells say under it.
 
     Attributes:
-        warp: scale of the shares in the kernel.
         length: of the kernel.
         height: of the kernel, to the noise.
         weight: its share of the marginal likelihood.
@@ -99,7 +102,6 @@ class _Shape:
         squares: what is left of the values, in units of the inverse covariance.
     """
 
-    warp: str
     length: float
     height: float
     weight: float
@@ -128,7 +130,7 @@ class MixtureLaw:
         return float(np.log(self.sizes).mean())
 
     def _basis(self, shares: Float64, sizes: Float64) -> Float64:
-        """Return the linear part: a column per source, and the logarithm of the rows if it varies."""
+        """Return the linear part: a column per source, and the rows' logarithm if it varies."""
         if np.ptp(self.sizes) == 0:
             return shares
         return np.column_stack([shares, np.log(sizes) - self._center])
@@ -138,20 +140,20 @@ class MixtureLaw:
         h = self._basis(self.shares, self.sizes)
         n, q = h.shape
         found, logs = [], []
-        for warp, length in itertools.product(WARPS, LENGTHS):
-            kernel = _compute_kernel(WARPS[warp](self.shares), WARPS[warp](self.shares), length)
+        for length in LENGTHS:
+            kernel = _compute_kernel(warp_shares(self.shares), warp_shares(self.shares), length)
             for height in HEIGHTS:
-                if height == 0 and (warp, length) != ("shares", LENGTHS[0]):
-                    continue  # without a smooth part, all shapes are the same
+                if height == 0 and length != LENGTHS[0]:
+                    continue  # no smooth part has no length
                 covariance = np.eye(n) + height * kernel
-                inverse = np.linalg.inv(covariance)
+                inverse: Float64 = np.asarray(np.linalg.inv(covariance), np.float64)
                 precision = h.T @ inverse @ h + JITTER * np.eye(q)
-                linear = np.linalg.solve(precision, h.T @ inverse @ self.values)
+                linear: Float64 = np.asarray(np.linalg.solve(precision, h.T @ inverse @ self.values), np.float64)
                 rest = self.values - h @ linear
                 squares = max(float(rest @ inverse @ rest), np.finfo(np.float64).tiny)
                 log = -0.5 * (np.linalg.slogdet(covariance)[1] + np.linalg.slogdet(precision)[1])
                 logs.append(log - (n - q) / 2 * math.log(squares))
-                found.append(_Shape(warp, length, height, 0.0, inverse, linear, precision, squares))
+                found.append(_Shape(length, height, 0.0, inverse, linear, precision, squares))
         weight = np.exp(np.array(logs) - max(logs))
         weight /= weight.sum()
         return [replace(shape, weight=float(w)) for shape, w in zip(found, weight, strict=True)]
@@ -172,12 +174,12 @@ class MixtureLaw:
         for shape, count in zip(self._shapes, counts, strict=True):
             if not count:
                 continue
-            warp = WARPS[shape.warp]
-            cross = shape.height * _compute_kernel(warp(shares), warp(self.shares), shape.length)  # (g, n)
+            near, far = warp_shares(self.shares), warp_shares(shares)
+            cross = shape.height * _compute_kernel(far, near, shape.length)  # (g, n)
             gain = cross @ shape.inverse
             mean = new @ shape.linear + gain @ (self.values - own @ shape.linear)
             rest = new - gain @ own
-            spread = shape.height * _compute_kernel(warp(shares), warp(shares), shape.length) - gain @ cross.T
+            spread = shape.height * _compute_kernel(far, far, shape.length) - gain @ cross.T
             spread += rest @ np.linalg.solve(shape.precision, rest.T)
             values, vectors = np.linalg.eigh((spread + spread.T) / 2)
             root = vectors * np.sqrt(np.maximum(values, 0.0))  # (g, g)
@@ -274,4 +276,4 @@ def _forbid(losses: Float64, costs: Float64, allowed: float) -> Float64:
 def _estimate_density(optima: Float64, at: Float64, width: float) -> Float64:
     """Return how many optima lie near each point, by a Gaussian kernel: (g,)."""
     points, counts = np.unique(optima, axis=0, return_counts=True)
-    return _compute_kernel(at, points, width) @ (counts / counts.sum())
+    return np.asarray(_compute_kernel(at, points, width) @ (counts / counts.sum()))

@@ -26,6 +26,7 @@ LISTENERS = {  # function -> the argument that takes a listener
     "compare": "on_progress",
     "tune": "on_progress",
     "advise": "on_progress",
+    "mix": "on_progress",
     "rank_bases": "on_progress",
     "rank_sources": "on_progress",
     "train": "on_event",

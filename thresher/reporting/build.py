@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 REPORT = "report.html"
 PAGES = {
     "advice": "thresher.reporting.pages.advice:build_advice_page",
-    "bases": "thresher.reporting.pages.bases:build_ranking_page",
-    "sources": "thresher.reporting.pages.sources:build_sources_page",
+    "bases": "thresher.reporting.pages.bases.ranking:build_ranking_page",
+    "mix": "thresher.reporting.pages.bases.mix:build_mix_page",
+    "sources": "thresher.reporting.pages.bases.sources:build_sources_page",
     "subset": "thresher.reporting.pages.subset:build_subset_page",
     "adapter": "thresher.reporting.pages.adapter:build_adapter_page",
     "curve": "thresher.reporting.pages.curve:build_curve_page",

@@ -10,7 +10,7 @@ from thresher.errors import InputError, SettingsError
 from thresher.experiments.bases.closeness import Closeness, OwnRows
 from thresher.experiments.bases.sources import describe_sources
 from thresher.features.context import make_context
-from thresher.numeric.assignment import compute_transport_distance
+from thresher.numeric.optimal_transport import compute_transport_distance
 from thresher.trainer.settings import TrainSettings
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -77,7 +77,8 @@ def test_every_mix_is_trained_on_the_same_own_rows_for_as_many_steps(ranking, ca
     assert {line[place["n_rows"]] for line in arms.values()} == {"30", "60"}
     assert len({line[place["steps"]] for line in arms.values()}) == 1
     assert len(ranking.content["verdicts"]) == 2
-    assert "no other data set was seen to help" in ranking.content["answer"]  # three steps teach nothing
+    # three steps teach nothing
+    assert "no other data set was seen to help" in ranking.content["answer"]
 
 
 def test_the_same_call_reads_the_folder(ranking, call):

@@ -12,7 +12,7 @@ from thresher.dataset.own_text.matching import match_rows
 from thresher.features.compute import compute
 from thresher.features.context import FeatureContext
 from thresher.numeric.arrays import Array
-from thresher.numeric.assignment import compute_transport_distance
+from thresher.numeric.optimal_transport import compute_transport_distance
 
 NEAR = 0.9  # cosine from which two texts are taken to say the same
 

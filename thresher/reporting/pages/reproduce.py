@@ -27,6 +27,7 @@ COMMANDS = {
     "advice": "advise",
     "bases": "base rank",
     "sources": "base sources",
+    "mix": "mix",
 }
 _SHOWN_ELSEWHERE = frozenset(
     {"settings", "versions", "inputs", "run", "counts", "metrics", "kind", "format", "schema", "reading"}

@@ -1,0 +1,45 @@
+"""What `mix` can be asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from thresher.experiments.settings import CELLS, MODEL, ExperimentOptions, ExperimentSettings
+from thresher.validation import option
+
+MOST_SOURCES = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixSettings(ExperimentSettings):
+    """Options of `mix`."""
+
+    command: ClassVar[str] = "mix"
+
+    by: str = option("source", "Column whose values are the sources; source is the file of a row where there is none.")
+    rows: int = option(500, "Rows of the largest mixes that are trained.", ge=20)
+    mixes: int | None = option(None, "Mixes that are trained; default: 8 for each source.", ge=6, panel=CELLS)
+    next_rows: int = option(1000, "Further rows of each source to find the value of.", ge=1)
+    seeds: int = option(3, "Runs of the best shares and of equal shares; 0: do not compare them.", ge=0, panel=CELLS)
+    replay: Any = option(
+        None,
+        "Rows that are not of the task, as a further source against forgetting: the best shares are the best ones "
+        "within --forget.",
+        panel=MODEL,
+    )
+
+    def find_problems(self) -> list[str]:
+        """Return what is wrong with several fields together."""
+        return ["seeds must be 0, or 2 or more for an interval, got 1"] if self.seeds == 1 else []
+
+
+class MixOptions(ExperimentOptions, total=False):
+    """`MixSettings`, for type checkers."""
+
+    by: str
+    rows: int
+    mixes: int | None
+    next_rows: int
+    seeds: int
+    replay: Any
