@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from thresher.experiments.advice.advise import Advice, advise
     from thresher.experiments.bases.rank import BaseRanking, rank_bases
     from thresher.experiments.bases.sources import SourceRanking, rank_sources
+    from thresher.experiments.bases.transfer import Transfer, transfer
     from thresher.experiments.comparison import Comparison, compare
     from thresher.experiments.curve import LearningCurve
     from thresher.experiments.learning_curve import learning_curve
@@ -71,6 +72,7 @@ __all__ = [
     "Subset",
     "ThresherError",
     "TrainSettings",
+    "Transfer",
     "Tuning",
     "__version__",
     "add_labels",
@@ -91,6 +93,7 @@ __all__ = [
     "score",
     "select",
     "train",
+    "transfer",
     "tune",
 ]
 
@@ -122,6 +125,7 @@ _load = export_lazily(
         "Subset": "subset.subset",
         "ThresherError": "errors",
         "TrainSettings": "trainer.train",
+        "Transfer": "experiments.bases.transfer",
         "Tuning": "experiments.tuning",
         "advise": "experiments.advice.advise",
         "correct": "curation.correction.correct",
@@ -139,6 +143,7 @@ _load = export_lazily(
         "score": "features.table",
         "select": "selection.run",
         "train": "trainer.train",
+        "transfer": "experiments.bases.transfer",
         "tune": "experiments.tuning",
     },
 )

@@ -1,4 +1,4 @@
-"""`thresher base rank | sources`: which base model, and which other data, before long training."""
+"""`thresher base rank | sources | transfer`: which base model, and which other data."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from thresher.cli.command import App
 from thresher.cli.with_options import with_options
 from thresher.experiments.bases.settings import BaseRankSettings
 from thresher.experiments.bases.source_settings import SourceRankSettings
+from thresher.experiments.bases.transfer_settings import TransferSettings
 from thresher.printable import join_lines
 
 if TYPE_CHECKING:
     from thresher.experiments.bases.rank import BaseRanking
     from thresher.experiments.bases.sources import SourceRanking
+    from thresher.experiments.bases.transfer import Transfer
 
 base_app = App(help="Which base model, and which other data, before any long training?", no_args_is_help=True)
 EvalShare = Annotated[str, typer.Option("--eval", help="Rows to measure on, or a share of the pool to hold out (10%).")]
@@ -131,6 +133,59 @@ def summarize_sources(result: SourceRanking) -> str:
             f"{content['train_rows']:,} own rows in each mix; 95 % intervals over test rows and seeds; verdicts after "
             f"Holm's correction for their number"
         )
+    lines += shared.describe_test_rows(result.manifest.content)
+    if result.path is not None:
+        lines.append(shared.list_files(result.path))
+    return join_lines(lines)
+
+
+@base_app.command()
+@with_options(
+    TransferSettings, shared.RowSettings, shared.OutputSettings, name="base transfer", defaults={"workers": "auto"}
+)
+def transfer(
+    eval_rows: shared.Eval,
+    settings: TransferSettings,
+    read: shared.RowSettings,
+    output: shared.OutputSettings,
+    pool: shared.Pool = None,
+) -> None:
+    """Say whether methods that help small models help larger ones: `compare` on a ladder of models.
+
+    [bold]Example:[/bold] thresher base transfer train.jsonl --eval test.jsonl --models tiny,smollm2
+    --methods difficulty,facility-location --out transfer
+    """
+    from thresher.experiments.bases.transfer import transfer as run_ladder
+
+    command = shared.ExperimentCommand(run=run_ladder, summarize=summarize_transfer)
+    shared.run_experiment(command, pool, eval_rows, settings, read=read, output=output)
+
+
+def summarize_transfer(result: Transfer) -> str:
+    """Return the answer, every method on every model, and how far neighbors agree."""
+    content = result.content
+    names = [each["name"] for each in content["models"]]
+    lines = [content["answer"], f"models, by size: {', '.join(names)}"]
+    factor, unit = (1.0, "nats") if content["metric"] == "loss" else (100.0, "points")
+    for each in content["methods"]:
+        effects = ", ".join(f"{factor * effect['value']:+.3g}" for effect in each["effects"])
+        lines.append(f"{each['method']}, {each['n_rows']:,} rows: {effects} {unit}; {each['sentence']}")
+    for step in content["steps"]:
+        correlation = step["correlation"]
+        order = "" if correlation is None else f"rank correlation of effects {correlation:.2f} "
+        order += "" if correlation is None else f"[{step['low']:.2f}, {step['high']:.2f}], "
+        lines.append(
+            f"{step['from']} to {step['to']}: {order}{step['held']} of {step['verdicts']} verdicts held, the best of "
+            f"{step['n']} is the same with a probability of {step['same_first']:.0%}"
+        )
+    for line in content["rows"]:
+        correlation = line["rank_correlation"]
+        scores = "" if correlation is None else f", rank correlation of scores {correlation:.2f}"
+        lines.append(
+            f"{line['method']} chooses {line['same_rows']:.0%} of the rows on {line['to']} that it chooses on "
+            f"{line['from']} (by chance {line['by_chance']:.0%}){scores}"
+        )
+    lines.append("effects against random rows, positive is better; intervals of what is expected are of 80 %")
     lines += shared.describe_test_rows(result.manifest.content)
     if result.path is not None:
         lines.append(shared.list_files(result.path))

@@ -28,6 +28,7 @@ LISTENERS = {  # function -> the argument that takes a listener
     "advise": "on_progress",
     "mix": "on_progress",
     "rank_bases": "on_progress",
+    "transfer": "on_progress",
     "rank_sources": "on_progress",
     "train": "on_event",
 }

@@ -27,6 +27,7 @@ _READERS = {  # kind of a manifest -> what reads such a folder
     "tuning": "thresher.experiments.tuning:read_tuning",
     "advice": "thresher.experiments.advice.advise:read_advice",
     "bases": "thresher.experiments.bases.rank:read_ranking",
+    "transfer": "thresher.experiments.bases.transfer:read_transfer",
     "mix": "thresher.experiments.mixing.mix:read_mix",
     "sources": "thresher.experiments.bases.sources:read_sources",
     "curated": "thresher.curation.result:Curated.read",
@@ -46,8 +47,8 @@ def open(folder: str | Path) -> Any:  # noqa: A001 - the word that people try fi
 
     Returns:
         What the function that wrote it returned: a Subset, an Adapter, a LearningCurve, a
-        Comparison, a Tuning, an Advice, a BaseRanking, a SourceRanking, a Mix, a Curated, a
-        Corrected or a FeatureTable; of a snapshot of a job the Dataset of its rows.
+        Comparison, a Tuning, an Advice, a BaseRanking, a SourceRanking, a Mix, a Transfer, a
+        Curated, a Corrected or a FeatureTable; of a snapshot of a job the Dataset of its rows.
 
     Raises:
         ManifestError: it is no such folder, or a file of it is damaged or missing.

@@ -27,6 +27,7 @@ PAGES = {
     "adapter": "thresher.reporting.pages.adapter:build_adapter_page",
     "curve": "thresher.reporting.pages.curve:build_curve_page",
     "comparison": "thresher.reporting.pages.comparison:build_comparison_page",
+    "transfer": "thresher.reporting.pages.bases.transfer:build_transfer_page",
     "tuning": "thresher.reporting.pages.tuning:build_tuning_page",
     "snapshot": "thresher.reporting.pages.snapshot:build_snapshot_page",
     "curated": "thresher.reporting.pages.curated:build_curated_page",

@@ -61,6 +61,12 @@ class Sources:
         return Sources(tuple(found), tuple(places), min(n_rows, len(pool)))
 
     @property
+    def short_names(self) -> list[str]:
+        """The names as they are shown: of files without their folders, where that is enough."""
+        short = [name.rstrip("/").rpartition("/")[2] or name for name in self.names]
+        return short if len(set(short)) == len(short) else list(self.names)
+
+    @property
     def counts(self) -> Int64:
         """Rows of each source: (m,)."""
         return np.array([len(own) for own in self.places], dtype=np.int64)

@@ -238,7 +238,7 @@ class _Mixer:
             lines.append(
                 {
                     "mix": cell.method,
-                    **{f"share of {name}": float(s) for name, s in zip(self.sources.names, own, strict=True)},
+                    **{f"share of {name}": float(s) for name, s in zip(self.sources.short_names, own, strict=True)},
                     "n_rows": cell.n_rows,
                     "value": None if table is None else self.experiment.metric.measure(table).value,
                     "forgotten": None if lost is None else lost.value,
@@ -277,10 +277,10 @@ class _Mixer:
         lines: list[dict[str, Any]] = [
             {"name": name, "rows": int(count), "share": float(share), "low": low, "high": high, "next": value}
             for name, count, share, (low, high), value in zip(
-                sources.names, sources.counts, best.chosen, best.ranges, values, strict=True
+                sources.short_names, sources.counts, best.chosen, best.ranges, values, strict=True
             )
         ]
-        quota = ",".join(f"{each['name']}={each['share']:.3g}" for each in lines)
+        quota = ",".join(f"{name}={share:.3g}" for name, share in zip(sources.names, best.chosen, strict=True))
         return {
             "answer": describe_mix(lines, verdict, is_equal=best.holds(sources.equal_shares)),
             "metric": self.experiment.metric.name,

@@ -28,6 +28,7 @@ COMMANDS = {
     "bases": "base rank",
     "sources": "base sources",
     "mix": "mix",
+    "transfer": "base transfer",
 }
 _SHOWN_ELSEWHERE = frozenset(
     {"settings", "versions", "inputs", "run", "counts", "metrics", "kind", "format", "schema", "reading"}

@@ -61,8 +61,8 @@ def build_effects(
         about: sentences for the caption.
         task: of the model.
     """
-    values = [each["value"] for each in verdicts]
-    metric = fmt.describe_metric(metric_name, values, is_higher_better=metric_name != "loss", task=task)
+    is_rate = metric_name in fmt.RATES
+    metric = fmt.MetricDisplay(metric_name, is_higher_better=is_rate, is_rate=is_rate, task=task)
     scale = 100 if metric.is_rate else 1
     effects = [each["difference"] for each in verdicts]
     labels = tuple(str(each["arm"]) for each in verdicts)
