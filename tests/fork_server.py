@@ -40,6 +40,7 @@ LATE = (
     "matplotlib.backends.backend_svg",
     "matplotlib.figure",
     "peft",
+    "s3fs",
     "polars",
     "pyarrow.parquet",
     "scipy.stats",

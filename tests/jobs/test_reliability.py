@@ -35,10 +35,11 @@ sys.exit(main(["curate", "run", sys.argv[1]]))
 """
 
 
-def python(code, *arguments, cache):
-    environment = {**os.environ, "THRESHER_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)], env=environment, capture_output=True, text=True, check=False
+@pytest.fixture
+def python(forks):
+    """Run code in a process with a cache of its own."""
+    return lambda code, *arguments, cache: forks.run(
+        ["-c", code, *arguments], environment={"THRESHER_CACHE": str(cache)}
     )
 
 
@@ -57,13 +58,13 @@ def undisturbed(kit, rows, tmp_path, read_snapshot):
     return read_snapshot(other.out / "latest")
 
 
-def n_operations(kit, rows, tmp_path):
+def n_operations(python, kit, rows, tmp_path):
     other = type(kit)(tmp_path / "counted")
     next(nights(other, rows))
     return int(python(DYING, other.file, 0, cache=tmp_path / "cache-counted").stdout)
 
 
-def killed_everywhere(kit, rows, tmp_path, read_snapshot, moments):
+def killed_everywhere(python, kit, rows, tmp_path, read_snapshot, moments):
     expected = undisturbed(kit, rows, tmp_path, read_snapshot)
     cache = tmp_path / "cache-killed"
     for night in nights(kit, rows):
@@ -78,7 +79,7 @@ def killed_everywhere(kit, rows, tmp_path, read_snapshot, moments):
     assert not (kit.out / ".work").exists()
 
 
-def test_killed_at_a_random_operation_a_job_ends_as_if_undisturbed(kit, rows, tmp_path, read_snapshot):
+def test_killed_at_a_random_operation_a_job_ends_as_if_undisturbed(python, kit, rows, tmp_path, read_snapshot):
     expected = undisturbed(kit, rows, tmp_path, read_snapshot)
     at = int(np.random.default_rng(0).integers(12, 40))  # of about 50
     for night in nights(kit, rows):
@@ -90,9 +91,9 @@ def test_killed_at_a_random_operation_a_job_ends_as_if_undisturbed(kit, rows, tm
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_killed_at_every_operation_a_job_ends_as_if_undisturbed(kit, rows, tmp_path, read_snapshot):
-    n = n_operations(kit, rows, tmp_path)
-    killed_everywhere(kit, rows, tmp_path, read_snapshot, [range(1, n), range(1, n, 3), range(2, n, 3)])
+def test_killed_at_every_operation_a_job_ends_as_if_undisturbed(python, kit, rows, tmp_path, read_snapshot):
+    n = n_operations(python, kit, rows, tmp_path)
+    killed_everywhere(python, kit, rows, tmp_path, read_snapshot, [range(1, n), range(1, n, 3), range(2, n, 3)])
 
 
 @pytest.mark.slow
@@ -142,7 +143,7 @@ COMMAND = DYING.replace(
 
 
 @pytest.mark.parametrize("places", [[1], pytest.param(range(2, 14), marks=pytest.mark.slow)], ids=["last", "others"])
-def test_a_run_that_is_killed_at_its_end_is_reported_by_the_next(kit, rows, tmp_path, places):
+def test_a_run_that_is_killed_at_its_end_is_reported_by_the_next(python, kit, rows, tmp_path, places):
     """Killed at one of the last changes on the disk; the last one says that all is announced."""
 
     def run_command(name, at):
@@ -158,7 +159,7 @@ def test_a_run_that_is_killed_at_its_end_is_reported_by_the_next(kit, rows, tmp_
         assert (done.returncode, killed.run().exit_code, killed.run().exit_code) == (9, 0, 3), place
 
 
-def test_a_file_size_limit_leaves_nothing_half_and_is_one_sentence(kit, tmp_path):
+def test_a_file_size_limit_leaves_nothing_half_and_is_one_sentence(python, kit, tmp_path):
     rng = np.random.default_rng(0)
     texts = ["".join(map(chr, rng.integers(97, 123, 400))) for _ in range(400)]
     kit.write(steps="", more="[gates]\nn_topics = 0\n")
@@ -193,7 +194,7 @@ def small_disk(tmp_path):
         subprocess.run(["umount", str(folder)], check=False)
 
 
-def test_a_full_disk_leaves_nothing_half_and_the_old_snapshot(kit, rows, small_disk, tmp_path, read_snapshot):
+def test_a_full_disk_leaves_nothing_half_and_the_old_snapshot(python, kit, rows, small_disk, tmp_path, read_snapshot):
     small_disk(kit.out, 200)
     kit.write(steps="")
     kit.add("a", rows(30, 1))
@@ -327,7 +328,7 @@ def test_a_lost_list_of_known_rows_is_a_warning(kit, rows):
     assert result.report["counts"]["entered"] == 5  # kept rows are known by the snapshot itself
 
 
-def test_a_run_that_was_killed_is_recorded_as_such(kit, rows, tmp_path):
+def test_a_run_that_was_killed_is_recorded_as_such(python, kit, rows, tmp_path):
     from thresher.jobs.inspection import list_runs
 
     kit.write()

@@ -1,10 +1,7 @@
 """A job from S3 to S3, by a server on this machine, and kills at random moments."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -75,15 +72,20 @@ def write_job(tmp_path, source, output):
     return path
 
 
-def start(job, server, cache):
-    environment = {**os.environ, **server, "THRESHER_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "thresher", "curate", "run", str(job), "--quiet"]
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+@pytest.fixture
+def start(forks, server):
+    """Start a job with a cache of its own."""
+
+    def start_job(job, cache):
+        given = {**server, "THRESHER_CACHE": str(cache)}
+        return forks.start(["curate", "run", job, "--quiet"], environment=given)
+
+    return start_job
 
 
 def finish(process, expected=(0,)):
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode in expected, errors.decode()
+    _, errors = process.communicate()
+    assert process.returncode in expected, errors
     return process.returncode
 
 
@@ -155,13 +157,13 @@ def test_credentials_and_rights_are_named(own_storage, monkeypatch, capsys, tmp_
     assert "credentials are required" in capsys.readouterr().err
 
 
-def run_with_kills(server, tmp_path, n_kills, seed):
+def run_with_kills(start, server, tmp_path, n_kills, seed):
     client = open_client(server)
     jobs = [write_job(tmp_path, source, "whole") for source in ("first", "both")]
     seconds = []
     for job in jobs:
         began = time.monotonic()
-        finish(start(job, server, tmp_path / "cache-whole"))
+        finish(start(job, tmp_path / "cache-whole"))
         seconds.append(time.monotonic() - began)
     expected = {version: read_snapshot(client, "whole", version) for version in ("v000001", "v000002")}
     rng, n_killed = np.random.default_rng(seed), 0
@@ -171,14 +173,14 @@ def run_with_kills(server, tmp_path, n_kills, seed):
         for step, source in enumerate(("first", "both")):
             job = write_job(tmp_path, source, output)
             if step == killed:
-                process = start(job, server, cache)
+                process = start(job, cache)
                 time.sleep(rng.uniform(0.3, 1.0) * seconds[step])
                 process.send_signal(signal.SIGKILL)
                 process.communicate()
                 n_killed += process.returncode == -signal.SIGKILL
                 check_visible(client, output, expected)
             # on another machine: nothing of the killed run is left but what is on S3
-            finish(start(job, server, tmp_path / f"cache{number}-{step}"), expected=(0, 3))
+            finish(start(job, tmp_path / f"cache{number}-{step}"), expected=(0, 3))
         check_visible(client, output, expected)
         for version, content in expected.items():
             assert read_snapshot(client, output, version) == content
@@ -186,11 +188,11 @@ def run_with_kills(server, tmp_path, n_kills, seed):
     return n_killed
 
 
-def test_a_job_killed_at_a_random_moment_makes_the_same_snapshot(server, tmp_path):
-    run_with_kills(server, tmp_path, 1, seed=1)
+def test_a_job_killed_at_a_random_moment_makes_the_same_snapshot(start, server, tmp_path):
+    run_with_kills(start, server, tmp_path, 1, seed=1)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_twenty_kills_make_the_same_snapshots(server, tmp_path):
-    assert run_with_kills(server, tmp_path, 20, seed=2) >= 15
+def test_twenty_kills_make_the_same_snapshots(start, server, tmp_path):
+    assert run_with_kills(start, server, tmp_path, 20, seed=2) >= 15
