@@ -62,7 +62,7 @@ def place(tmp_path_factory):
 
 
 def _reuse_compiled_loops(site):
-    """Give the wheel's sources the loops that are compiled from ours: the same bytes, of the same moment."""
+    """Give the wheel the loops compiled from our sources, which are those of the wheel."""
     for path in (ROOT / "thresher").rglob("*"):
         there = site / path.relative_to(ROOT)
         if path.suffix in (".nbi", ".nbc"):
