@@ -8,6 +8,8 @@ COMPILED := $(VENV)/.compiled
 SYNC := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
+# modules are compiled once, and not by each process of the tests
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help setup demo test fast slow lint fmt types imports layout docs bench sbom lock clean release
 

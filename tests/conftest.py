@@ -18,7 +18,16 @@ import pytest
 from thresher.errors import NotFoundError
 
 ROOT = Path(__file__).parent
-LONGEST = ["test_docs.py", "test_kill.py", "test_worker_pool.py", "test_examples.py", "test_resume.py"]
+LONGEST = [
+    "test_docs.py",
+    "test_kill.py",
+    "test_examples.py",
+    "test_worker_pool.py",
+    "test_comparison.py",
+    "test_learning_curve.py",
+    "test_tuning.py",
+    "test_advise.py",
+]
 TINY = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

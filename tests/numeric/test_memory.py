@@ -1,4 +1,7 @@
-"""How much memory is free."""
+"""How much memory is free, and what collections of garbage look at."""
+
+import gc
+import weakref
 
 from thresher.numeric import memory
 
@@ -19,3 +22,34 @@ def test_the_smaller_of_machine_and_control_group_counts(monkeypatch, tmp_path):
     monkeypatch.setattr(memory, "MEMINFO", tmp_path / "none")
     (tmp_path / "memory.max").unlink()
     assert memory.available_bytes() is None
+
+
+class Node:
+    """An object that refers to itself, which only a collection frees."""
+
+    def __init__(self):
+        self.me = self
+
+
+def test_collections_free_what_is_new_and_leave_what_is_older_for_later():
+    assert gc.get_freeze_count() == 0
+    older = weakref.ref(Node())
+    with memory.collect_only_new():
+        newer = weakref.ref(Node())
+        gc.collect()
+        assert newer() is None
+        assert older() is not None
+        with memory.collect_only_new():
+            assert gc.get_freeze_count()
+        assert gc.get_freeze_count()  # still, within the outer one
+    assert gc.get_freeze_count() == 0
+    gc.collect()
+    assert older() is None
+
+
+def test_what_a_program_has_frozen_stays_so():
+    gc.freeze()
+    with memory.collect_only_new():
+        pass
+    assert gc.get_freeze_count()
+    gc.unfreeze()
