@@ -174,9 +174,10 @@ def summarize_transfer(result: Transfer) -> str:
         correlation = step["correlation"]
         order = "" if correlation is None else f"rank correlation of effects {correlation:.2f} "
         order += "" if correlation is None else f"[{step['low']:.2f}, {step['high']:.2f}], "
+        held = f"{step['held']} of {step['verdicts']} verdicts held" if step["verdicts"] else "no clear verdict to hold"
         lines.append(
-            f"{step['from']} to {step['to']}: {order}{step['held']} of {step['verdicts']} verdicts held, the best of "
-            f"{step['n']} is the same with a probability of {step['same_first']:.0%}"
+            f"{step['from']} to {step['to']}: {order}{held}, the best of {step['n']} is the same with a probability of "
+            f"{step['same_first']:.0%}"
         )
     for line in content["rows"]:
         correlation = line["rank_correlation"]

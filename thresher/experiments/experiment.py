@@ -86,8 +86,10 @@ class Experiment:
         score = self.metric.measure(outcomes)
         return f"{self.metric.name} {score.value:.4f} ± {score.stderr:.4f}"
 
-    def build_context(self, rows: Dataset, *, seed: int, settings: TrainSettings | None = None) -> RunContext:
-        """Return what training on these rows of the pool takes."""
+    def build_context(
+        self, rows: Dataset, *, seed: int, settings: TrainSettings | None = None, start_from: Path | None = None
+    ) -> RunContext:
+        """Return what training on these rows of the pool takes, fresh or from an adapter."""
         settings = self.settings if settings is None else settings
         if self.n_equal_steps is not None:
             settings = replace(settings, epochs=None, min_steps=None, max_steps=self.n_equal_steps)
@@ -99,6 +101,7 @@ class Experiment:
             seed=seed,
             labels=self.labels,
             untouched=self.untouched,
+            start_from=start_from,
         )
 
     def resolve_settings(self, *, seed: int = 0) -> TrainSettings:

@@ -73,10 +73,17 @@ def test_every_mix_is_trained_on_the_same_own_rows_for_as_many_steps(ranking, ca
     lines = [line.split(",") for line in cells.read_text().splitlines()]
     place = {name: i for i, name in enumerate(lines[0])}
     arms = {line[place["arm"]]: line for line in lines[1:]}
-    assert set(arms) == {"own rows alone", "copy at 50 %", "leaky at 50 %"}
-    assert {line[place["n_rows"]] for line in arms.values()} == {"30", "60"}
+    assert set(arms) == {
+        "own rows alone", "copy at 50 %", "leaky at 50 %", "copy first", "leaky first"
+    }  # fmt: skip
+    assert {arm: line[place["n_rows"]] for arm, line in arms.items() if "at" in arm} == {
+        "copy at 50 %": "60", "leaky at 50 %": "60"
+    }  # fmt: skip
+    keys = {line[place["cell"]] for line in lines[1:]}
+    assert len(keys) == 5 * 2  # what was learned first is part of what a cell is
+    assert {arms[arm][place["n_rows"]] for arm in ("own rows alone", "copy first", "leaky first")} == {"30"}
     assert len({line[place["steps"]] for line in arms.values()}) == 1
-    assert len(ranking.content["verdicts"]) == 2
+    assert len(ranking.content["verdicts"]) == 4
     # three steps teach nothing
     assert "no other data set was seen to help" in ranking.content["answer"]
 
@@ -149,4 +156,4 @@ def test_bad_requests_are_refused_in_one_sentence(call):
     with pytest.raises(InputError, match=r"must hold rows of the kind of your own \(classification\), found sft"):
         th.rank_sources(call["pool"], eval=call["eval"], candidates=[[{"prompt": "a", "completion": "b"}] * 3])
     with pytest.raises(SettingsError, match="shares must hold at least one share"):
-        th.rank_sources(call["pool"], candidates=[call["pool"]], shares=())
+        th.rank_sources(call["pool"], candidates=[call["pool"]], shares=(), before=False)

@@ -31,6 +31,12 @@ class SourceRankSettings(ExperimentSettings):
     shares: tuple[float, ...] = option(
         (0.25, 0.5), "Shares of the other data set among the rows that --confirm trains on.", gt=0, lt=1, panel=CELLS
     )
+    before: bool = option(
+        True,
+        "Also train on the other data set first, and go on with your own rows.",
+        flag="--before/--no-before",
+        panel=CELLS,
+    )
     train_rows: int = option(500, "Random rows of your own that --confirm trains on, at most.", ge=2, panel=CELLS)
     seeds: int = option(3, "Runs of each mix that --confirm trains.", ge=2, panel=CELLS)
     equal: Equal = option("steps", "What all mixes get as much of.", panel=CELLS)
@@ -38,8 +44,8 @@ class SourceRankSettings(ExperimentSettings):
     def find_problems(self) -> list[str]:
         """Return what is wrong with several fields together."""
         problems = [] if self.candidates else ["at least one candidate is needed, got none; give --candidate FILE"]
-        if not self.shares and self.confirm:
-            problems.append("shares must hold at least one share, or confirm must be 0, got none")
+        if not (self.shares or self.before) and self.confirm:
+            problems.append("shares must hold at least one share, without --before, got none")
         return problems
 
 
@@ -51,6 +57,7 @@ class SourceRankOptions(ExperimentOptions, total=False):
     rows: int
     confirm: int
     shares: Sequence[float]
+    before: bool
     train_rows: int
     seeds: int
     equal: Equal

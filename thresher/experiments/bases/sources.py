@@ -38,7 +38,7 @@ from thresher.experiments.tables import describe_experiment, describe_inputs, de
 from thresher.features.context import make_context
 from thresher.numeric.arrays import Int64
 from thresher.progress import OnProgress, Progress
-from thresher.trainer.context import content_hash
+from thresher.trainer.context import NOTHING, content_hash
 from thresher.validation import build_settings, document_options
 
 KIND = "sources"
@@ -194,7 +194,8 @@ class _SourceRanker:
         names = ("rows", "confirm", "train_rows", "seeds", "equal")
         values = {name: getattr(settings, name) for name in names}
         encoder = make_context(encoder=settings.encoder).resolved().models.encoder
-        return {"candidates": list(self.candidates), "encoder": encoder, **values, "shares": list(settings.shares)}
+        more = {"shares": list(settings.shares), "no_before": not settings.before}
+        return {"candidates": list(self.candidates), "encoder": encoder, **values, **more}
 
     def _compare(self) -> tuple[pl.DataFrame, dict[str, Any], pl.DataFrame]:
         """Return the table of candidates, the content of `sources.json`, and the cells."""
@@ -236,28 +237,34 @@ class _SourceRanker:
         clean = {name: self._drop_leaks(self.candidates[name]) for name in names}
         clean = {name: rows for name, rows in clean.items() if len(rows)}
         mixture = _Mixture.join(self.own, clean)
-        arms = [(name, share) for name in clean for share in self.settings.shares]
-        n_own = self._count_own()
-        sizes = {arm: min(round(arm[1] / (1 - arm[1]) * n_own), len(clean[arm[0]])) for arm in arms}
+        n_own, seeds = self._count_own(), range(self.settings.seeds)
+        most = max((share for share in self.settings.shares), default=0.5)
+        sizes = {(name, share): _count_more(share, n_own, len(clean[name])) for name in clean for share in self._arms}
         steps = self._count_steps(n_own + max(sizes.values(), default=0))
         alone, mixed = (replace(each, n_equal_steps=steps) for each in (self.own, mixture.experiment))
-        seeds = range(self.settings.seeds)
+        draws = {(name, seed): _draw(mixture.places[name], len(clean[name]), seed) for name in clean for seed in seeds}
+        own = {seed: _draw(mixture.places[""], n_own, seed) for seed in seeds}
         own_cells = [
             Cell(method=ALONE, n_rows=n_own, seed=seed, rows=_draw(np.arange(len(self.own.pool)), n_own, seed))
             for seed in seeds
         ]
-        mixed_cells = []
+        cells = []
         for seed in seeds:
-            own_rows = _draw(mixture.places[""], n_own, seed)
-            for name, share in arms:
-                more = _draw(mixture.places[name], sizes[name, share], seed)
-                rows = np.concatenate([own_rows, more])
-                mixed_cells.append(Cell(method=name_mix(name, share), n_rows=len(rows), seed=seed, rows=rows))
+            for (name, share), n_more in sizes.items():
+                if share is None:
+                    n_first = _count_more(most, n_own, len(clean[name]))
+                    start = self._train_first(mixture.experiment, name, draws[name, seed][:n_first], seed)
+                    cells.append(
+                        Cell(method=name_mix(name, share), n_rows=n_own, seed=seed, rows=own[seed], start_from=start)
+                    )
+                    continue
+                rows = np.concatenate([own[seed], draws[name, seed][:n_more]])
+                cells.append(Cell(method=name_mix(name, share), n_rows=len(rows), seed=seed, rows=rows))
         runner.run(alone, own_cells, stage="own rows alone")
-        runner.run(mixed, mixed_cells, stage="mixes")
+        runner.run(mixed, cells, stage="mixes")
         runner.require_results("base sources")
-        verdicts = runner.compare([(name_mix(*arm), ALONE) for arm in arms])
-        about = {name_mix(*arm): arm for arm in arms}
+        verdicts = runner.compare([(name_mix(*arm), ALONE) for arm in sizes])
+        about = {name_mix(*arm): arm for arm in sizes}
         return [
             {
                 "candidate": about[each["arm"]][0],
@@ -268,6 +275,19 @@ class _SourceRanker:
             }
             for each in verdicts
         ]
+
+    @property
+    def _arms(self) -> list[float | None]:
+        """The shares to mix in; None for the other data first."""
+        return [*self.settings.shares, *([None] if self.settings.before else [])]
+
+    def _train_first(self, experiment: Experiment, name: str, rows: Int64, seed: int) -> Path:
+        from thresher.experiments.bases.starts import train_start
+
+        if self.on_progress is not None:
+            note = f"{name}, seed {seed}: {len(rows):,} rows are learned first"
+            self.on_progress(Progress(stage="first", done=0, total=1, note=note))
+        return train_start(replace(experiment, untouched=NOTHING), experiment.pool.take(rows), seed=seed)
 
     def _drop_leaks(self, rows: Dataset) -> Dataset:
         return rows.take(np.flatnonzero(match_rows(rows, self.own.test) < 0))
@@ -282,9 +302,14 @@ class _SourceRanker:
         return count_steps(n_rows, context.settings)
 
 
-def name_mix(name: str, share: float) -> str:
-    """Return the name of an arm: "other.csv at 25 %"."""
-    return f"{name} at {100 * share:g} %"
+def name_mix(name: str, share: float | None) -> str:
+    """Return the name of an arm: "other.csv at 25 %", or "other.csv first"."""
+    return f"{name} first" if share is None else f"{name} at {100 * share:g} %"
+
+
+def _count_more(share: float | None, n_own: int, available: int) -> int:
+    """Return the rows of another data set that make up a share beside one's own."""
+    return 0 if share is None else min(round(share / (1 - share) * n_own), available)
 
 
 def name_verdict(verdict: Mapping[str, Any]) -> str:
@@ -320,7 +345,8 @@ def describe_sources(near: Sequence[Closeness], verdicts: Sequence[Mapping[str, 
         none = "no other data set was seen to help"
         return f"{none}; {harm}" if harm else none
     best = max(better, key=lambda each: each["difference"]["value"])
-    helps = f"mix in {best['arm']}: {best['sentence']} than your own rows alone"
+    how = "train on" if best["share"] is None else "mix in"
+    helps = f"{how} {best['arm']}: {best['sentence']} than your own rows alone"
     return f"{helps}; {harm}" if harm else helps
 
 

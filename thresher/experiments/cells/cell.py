@@ -35,6 +35,7 @@ class Cell:
         rows: (n_rows,) positions in the experiment's pool.
         settings: of the training, where they differ from the experiment's.
         model: base model, where it differs from the experiment's.
+        start_from: folder of the adapter that training goes on from; None for a fresh one.
         select_seconds: what choosing the rows took.
     """
 
@@ -44,6 +45,7 @@ class Cell:
     rows: NDArray[np.int64]
     settings: TrainSettings | None = None
     model: str | Path | None = None
+    start_from: Path | None = None
     select_seconds: float = 0.0
 
     def build_job(self, experiment: Experiment) -> Job:
@@ -63,7 +65,8 @@ class Cell:
         """Return what the cell asks of the trainer."""
         if self.model is not None:
             experiment = replace(experiment, model=self.model)
-        return experiment.build_context(experiment.pool.take(self.rows), seed=self.seed, settings=self.settings)
+        rows = experiment.pool.take(self.rows)
+        return experiment.build_context(rows, seed=self.seed, settings=self.settings, start_from=self.start_from)
 
 
 @dataclass(frozen=True, kw_only=True)
