@@ -1,5 +1,6 @@
 import sys
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -29,9 +30,9 @@ def install(place, points=POINTS):
 def n_scans(monkeypatch):
     scans = []
 
-    def counted(group, scan=plugins.entry_points):
-        scans.append(group)
-        return scan(group=group)
+    def counted(scan=plugins.entry_points):
+        scans.append(1)
+        return scan()
 
     monkeypatch.setattr(plugins, "entry_points", counted)
     return lambda: len(scans)
@@ -41,6 +42,7 @@ def test_the_installed_packages_are_looked_through_once(n_scans):
     first = plugins.available("thresher.selectors")
     first.clear()  # nobody's copy is another's
     assert "facility-location" in plugins.available("thresher.selectors")
+    assert "exact-duplicates" in plugins.available("thresher.curation")
     assert n_scans() == 1
 
 
@@ -96,7 +98,7 @@ def load(registry, cls, monkeypatch):
         def load(self):
             return cls() if not isinstance(cls, type) else cls
 
-    monkeypatch.setattr(plugins, "entry_points", lambda group: [Point()])
+    monkeypatch.setattr(plugins, "entry_points", lambda: SimpleNamespace(select=lambda group: [Point()]))
     return registry.load("odd")
 
 

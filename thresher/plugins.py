@@ -9,7 +9,7 @@ import os
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -131,25 +131,23 @@ def check_members(cls: Any, contract: type, label: str) -> None:
 
 def available(group: str) -> dict[str, EntryPoint]:
     """Return everything that is installed in an entry-point group, ours and others', by name."""
-    return dict(_scanned(group, entry_points, tuple((place, _changed(place)) for place in sys.path)))
+    points = _scan(entry_points, tuple((place, _changed(place)) for place in sys.path)).select(group=group)
+    return {point.name: point for point in sorted(points, key=lambda point: point.name)}
 
 
 @functools.lru_cache(maxsize=32)
-def _scanned(
-    group: str, scan: Callable[..., Iterable[EntryPoint]], places: tuple[tuple[str, int], ...]
-) -> Mapping[str, EntryPoint]:
-    """Return what `available` does.
+def _scan(read: Callable[[], Any], places: tuple[tuple[str, int], ...]) -> Any:
+    """Return the entry points of all groups, for `select`; their class differs by version.
 
-    A scan reads the metadata of every installed package, some 20 ms.
+    A scan reads the metadata of every installed package, some 20 ms, whatever the group.
 
     Args:
-        group: of entry points.
-        scan: `importlib.metadata.entry_points`.
+        read: `importlib.metadata.entry_points`.
         places: where packages are looked for, each with the time of its last change: an
             installation is a change.
     """
     del places
-    return {point.name: point for point in sorted(scan(group=group), key=lambda point: point.name)}
+    return read()
 
 
 def _changed(place: str) -> int:

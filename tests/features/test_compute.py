@@ -1,3 +1,6 @@
+from importlib.metadata import entry_points
+from types import SimpleNamespace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -144,7 +147,10 @@ def test_a_feature_of_a_plug_in_is_found_by_its_entry_point(make_rows, monkeypat
         def load(self):
             return Vowels
 
-    monkeypatch.setattr("thresher.plugins.entry_points", lambda group: [Point()])
+    def select(group):
+        return [Point()] if group == "thresher.features" else entry_points(group=group)
+
+    monkeypatch.setattr("thresher.plugins.entry_points", lambda: SimpleNamespace(select=select))
     assert compute(make_rows(["aha", "mm"]), ["vowels"])["vowels"].tolist() == [2, 0]
     assert fingerprints(["vowels", "column:x"], STATIC) == {"vowels": {"rule": "aeiou"}}
 

@@ -276,13 +276,12 @@ def _clean_labels(columns: pl.DataFrame, schema: Schema) -> pl.DataFrame:
 
 def _read_columns(table: pa.Table, schema: Schema) -> pl.DataFrame | None:
     """Return the needed columns as text, and `is_plain`: rows without NUL, history and tools."""
-    text: dict[str, pa.ChunkedArray] = {}
     is_plain = pl.lit(value=True)
     series: list[pl.Series] = []
     history, tools = (schema.columns.get(role, ("",))[0] for role in ("history", "tools"))
     for name in schema.column_names:
         if name not in table.column_names:
-            text[name] = pa.nulls(table.num_rows, pa.large_string())
+            column = pl.repeat(None, table.num_rows, dtype=pl.String, eager=True)
         elif name == history:
             series.append(_is_empty_list(table[name]).alias("no history"))
             is_plain &= pl.col("no history")
@@ -292,27 +291,30 @@ def _read_columns(table: pa.Table, schema: Schema) -> pl.DataFrame | None:
             is_plain &= pl.col("no tools")
             continue
         else:
-            column = _column_to_text(table[name], schema, name)
-            if column is None:
+            found = _column_to_text(table[name], schema, name)
+            if found is None:
                 return None
-            text[name] = column
-        series.append(pl.Series(name, pl.from_arrow(text[name]), dtype=pl.String))
+            column = found
+        series.append(column.alias(name))
         is_plain &= ~pl.col(name).str.contains("\0", literal=True).fill_null(value=False)
     return pl.DataFrame(series).with_columns(is_plain.alias("is_plain"))
 
 
-def _column_to_text(column: pa.ChunkedArray, schema: Schema, name: str) -> pa.ChunkedArray | None:
-    """Return a column as text, or None when its type is for `canonicalize_row` to judge."""
+def _column_to_text(column: pa.ChunkedArray, schema: Schema, name: str) -> pl.Series | None:
+    """Return a column as text, or None when its type is for `canonicalize_row` to judge.
+
+    By polars: a cast of pyarrow imports `pyarrow.compute`, which takes as long as a thousand rows.
+    """
     kind = column.type
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return column.cast(pa.large_string())
+        return pl.Series(pl.from_arrow(column)).cast(pl.String)
     is_label = name in schema.columns.get("label", ())
     if pa.types.is_integer(column.type) and (is_label or name == schema.id_column):
         if is_label and schema.label_names is not None:
             return None
-        return column.cast(pa.large_string())
+        return pl.Series(pl.from_arrow(column)).cast(pl.String)
     return None
 
 
