@@ -85,11 +85,12 @@ def main() -> None:
     """Simulate, print, and write the result after every setting."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--designs", type=int, default=200)
+    parser.add_argument("--per-source", type=int, nargs="+", default=[8, 16], help="cells for each source")
     parser.add_argument("--out", type=Path, default=RESULT)
     asked = parser.parse_args()
     results = []
     for n_sources in (2, 3, 4):
-        for n_cells in (8 * n_sources, 16 * n_sources):
+        for n_cells in (n * n_sources for n in asked.per_source):
             for noise in (0.05, 0.2, 0.5):
                 results.append(simulate(n_sources, n_cells, noise, asked.designs))
                 print(json.dumps(results[-1]), flush=True)

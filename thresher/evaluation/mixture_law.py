@@ -260,7 +260,8 @@ def find_best_shares(
     step = np.sort(np.unique(np.round(grid[:, 0], 12)))
     least = float(np.diff(step).min()) if len(step) > 1 else 0.02
     width = max(0.75 * least, spread * len(optima) ** (-1 / (grid.shape[1] + 3)))
-    at_optima = _estimate_density(grid[optima], grid[optima], width)
+    # each optimum is judged by the others: its own weight would make the region too small
+    at_optima = _estimate_density(grid[optima], grid[optima], width) - 1 / len(optima)
     level = float(np.quantile(at_optima, 1 - REGION))
     density = _estimate_density(grid[optima], grid, width)
     chosen = grid[int(expected.argmin())]
