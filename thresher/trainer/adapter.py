@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from thresher.artifacts.manifest import Manifest
 from thresher.artifacts.result import Result, copy_result
 from thresher.artifacts.stored import read_json
 from thresher.errors import ManifestError
+from thresher.trainer.deployment.settings import PredictOptions, PredictSettings
+from thresher.validation import build_settings, document_options
+
+if TYPE_CHECKING:
+    import polars as pl
 
 METRICS = "metrics.json"
 KIND = "adapter"
@@ -56,6 +61,31 @@ class Adapter(Result):
                 written.
         """
         return copy_result(self.path, self.manifest, folder, force=force)
+
+    @document_options(PredictSettings)
+    def predict(self, texts: str | Sequence[str], **options: Unpack[PredictOptions]) -> pl.DataFrame:
+        """Return what the adapter makes of texts of yours, and what its base does without it.
+
+        Args:
+            texts: to classify, to answer or, for the task "text", to continue; n of them.
+            options: fields of `PredictSettings`.
+
+        Returns:
+            Of a language model (n, 3): `text`, `base` and `adapter`. Of a classifier (n * labels,
+            4): `text`, `label`, and its probability by `base` (the same head on the encoder without
+            the adapter; null where the adapter trained the head of its architecture) and `adapter`,
+            each text's likeliest label first.
+
+        Raises:
+            InputError: there is no text, or a model cannot read one.
+            ManifestError: a file of the adapter is damaged or missing.
+            NotFoundError: its base is not there, or cannot be reached.
+            MissingExtraError: the packages of the extra `train` are not installed.
+        """
+        from thresher.trainer.deployment.predict import predict
+
+        settings: PredictSettings = build_settings(PredictSettings, "predict", options)
+        return predict(self.path, self.metrics, [texts] if isinstance(texts, str) else list(texts), settings)
 
     def list_facts(self) -> list[tuple[str, str]]:
         """Return base, rows and held-out scores."""

@@ -17,6 +17,7 @@ from thresher.models.causal_lm.base_model import BaseModel
 from thresher.models.causal_lm.embedded import SHORT_NAMES
 from thresher.printable import escape_markdown
 from thresher.trainer.adapter import format_estimate, summarize
+from thresher.trainer.deployment.serving import UNMERGEABLE, Serving, format_servings
 from thresher.trainer.engine.checkpoint import History
 from thresher.trainer.engine.load_model import get_loadable_name
 from thresher.trainer.engine.pooled_classifier import format_pooled_loading
@@ -87,13 +88,16 @@ def compute_running_mean(values: Sequence[float] | np.ndarray[Any, Any], width: 
     return mean
 
 
-def format_model_card(metrics: Mapping[str, Any], manifest: Mapping[str, Any], *, base: BaseModel) -> str:
+def format_model_card(
+    metrics: Mapping[str, Any], manifest: Mapping[str, Any], *, base: BaseModel, servings: list[Serving]
+) -> str:
     """Return README.md: what the adapter is, its scores, how to load it, and how it was trained.
 
     Args:
         metrics: content of `metrics.json`.
         manifest: content of `manifest.json`.
         base: what was adapted.
+        servings: ways to serve it.
     """
     name, task = base.name, str(metrics["task"])
     pipeline = "text-classification" if task == "classification" else "text-generation"
@@ -122,11 +126,7 @@ Trained by thresher {manifest["versions"].get("thresher", "")} on {metrics["coun
 Numbers are on held-out rows, ± one standard error; `metrics.json` has all of them, `predictions.parquet` has every
 held-out row.{_describe_early_stopping(metrics)}{_describe_comparison(metrics)}{untouched}
 
-## Load it
-
-```python
-{_format_loading(metrics, base)}
-```
+{_describe_use(metrics, base, servings)}
 
 ## Training data
 
@@ -143,6 +143,21 @@ Content fingerprint `{manifest["data"]["fingerprint"]}`{_describe_subset(manifes
 {settings}
 | seed | {metrics["seed"]} |
 """
+
+
+def _describe_use(metrics: Mapping[str, Any], base: BaseModel, servings: list[Serving]) -> str:
+    kind = metrics["settings"].get("adapter", "lora")
+    return f"""## Load it
+
+```python
+{_format_loading(metrics, base)}
+```
+
+`thresher try path/to/this/folder "a text"` shows what it makes of a text, its base beside it.
+
+## Serve it
+
+{format_servings(servings, str(metrics["task"]), is_mergeable=kind not in UNMERGEABLE)}"""
 
 
 def _format_rows(entries: Iterable[tuple[str, Any]]) -> str:

@@ -15,6 +15,7 @@ from thresher.evaluation.forgetting import estimate_forgetting
 from thresher.evaluation.held_out import compare
 from thresher.trainer.adapter import KIND, METRICS
 from thresher.trainer.context import PACKAGES, RunContext
+from thresher.trainer.deployment.serving import list_servings
 from thresher.trainer.model_card import format_model_card, write_loss_csv, write_loss_png
 from thresher.trainer.runs import ADAPTER, CONTROL, MAIN, PREDICTIONS, FinishedRun
 from thresher.trainer.untouched.forgetting import build_general_table, describe_forgetting
@@ -60,7 +61,9 @@ def write_result(
         write_atomic(work / CONTROL / METRICS, encode_record({"seed": control.seed, **metrics["control"]}))
     write_atomic(work / METRICS, encode_record(metrics))
     manifest = _build_manifest(context, metrics, identity, facts)
-    write_atomic(work / "README.md", format_model_card(metrics, manifest.content, base=context.base).encode())
+    servings = list_servings(work, context.task, "path/to/this/folder")
+    card = format_model_card(metrics, manifest.content, base=context.base, servings=servings)
+    write_atomic(work / "README.md", card.encode())
     write_atomic(work / MANIFEST, manifest.to_json())
 
 

@@ -1,0 +1,187 @@
+"""A trained adapter on new texts, its base beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from thresher.artifacts.seal import find_damage
+from thresher.errors import InputError, ManifestError
+from thresher.models.adapter_files import ADAPTER_CONFIG
+from thresher.trainer.deployment.settings import PredictSettings
+
+if TYPE_CHECKING:
+    import torch
+
+    from thresher.models.causal_lm.base_model import BaseModel
+
+TEXTS_AT_ONCE = 32  # in one forward pass of a classifier
+
+
+def predict(folder: Path, metrics: Mapping[str, Any], texts: Sequence[str], settings: PredictSettings) -> pl.DataFrame:
+    """Return what an adapter makes of texts, and its base without it.
+
+    Args:
+        folder: of the adapter that `train` wrote.
+        metrics: content of its `metrics.json`.
+        texts: to classify, to answer or, for the task "text", to continue; n of them.
+        settings: of the call.
+
+    Returns:
+        Of a language model (n, 3): `text`, `base` and `adapter`, the likeliest answer of each. Of a
+        classifier (n * labels, 4): `text`, `label` and its probability by `base` and `adapter`,
+        each text's likeliest label first. The base of a classifier is its encoder without the
+        adapter under the same head; `base` is null where there is none: the head of the base's
+        architecture, or all weights, were trained.
+
+    Raises:
+        InputError: there is no text, or a model cannot read one.
+        ManifestError: a file of the adapter is damaged or missing.
+        NotFoundError: its base is not there, or cannot be reached.
+        MissingExtraError: the packages of the extra `train` are not installed.
+    """
+    from thresher.models.device import check_device
+
+    if not texts or not all(text.strip() for text in texts):
+        raise InputError("predict: every text must hold a word, got none; give at least one text")
+    if (damage := find_damage(folder)) is not None:
+        raise ManifestError(f"{damage}; train it again")
+    check_device(settings.device)
+    if metrics["task"] == "classification":
+        return _classify(folder, metrics, texts, settings)
+    answer = _continue if metrics["task"] == "text" else _answer
+    answers = {side: answer(name, texts, settings) for side, name in _name_sides(folder, metrics).items()}
+    return pl.DataFrame({"text": list(texts), **answers}, schema=dict.fromkeys(("text", "base", "adapter"), pl.String))
+
+
+def _name_sides(folder: Path, metrics: Mapping[str, Any]) -> dict[str, str]:
+    from thresher.models.causal_lm.adapter import read_base_name
+
+    base = read_base_name(folder) if (folder / ADAPTER_CONFIG).is_file() else str(metrics["model"]["name"])
+    return {"base": base, "adapter": str(folder)}
+
+
+def _answer(model: str, texts: Sequence[str], settings: PredictSettings) -> list[str]:
+    """Return the likeliest answers of a language model."""
+    from thresher.models.context import ModelContext
+    from thresher.models.generation.decoding import Decoding
+    from thresher.models.generation.generator import user_turn
+    from thresher.models.generation.local import LocalGenerator
+    from thresher.models.settings import ModelSettings
+
+    context = ModelContext(models=ModelSettings(model=model, device=settings.device), cache=None)
+    decoding = Decoding(max_new_tokens=settings.max_new_tokens)
+    conversations = [user_turn(text) for text in texts]
+    answers = LocalGenerator(context).generate(conversations, decoding, stage="answers", context=context)
+    for number, (answer,) in enumerate(answers, start=1):
+        if answer.problem is not None:
+            raise InputError(f"text {number}: cannot be answered: {answer.problem}; shorten or change it")
+    return [f"{answer.text}{' ...' if answer.is_cut else ''}" for (answer,) in answers]
+
+
+def _continue(model: str, texts: Sequence[str], settings: PredictSettings) -> list[str]:
+    """Return what a language model writes behind texts."""
+    from thresher.evaluation.run import generate
+    from thresher.models.causal_lm.chat_template import start_tokens
+    from thresher.models.causal_lm.language_model import language_model
+    from thresher.models.precision import inference
+
+    lm = language_model(model, device=settings.device, dtype=None)
+    ids = lm.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    prompts = [[*start_tokens(lm.tokenizer, row, is_asked=True), *row] for row in ids]
+    with inference("the texts"):
+        return generate(lm.model, prompts, lm.tokenizer, max_new_tokens=settings.max_new_tokens, device=lm.device)
+
+
+def _classify(
+    folder: Path, metrics: Mapping[str, Any], texts: Sequence[str], settings: PredictSettings
+) -> pl.DataFrame:
+    import torch
+
+    from thresher.trainer.engine.pooled_classifier import PooledClassifier
+
+    labels: tuple[str, ...] = tuple(metrics["labels"])
+    device = torch.device(settings.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    model, tokenizer = _load_classifier(folder, metrics, labels)
+    model = model.to(device)
+    options = {"padding": True, "truncation": True, "max_length": metrics["settings"]["max_length"]}
+    batches = [
+        tokenizer(list(texts[start : start + TEXTS_AT_ONCE]), return_tensors="pt", **options).to(device)
+        for start in range(0, len(texts), TEXTS_AT_ONCE)
+    ]
+    with_adapter = _compute_probabilities(model, batches)
+    without: list[list[float]] | None = None
+    if isinstance(model, PooledClassifier) and hasattr(model.body, "disable_adapter"):
+        with model.body.disable_adapter():
+            without = _compute_probabilities(model, batches)
+    frames = [
+        pl.DataFrame(
+            {
+                "text": [text] * len(labels),
+                "label": labels,
+                "base": [None] * len(labels) if without is None else without[at],
+                "adapter": with_adapter[at],
+            },
+            schema={"text": pl.String, "label": pl.String, "base": pl.Float64, "adapter": pl.Float64},
+        ).sort("adapter", descending=True, maintain_order=True)
+        for at, text in enumerate(texts)
+    ]
+    return pl.concat(frames)
+
+
+def _load_classifier(folder: Path, metrics: Mapping[str, Any], labels: tuple[str, ...]) -> tuple[Any, Any]:
+    """Return a classifier with its adapter, and its tokenizer, which pads on the right."""
+    import torch
+
+    from thresher.models.causal_lm.base_model import find_base, load_tokenizer
+    from thresher.trainer.engine.adapters.whole_model import is_whole_model
+    from thresher.trainer.engine.load_model import load_model
+    from thresher.trainer.engine.lora import load_adapter
+    from thresher.trainer.engine.pooled_classifier import PooledClassifier, has_head, load_head, read_head_config
+    from thresher.trainer.settings import TrainSettings
+
+    settings, is_whole = TrainSettings(**metrics["settings"]), is_whole_model(folder)
+    base = find_base(folder) if is_whole else _find_base(folder)
+    tokenizer = load_tokenizer(base)
+    tokenizer.padding_side = "right"
+    pooling = read_head_config(folder)[0] if has_head(folder) else None
+    with torch.random.fork_rng():  # a head is initialized before it is read
+        loaded = load_model(
+            base,
+            task="classification",
+            settings=settings,
+            pad_id=tokenizer.pad_token_id,
+            labels=labels,
+            pooling=pooling,
+        )
+        if not is_whole:
+            return load_adapter(loaded.model, folder), tokenizer
+        if isinstance(loaded.model, PooledClassifier):
+            load_head(loaded.model, folder)
+        return loaded.model.eval(), tokenizer
+
+
+def _compute_probabilities(model: Any, batches: Sequence[Any]) -> list[list[float]]:
+    """Return the probability of each label, one list per text."""
+    from thresher.models.precision import inference
+
+    rows: list[list[float]] = []
+    with inference(f"{TEXTS_AT_ONCE} texts"):
+        for batch in batches:
+            logits: torch.Tensor = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+            rows += logits.double().softmax(dim=-1).tolist()
+    return rows
+
+
+def _find_base(folder: Path) -> BaseModel:
+    """Return the base of an adapter; MiniLM, which comes along, is not asked for on the Hub."""
+    from thresher.models.causal_lm.adapter import read_base_name
+    from thresher.models.causal_lm.base_model import find_base
+    from thresher.models.encoders.load import missing_for_minilm
+    from thresher.trainer.engine.load_model import MINILM, find_minilm_base
+
+    name = read_base_name(folder)
+    return find_minilm_base() if name == MINILM and not missing_for_minilm() else find_base(name)
