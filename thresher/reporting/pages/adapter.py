@@ -132,7 +132,7 @@ def _build_scores(metrics: Mapping[str, Any]) -> list[Block]:
     names = list(_without_classes(metrics["held_out"]))
     if not names:
         return [Notice("No rows were held out. To evaluate the adapter, give thresher train --eval.")]
-    sides = {"these rows": metrics["held_out"]}
+    sides = {"your rows": metrics["held_out"]}
     if metrics["control"] is not None and metrics["control"]["held_out"]:
         sides["random rows"] = metrics["control"]["held_out"]
     table = Table(
@@ -168,7 +168,7 @@ def _build_comparison(compared: Mapping[str, Any]) -> Table:
         caption=f"{_capitalize(fmt.readable_name(metric.name))} next to as many random rows of the pool, {named_seeds}",
         columns=("", "value"),
         rows=[
-            ("these rows", metric.text(compared["subset"]["value"], compared["subset"]["stderr"])),
+            ("your rows", metric.text(compared["subset"]["value"], compared["subset"]["stderr"])),
             ("random rows", metric.text(compared["random"]["value"], compared["random"]["stderr"])),
             ("difference, paired", f"{metric.difference(gap['value'])}{error}"),
         ],
@@ -184,7 +184,7 @@ def _build_runs(metrics: Mapping[str, Any]) -> list[Block]:
     names = list(_without_classes(runs[0]["held_out"]))
     cells = [
         (
-            "random rows" if run["role"] == "control" else "these rows",
+            "random rows" if run["role"] == "control" else "your rows",
             str(run["seed"]),
             *(_format_estimate(name, run["held_out"][name]) for name in names),
         )
@@ -202,7 +202,7 @@ def _build_classes(folder: Path, metrics: Mapping[str, Any]) -> list[Block]:
     names = sorted(classes, key=lambda name: (classes[name]["f1"]["value"] or 0.0, name))
     shown = names[:MAX_CLASSES]
     nothing = {"f1": {"value": None, "stderr": None, "n": 0}}
-    sides = {"these rows": [classes[name]["f1"] for name in shown]}
+    sides = {"your rows": [classes[name]["f1"] for name in shown]}
     if control:
         sides["random rows"] = [control.get(name, nothing)["f1"] for name in shown]
     cells = [

@@ -284,7 +284,7 @@ def _build_net(experiment: Experiment, verdicts: list[Verdict]) -> list[Block]:
     net = ["net of selection time"] if has_net else []
     table = Table(
         caption="Effect, and the time of one run",
-        columns=("method", "rows", "effect", "selection", "training", "selection relative to training", *net),
+        columns=("method", "rows", "effect", "selection", "training", "selection to training", *net),
         rows=cells,
         numeric=range(1, 6),
     )

@@ -8,11 +8,10 @@ from typing import Any
 
 from thresher.artifacts.manifest import Manifest
 from thresher.reporting import formatting as fmt
-from thresher.reporting.files import read_json
 from thresher.reporting.page import Block, Items, Notice, Page, Paragraph, Section, Table, Tile
 from thresher.reporting.pages.experiment_tables import build_footer
+from thresher.reporting.pages.figures.nights_figure import build_nights_figure, list_nights, read_changes
 
-CHANGES = ("changes.json", "churn.json")  # its name now, and in folders written before version 0.2
 KEYS = ("counts", "out", "drift", "alarms", "skipped", "unusable", "entered_by_source")
 COUNTS = {
     "read": "read",
@@ -25,19 +24,25 @@ COUNTS = {
     "masked": "of these, masked",
 }
 MAX_LINES = 100
+QUALITY = {  # gates on something else than drift
+    "min_rows": "the number of rows",
+    "max_dropped_share": "the share of new rows that the rules drop",
+    "max_unusable_share": "the share of rows that cannot be used",
+}
 
 
 def build_snapshot_page(folder: Path, manifest: Manifest) -> Page:
     """Return the page of a folder that a job's run wrote."""
     content = manifest.content
-    changes = read_json(
-        next((folder / name for name in CHANGES if (folder / name).is_file()), folder / CHANGES[0]), KEYS
-    )
-    counts = changes["counts"]
+    changes = read_changes(folder, KEYS)
+    counts, nights = changes["counts"], list_nights(folder, manifest)
+    alarms = [_write_alarm(alarm) for alarm in changes["alarms"]]
+    answer = _write_answer(content, counts)
     return Page(
         kind="snapshot",
         title=f"{content['job']}, snapshot {content['version']}",
-        answer=_write_answer(content, counts),
+        answer=" ".join(alarms) if alarms else answer,
+        more=(answer,) if alarms else (),
         tiles=(
             Tile("Rows", fmt.count(counts["rows"])),
             Tile("Entered", fmt.count(counts["entered"])),
@@ -45,6 +50,7 @@ def build_snapshot_page(folder: Path, manifest: Manifest) -> Page:
             Tile("New rows curated", fmt.count(counts["new"])),
         ),
         sections=(
+            Section("Night by night", [build_nights_figure(nights)] if len(nights) > 1 else []),
             Section("In", _build_incoming(changes)),
             Section("Out, and why", _build_outgoing(changes["out"])),
             Section("Drift since the last run", _build_drift(changes)),
@@ -60,6 +66,12 @@ def _write_answer(content: Mapping[str, Any], counts: Mapping[str, int]) -> str:
     near = "" if cosine is None else f", with a mean cosine of {fmt.significant(cosine)} to the nearest kept row"
     represented = f"They represent the {weight} rows that passed the rules in all runs{near}"
     return f"The pool has {n} rows: {n_new} are new, and {n_left} left. {represented}."
+
+
+def _write_alarm(alarm: Mapping[str, Any]) -> str:
+    value, limit = fmt.significant(alarm["value"]), f"{alarm['limit']:g}"
+    name = QUALITY.get(alarm["gate"], f"the drift of {alarm['gate']}")
+    return f"Look at this snapshot before you train on it: {name} is {value}, beyond its limit of {limit}."
 
 
 def _build_incoming(changes: Mapping[str, Any]) -> list[Block]:
@@ -99,8 +111,7 @@ def _build_outgoing(out: Sequence[Mapping[str, Any]]) -> list[Block]:
 
 
 def _build_drift(changes: Mapping[str, Any]) -> list[Block]:
-    alarms = [(one["gate"], fmt.significant(one["value"]), fmt.significant(one["limit"])) for one in changes["alarms"]]
-    blocks: list[Block] = [Notice(f"{gate} is {value}, beyond its limit of {limit}.") for gate, value, limit in alarms]
+    blocks: list[Block] = [Notice(_write_alarm(alarm)) for alarm in changes["alarms"]]
     if not changes["drift"]:
         return [*blocks, Paragraph("There is no earlier run to compare with.")]
     cells = [

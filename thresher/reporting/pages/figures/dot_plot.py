@@ -9,7 +9,7 @@ from thresher.reporting import formatting as fmt
 from thresher.reporting.charts.chart import Chart, LegendEntry, Mark, Rows, Whiskers, linear_axis, points_with_errors
 from thresher.reporting.page import Figure, Table
 
-SIDES = {"these rows": ("blue", "diamond"), "random rows": ("gray", "circle")}
+SIDES = {"your rows": ("blue", "diamond"), "random rows": ("gray", "circle")}
 
 
 def build_dot_plot(

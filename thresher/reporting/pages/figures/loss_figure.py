@@ -32,11 +32,11 @@ MAX_TABLE_ROWS = 20  # of a run, besides the steps that were evaluated
 
 def build_loss_figure(folder: Path) -> Figure | None:
     """Return the loss curves of an adapter and of its control run, None if there are none."""
-    files = {"these rows": folder / "loss.csv", "random rows": folder / "control" / "loss.csv"}
+    files = {"your rows": folder / "loss.csv", "random rows": folder / "control" / "loss.csv"}
     tables = {
         side: read_table(path, ("step", "loss", "eval_loss", "eval_stderr"))
         for side, path in files.items()
-        if side == "these rows" or path.is_file()
+        if side == "your rows" or path.is_file()
     }
     tables = {side: table for side, table in tables.items() if len(table)}
     if not tables:
