@@ -144,6 +144,14 @@ def test_kept_rows_are_rows_wherever_rows_are_taken(results, tmp_path):
     assert "<html" in clean.report().read_text()
 
 
+def test_a_subset_of_some_rows_of_a_file_is_opened(pool, tmp_path):
+    for some in (pool[pool["label"] == "class 1"], pool[30:][::-1]):
+        subset = th.select(some, "random", budget=5, out=tmp_path / f"of {len(some)}")
+        again = th.open(subset.path)
+        assert again.rows == subset.rows
+        assert again.pool.frame["row_id"].to_list() == some.frame["row_id"].to_list()
+
+
 def test_a_table_that_is_damaged_is_not_opened(results, tmp_path):
     table = results[2]
     path = table.save(tmp_path / "length.csv")

@@ -215,12 +215,23 @@ def open_subset(folder: str | Path) -> Subset:
             f"or train without a comparison with --control none"
         )
     pool = load_recorded(paths, content["schema"], id_column=content["id_column"])
+    if pool.fingerprint != content["pool"]:  # as where a cleaned part of the files was the pool
+        pool = _take_recorded_rows(pool, read_tables(folder, "scores")["row_id"])
     if pool.fingerprint != content["pool"]:
         raise ManifestError(
             f"{folder}: the pool at {paths[0]} has changed since these rows were chosen from it; run select again, "
             f"or train without a comparison with --control none"
         )
     return read_subset(folder, pool)
+
+
+def _take_recorded_rows(rows: Dataset, row_id: pl.Series) -> Dataset:
+    """Return the rows of these ids in this order; all rows where one of them is not there."""
+    number = pl.int_range(pl.len()).over("row_id").alias("number")  # equal rows have equal ids
+    there = rows.frame.select("row_id", number, at=pl.int_range(pl.len()))
+    wanted = pl.DataFrame({"row_id": row_id}).with_columns(number)
+    at = wanted.join(there, on=["row_id", "number"], how="left", maintain_order="left")["at"]
+    return rows if at.null_count() else rows.take(at.to_numpy())
 
 
 def _find_pool_file(recorded: str) -> Path:
