@@ -46,6 +46,7 @@ WORDS = {
     "cache": "values computed before",
     "dataset": "files to rows",
     "artifacts": "results on disk, manifests",
+    "checks": "is an answer right?",
     "plugins": "entry points",
     "validation": "checks of settings",
     "printable": "text for terminals",

@@ -53,7 +53,7 @@ def test_help_loads_no_torch_and_lists_every_verb():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "loaded []" in done.stdout
-    for verb in ("select", "train", "methods", "cache"):
+    for verb in ("select", "train", "try", "curate"):
         assert verb in done.stdout
 
 

@@ -8,7 +8,8 @@ from collections import Counter
 
 import pytest
 
-from thresher.cli.command import _list_commands
+import thresher as th
+from thresher.cli.command import list_all_commands
 from thresher.cli.commands import build_app
 from thresher.cli.main import main
 from thresher.cli.spellings import OTHER_NAMES
@@ -61,6 +62,18 @@ def test_the_resolved_file_beside_the_result_repeats_it(tmp_path, pool):
     assert resolved["order"] == "file"
     assert main(["select", "--config", str(out / "config.toml"), "--out", str(tmp_path / "again")]) == 0
     assert (out / "subset.jsonl").read_bytes() == (tmp_path / "again" / "subset.jsonl").read_bytes()
+
+
+def test_a_result_at_an_address_has_its_configuration_beside_it(tmp_path, pool):
+    pytest.importorskip("fsspec")
+    config = tmp_path / "run.toml"
+    config.write_text('method = "random"\nbudget = 3\nout = "memory://configured/chosen"\n')
+    assert main(["select", str(pool), "--config", str(config)]) == 0
+    assert len(th.open("memory://configured/chosen")) == 3
+    kept = th.open("memory://configured/chosen").path / "config.toml"
+    assert tomllib.loads(kept.read_text())["out"] == "memory://configured/chosen"
+    config.write_text('method = "random"\nbudget = 3\nout = "abfs://bucket/chosen"\n')
+    assert main(["select", str(pool), "--config", str(config)]) == 2
 
 
 def test_a_table_of_settings_is_given_pair_by_pair(tmp_path, pool):
@@ -148,4 +161,4 @@ def test_at_most_5_verbs_stand_under_each_of_at_most_10_questions():
 def _get_commands():
     from typer.main import get_command
 
-    return _list_commands(get_command(build_app()))
+    return list_all_commands(get_command(build_app()))

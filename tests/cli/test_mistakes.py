@@ -77,7 +77,7 @@ MISTAKES = [  # what was typed, and what the sentence must say
     ("score labels.jsonl --features lenght", "did you mean 'length'"),
     ("score labels.jsonl --features number:text", "text"),
     ("score labels.jsonl --features number:price", "price"),
-    ("curate clean labels.jsonl", "'--out'"),
+    ("curate clean labels.jsonl", "give --out"),
     (f"{CLEAN} --rules exact-duplicate", "did you mean 'exact-duplicates'"),
     (f"{CLEAN} --set threshold=0.8", "must be RULE.NAME=VALUE"),
     (f"{CLEAN} --rules near-duplicates --set near-duplicates.threshold=80", "threshold"),

@@ -1,6 +1,11 @@
-"""What commands show on standard error while they work."""
+"""What commands show on standard error while they work, and what they say comes next."""
 
-from thresher.cli.progress import progress_display
+from types import SimpleNamespace
+
+import pytest
+
+from thresher.cli.next_steps import suggest_after_comparison, suggest_selection, suggest_training
+from thresher.cli.progress import _Lines, name_run, progress_display
 from thresher.progress import Progress
 
 
@@ -15,3 +20,45 @@ def test_a_quiet_command_shows_nothing(capsys):
     with progress_display(quiet=True) as show:
         assert show is None
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("run", "name"),
+    [("main/seed-0", "train on your rows, seed 0"), ("control/seed-2", "train on random rows, seed 2"), ("", "train")],
+)
+def test_a_run_is_named_for_people(run, name):
+    assert name_run(run) == name
+
+
+def test_time_left_is_in_minutes_and_never_negative(monkeypatch, capsys):
+    now = iter([0.0, 0.0, 20.0, 40.0, 60.0])
+    monkeypatch.setattr("thresher.cli.progress.time.monotonic", lambda: next(now))
+    lines = _Lines()
+    for done in (0, 100, 10, 30):  # it begins anew with more to do
+        lines.show(Progress(stage="loss", done=done, total=10_000))
+    shown = capsys.readouterr().err.splitlines()
+    assert shown == [
+        "loss: 100 of 10,000, 5/s, about 33 min left",
+        "loss: 30 of 10,000, 1/s, about 2.8 h left",
+    ]
+
+
+def test_paths_are_quoted_as_a_shell_takes_them():
+    assert suggest_training("my rows") == "next: thresher train 'my rows' --eval ROWS --out adapter"
+    assert suggest_selection("a.csv", "10%") == "next: thresher select a.csv --budget 10% --out chosen"
+
+
+def test_a_comparison_names_the_method_that_is_clearly_better():
+    def verdict(method, value, low, p):
+        effect = SimpleNamespace(value=value, low=low, high=2 * value - low)
+        return SimpleNamespace(method=method, n_rows=60, effect=effect, p_holm=p)
+
+    manifest = SimpleNamespace(content={"run": {"inputs": ["gone.csv"]}})
+    results = [verdict("k-center", 0.1, 0.05, 0.001), verdict("herding", 0.2, -0.1, 0.4)]
+    found = SimpleNamespace(verdicts=results, manifest=manifest, content={"budgets": [30, 60]})
+    assert suggest_after_comparison(found) == ["next: thresher select ROWS --method k-center --budget 60 --out chosen"]
+    results[0].method = "herding quota=label kernel=dense"
+    (line,) = suggest_after_comparison(found)
+    assert "--method herding --quota label --set kernel=dense --budget 60" in line
+    found.verdicts = results[1:]
+    assert suggest_after_comparison(found) == ["next: thresher select ROWS --method random --budget 60 --out chosen"]

@@ -316,3 +316,10 @@ def test_rows_keep_whole_numbers_of_any_size(tmp_path):
     dataset = load([tmp_path / "a.jsonl", tmp_path / "b.parquet"])
     assert dataset.rows([0])[0]["n"] == 10**30
     assert str(10**30) in dataset.write([0, 1], tmp_path, "subset").read_text()
+
+
+def test_a_column_that_names_no_rows_is_refused_as_ids(tmp_path):
+    rows = [{"text": f"row {i}", "label": f"class {i % 2}", "id": i // 2} for i in range(40)]
+    with pytest.raises(InputError, match="id_column 'label': must name each row, but 38 of 40 rows repeat"):
+        load(rows, id_column="label")
+    assert load(rows, id_column="id").n_rejected == 20

@@ -193,7 +193,7 @@ def test_the_best_method_stands_first_and_two_seeds_are_told_to_be_few(is_higher
     content = {"metric": "loss", "is_higher_better": is_higher_better, "baseline": "random", "values": values}
     verdict = SimpleNamespace(
         method="herding", n_rows=10, sentence="so", effect=outcome(n_seeds=2), select_seconds=1.0, train_seconds=1.0,
-        seeds_needed=None, others={},
+        seeds_needed=None, others={}, p_holm=1.0,
     )  # fmt: skip
     rest = {"cells": pl.DataFrame({"n": [None, 40]}), "manifest": SimpleNamespace(content={"asked": {"detect": 0.01}})}
     text = summarize(SimpleNamespace(content=content | {"failed": []}, verdicts=(verdict,), path=None, **rest))

@@ -83,7 +83,7 @@ def test_the_answer_has_a_status_and_the_questions_an_answer(grid_curve):
     assert set(curve.enough) == {"random", "length"}
     assert curve.enough["random"].verdict in ("enough", "all", "cannot tell")
     assert curve.enough["random"].of == 64
-    assert str(curve).splitlines()[0] == curve.content["answer"]
+    assert curve.list_facts()[0] == ("answer", curve.content["answer"])
     entry = curve.content["methods"]["random"]
     assert [target["target"] for target in entry["targets"]] == [0.5]
     assert [gain["more"] for gain in entry["gains"]] == [100]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
 from thresher.artifacts.local_path import refuse_address
 from thresher.artifacts.remote.address import is_address, parse_address, strip_file_scheme
@@ -31,6 +32,26 @@ def resolve_addresses(words: list[str]) -> list[str]:
         OutputError: results cannot be written there.
     """
     return list(_resolve(words))
+
+
+def resolve_value(command: str, option: str, value: Any) -> Any:
+    """Return a value of a configuration file as `resolve_addresses` does a word.
+
+    Args:
+        command: that the file is for.
+        option: as the command line spells it; "" for an argument.
+        value: a text, a list of texts, or a flag.
+
+    Raises:
+        InputError: an address is malformed, or stands where only a path can.
+        MissingExtraError: the package for such addresses is not installed.
+        OutputError: results cannot be written there.
+    """
+    if isinstance(value, list):
+        return [resolve_value(command, option, one) for one in value]
+    if not isinstance(value, str):
+        return value
+    return list(_resolve([command, *([option] if option else []), value]))[-1]
 
 
 def _resolve(words: list[str]) -> Iterator[str]:

@@ -22,32 +22,19 @@ def show(
     """Show the cache of computed features, or make room in it."""
     if context.invoked_subcommand is not None:
         return
-    from thresher.cache.array_folders import get_graph_cache
-    from thresher.experiments.cells.cache import CellCache
     from thresher.features import FeatureCache
     from thresher.features.container import current_name
-    from thresher.models.causal_lm.smollm2 import get_model_cache
-    from thresher.selection.pool_adapters import get_adapter_cache
-    from thresher.trainer.untouched.base_cache import get_base_cache
 
     cache = FeatureCache()
     entries = [replace(entry, feature=current_name(entry.feature)) for entry in cache.entries()]
-    n_cells, cell_bytes = CellCache().size()
-    n_trained, trained_bytes = get_adapter_cache().size()
-    n_models, model_bytes = get_model_cache().size()
-    n_graphs, graph_bytes = get_graph_cache().size()
-    n_bases, base_bytes = get_base_cache().size()
+    kinds = _measure_kinds()
     if as_json:
         import dataclasses
 
         content = {
             "root": str(cache.root),
             "entries": [dataclasses.asdict(entry) for entry in entries],
-            "cells": {"n": n_cells, "bytes": cell_bytes},
-            "trained": {"n": n_trained, "bytes": trained_bytes},
-            "base": {"n": n_bases, "bytes": base_bytes},
-            "models": {"n": n_models, "bytes": model_bytes},
-            "graphs": {"n": n_graphs, "bytes": graph_bytes},
+            **{name: {"n": n, "bytes": size} for name, (n, size, _) in kinds.items()},
         }
         print_json(content)
         return
@@ -59,11 +46,27 @@ def show(
             f"  {entry.feature:<{width}} {entry.model:<28} {entry.n_rows:>12,} rows  {format_bytes(entry.bytes):>9}  "
             f"last used {entry.last_used:%Y-%m-%d %H:%M}"
         )
-    print_line(f"{n_cells:,} finished cells of experiments, {format_bytes(cell_bytes)}")
-    print_line(f"{n_trained:,} folders of adapters that methods had trained, {format_bytes(trained_bytes)}")
-    print_line(f"{n_bases:,} measurements of untouched models, {format_bytes(base_bytes)}")
-    print_line(f"{n_models:,} unpacked language models, {format_bytes(model_bytes)}")
-    print_line(f"{n_graphs:,} neighbor graphs of pools, {format_bytes(graph_bytes)}")
+    for n, size, what in kinds.values():
+        print_line(f"{n:,} {what}, {format_bytes(size)}")
+
+
+def _measure_kinds() -> dict[str, tuple[int, int, str]]:
+    """Return number, bytes and description of what the cache holds besides features, by name."""
+    from thresher.artifacts.remote.copies import measure_copies
+    from thresher.cache.array_folders import get_graph_cache
+    from thresher.experiments.cells.cache import CellCache
+    from thresher.models.causal_lm.smollm2 import get_model_cache
+    from thresher.selection.pool_adapters import get_adapter_cache
+    from thresher.trainer.untouched.base_cache import get_base_cache
+
+    return {
+        "cells": (*CellCache().size(), "finished cells of experiments"),
+        "trained": (*get_adapter_cache().size(), "folders of adapters that methods had trained"),
+        "base": (*get_base_cache().size(), "measurements of untouched models"),
+        "models": (*get_model_cache().size(), "unpacked language models"),
+        "graphs": (*get_graph_cache().size(), "neighbor graphs of pools"),
+        "copies": (*measure_copies(), "copies of files at addresses"),
+    }
 
 
 @cache_app.command()
@@ -72,13 +75,14 @@ def prune(
     older_than_days: Annotated[float | None, typer.Option(help="Delete what was not used for so long.", min=0)] = None,
     everything: Annotated[bool, typer.Option("--all", help="Delete everything.")] = False,
 ) -> None:
-    """Delete features, cells, adapters, models and neighbor graphs; they are rebuilt as needed.
+    """Delete features, cells, adapters, models, graphs and copies; they are rebuilt as needed.
 
-    The limit holds for each of the six.
+    The limit holds for each of the seven.
 
     Raises:
         InputError: not exactly one of the options was given.
     """
+    from thresher.artifacts.remote.copies import prune_copies
     from thresher.cache.array_folders import get_graph_cache
     from thresher.experiments.cells.cache import CellCache
     from thresher.features import FeatureCache
@@ -95,4 +99,5 @@ def prune(
     freed += get_base_cache().prune(max_bytes=max_bytes, older_than_days=older_than_days)
     freed += get_model_cache().prune(max_bytes=max_bytes, older_than_days=older_than_days)
     freed += get_graph_cache().prune(max_bytes=max_bytes, older_than_days=older_than_days)
+    freed += prune_copies(max_bytes=max_bytes, older_than_days=older_than_days)
     print_line(f"freed {format_bytes(freed)}")

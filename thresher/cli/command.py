@@ -20,6 +20,7 @@ from typer import BadParameter
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from thresher.cli import config_file
+from thresher.cli.addresses import resolve_value
 from thresher.cli.spellings import find_name
 from thresher.errors import InputError, did_you_mean
 
@@ -64,6 +65,7 @@ class Command(TyperCommand):
         path, words = _take_config(words)
         values = {} if path is None else self._read_config(path, ctx)
         values |= {key: self._convert(key, value, "the command line") for key, value in pairs.items()}
+        values = {name: self._resolve_addresses(ctx, name, value) for name, value in values.items()}
         ctx.default_map = values
         ctx.meta["thresher.config"] = path is not None or bool(pairs)
         try:
@@ -73,6 +75,12 @@ class Command(TyperCommand):
             if path is not None and name in values and name not in pairs and name not in _given(ctx):
                 error.message = f"{error.message} in {path}"
             raise
+
+    def _resolve_addresses(self, ctx: Any, name: str, value: Any) -> Any:
+        """Return a value with the folder here in the place of an address that is written to."""
+        param = self._names()[name]
+        option = f"--{name.replace('_', '-')}" if isinstance(param, TyperOption) else ""
+        return resolve_value(_get_full_name(ctx), option, value)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command, and keep beside its result what it was told where a file told it."""
@@ -152,7 +160,7 @@ class Command(TyperCommand):
     def _read_config(self, path: str, ctx: Any) -> dict[str, Any]:
         """Return the values of a configuration file for this command, by parameter."""
         root = ctx.find_root().command
-        own, common, others = config_file.read_config(path, _get_full_name(ctx), _list_commands(root))
+        own, common, others = config_file.read_config(path, _get_full_name(ctx), list_all_commands(root))
         values: dict[str, Any] = {}
         for key, value in common.items():
             name = self.find_parameter(key)
@@ -264,13 +272,13 @@ def _given(ctx: Any) -> set[str]:
     return {name for name in ctx.params if str(ctx.get_parameter_source(name)).endswith("COMMANDLINE")}
 
 
-def _list_commands(group: Any, before: str = "") -> dict[str, Any]:
+def list_all_commands(group: Any, before: str = "") -> dict[str, Any]:
     """Return all commands below a group by their full name: `train`, `curate clean`."""
     commands: dict[str, Any] = {}
     for name, command in _get_commands(group).items():
         if isinstance(command, Command):
             commands[f"{before}{name}"] = command
-        commands |= _list_commands(command, f"{before}{name} ")
+        commands |= list_all_commands(command, f"{before}{name} ")
     return commands
 
 
@@ -280,7 +288,7 @@ def _get_commands(command: Any) -> dict[str, Any]:
 
 
 def _find_commands(root: Any, names: Any) -> list[Command]:
-    return [command for name, command in _list_commands(root).items() if name in names]
+    return [command for name, command in list_all_commands(root).items() if name in names]
 
 
 def _describe_unknown(where: str, key: str, command: str, names: dict[str, Any]) -> str:

@@ -21,7 +21,7 @@ class _Verb(NamedTuple):
     Attributes:
         home: module of this package.
         name: in the module, of the function or of the group of commands.
-        panel: heading under which the help lists it; "" for a command that is not listed.
+        panel: heading under which the help lists it; "" for one that another command's help names.
     """
 
     home: str
@@ -36,22 +36,23 @@ _MODEL = "Which base model, and which other data?"
 VERBS = {  # in the order of the help
     "select": _Verb("select", "select", _ROWS),
     "score": _Verb("score", "score", _ROWS),
-    "methods": _Verb("methods", "methods", _ROWS),
+    "methods": _Verb("methods", "methods", ""),
     "advise": _Verb("advise", "advise", _WORTH),
     "curve": _Verb("curve", "curve", _WORTH),
     "compare": _Verb("compare", "compare", _WORTH),
     "base": _Verb("base", "base_app", _MODEL),
     "mix": _Verb("mix", "mix", _MODEL),
-    "correct": _Verb("correct", "correct", _CLEAN),
+    "correct": _Verb("correct", "correct", ""),
     "train": _Verb("train", "train", _TRAIN),
     "tune": _Verb("tune", "tune", _TRAIN),
+    "try": _Verb("try_adapter", "try_adapter", _TRAIN),
     "export": _Verb("export", "export", _TRAIN),
     "report": _Verb("report", "report", "What came of it?"),
     "doctor": _Verb("doctor", "doctor", _MACHINE),
     "warm-up": _Verb("warm_up", "prepare_kernels", ""),
     "label": _Verb("label", "label_app", _LABEL),
     "curate": _Verb("curate_job", "curate_app", _CLEAN),
-    "cache": _Verb("cache", "cache_app", _MACHINE),
+    "cache": _Verb("cache", "cache_app", ""),
 }
 
 
@@ -74,7 +75,7 @@ def build_app(verb: str | None = None) -> App:
         where = VERBS[name]
         command: Callable[..., Any] | typer.Typer = getattr(import_module(f"thresher.cli.{where.home}"), where.name)
         if isinstance(command, typer.Typer):
-            app.add_typer(command, name=name, rich_help_panel=where.panel)
+            app.add_typer(command, name=name, rich_help_panel=where.panel or None, hidden=not where.panel)
         else:
             app.command(name, rich_help_panel=where.panel or None, hidden=not where.panel)(command)
     return app

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from thresher.cli import experiment_options as shared
+from thresher.cli.next_steps import suggest_after_comparison
 from thresher.cli.with_options import with_options
 from thresher.dataset.values.given_settings import GivenSettings
 from thresher.experiments.settings import ComparisonSettings
@@ -84,6 +85,7 @@ def summarize(result: Comparison) -> str:
     lines += shared.describe_test_rows(result.manifest.content)
     if result.path is not None:
         lines.append(shared.list_files(result.path))
+    lines += suggest_after_comparison(result)
     return join_lines(lines)
 
 

@@ -19,6 +19,8 @@ from typing import Any
 
 from thresher.artifacts.folder import write_atomic
 from thresher.artifacts.local_path import expand_path
+from thresher.artifacts.remote.places import show_place
+from thresher.artifacts.remote.result import upload_files
 from thresher.errors import InputError, MissingExtraError, describe_os_error, did_you_mean
 
 SUFFIXES = (".toml", ".yaml", ".yml", ".json")
@@ -176,9 +178,11 @@ def write_config(out: Path, command: str, values: Mapping[str, Any]) -> None:
     path = out / NAME if out.is_dir() else out.with_name(f"{out.name}.{NAME}")
     if not out.exists():
         return
+    values = {name: show_place(value) if name == "out" else value for name, value in values.items()}
     lines = [f"# What 'thresher {command}' was told; --config {NAME} tells it again."]
     lines += [f"{name} = {_to_toml(value)}" for name, value in values.items() if value not in (None, [], ())]
     write_atomic(path, ("\n".join(lines) + "\n").encode())
+    upload_files(path.parent, [path.name])
 
 
 def _to_toml(value: Any) -> str:

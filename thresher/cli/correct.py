@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from thresher.cli import options
+from thresher.cli.next_steps import suggest_training
 from thresher.cli.output import print_block, print_json_text
 from thresher.cli.with_options import with_options
 from thresher.curation.correction.settings import CorrectSettings
@@ -57,4 +58,5 @@ def format_summary(corrected: Corrected, out: Path, read_as: str | None) -> str:
     lines += [f"  {note}" for note in content["notes"]]
     lines.append(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
     lines += options.reading_notes(content.get("reading_notes", ()))
+    lines.append(suggest_training(out))
     return join_lines(lines)

@@ -12,7 +12,8 @@ import typer
 
 from thresher.cli import options
 from thresher.cli.command import App
-from thresher.cli.output import print_block, print_json, print_json_text, print_line
+from thresher.cli.next_steps import suggest_selection
+from thresher.cli.output import print_block, print_json, print_json_text, print_line, print_plan
 from thresher.cli.with_options import with_options
 from thresher.dataset.settings import READ_PANEL, EvalReadSettings, PoolSettings
 from thresher.dataset.values.given_settings import GivenSettings
@@ -31,12 +32,12 @@ curate_app = App(help="Clean a pool: duplicates, leaks, wrong labels, personal d
 @curate_app.command()
 @with_options(ModelSettings, GivenSettings, PoolSettings, EvalReadSettings)
 def clean(
-    out: Annotated[Path, typer.Option(help="Folder for the result.")],
     models: ModelSettings,
     given: GivenSettings,
     read: PoolSettings,
     eval_read: EvalReadSettings,
     pool: options.Pool = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the result; required but for a dry run.")] = None,
     rules: Annotated[
         str | None,
         typer.Option(help="In order, separated by commas. Default: exact-duplicates,near-duplicates."),
@@ -52,6 +53,7 @@ def clean(
     force: options.Force = False,
     existing_config: SideConfig = None,
     existing_split: SideSplit = None,
+    dry_run: options.DryRun = False,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -62,28 +64,37 @@ def clean(
     from thresher.cli.progress import progress_display
     from thresher.curation.curate import curate
 
-    existing_read = {"config": existing_config, "split": existing_split}
-    existing_read = {name: value for name, value in existing_read.items() if value is not None}
-    options.check_side_settings("existing", existing, existing_read)
-    options.check_side_settings("eval", eval, eval_read.given)
+    if out is None and not dry_run:
+        raise InputError("out: the result needs a folder, got none; give --out, or --dry-run for an estimate")
+    call: dict[str, Any] = {"rules": rules, "settings": parse_rule_settings(settings)}
+    sides: dict[str, tuple[str | None, dict[str, Any]]] = {
+        "existing": (existing, _take_given(config=existing_config, split=existing_split))
+    }
+    sides["eval"] = (eval, eval_read.given)
+    for role, (source, own) in sides.items():
+        options.check_side_settings(role, source, own)
     rows = given.attach(options.read_rows(pool, read))
-    side = replace(read.to_read_settings(), strict=False)
     with progress_display(quiet=quiet) as show:
-        curated = curate(
-            rows,
-            rules,
-            settings=parse_rule_settings(settings),
-            existing=options.read_side_rows(existing, side, quiet=quiet, own=existing_read),
-            eval=options.read_side_rows(eval, side, quiet=quiet, own=eval_read.given),
-            report=report or (),
-            seed=seed,
-            out=out,
-            force=force,
-            strict=read.strict,
-            on_progress=show,
-            **vars(models),
-        )
+        call |= {"models": models} if dry_run else {"report": report or (), "seed": seed, **vars(models)}
+        if out is None or dry_run:
+            _print_plan(rows, call, has_eval=eval is not None, as_json=as_json, on_progress=show)
+            return
+        side = replace(read.to_read_settings(), strict=False)
+        call |= {
+            role: options.read_side_rows(source, side, quiet=quiet, own=own) for role, (source, own) in sides.items()
+        }
+        curated = curate(rows, out=out, force=force, strict=read.strict, on_progress=show, **call)
     _print_result(curated, out, options.describe_schema(rows), as_json=as_json, quiet=quiet)
+
+
+def _take_given(**values: str | None) -> dict[str, str]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _print_plan(rows: Any, call: dict[str, Any], *, has_eval: bool, as_json: bool, on_progress: Any) -> None:
+    from thresher.curation.curate import plan_cleaning
+
+    print_plan(plan_cleaning(rows, has_eval=has_eval, on_progress=on_progress, **call), as_json=as_json)
 
 
 def _print_result(curated: Curated, out: Path, schema: str | None, *, as_json: bool, quiet: bool) -> None:
@@ -173,4 +184,5 @@ def format_summary(curated: Curated, out: Path, schema: str | None) -> str:
     lines.append(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
     lines += options.reading_notes(content.get("reading_notes", ()))
     lines += [f"warning: {sentence}; look at dropped.parquet" for sentence in content["large_drops"]]
+    lines.append(suggest_selection(out, "10%"))
     return join_lines(lines)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from thresher.cli import experiment_options as shared
+from thresher.cli.next_steps import suggest_after_curve
 from thresher.cli.with_options import with_options
 from thresher.dataset.values.given_settings import GivenSettings
 from thresher.errors import InputError
@@ -97,6 +98,7 @@ def summarize(result: LearningCurve) -> str:
     lines += shared.describe_test_rows(result.manifest.content)
     if result.path is not None:
         lines.append(shared.list_files(result.path))
+    lines += suggest_after_curve(result)
     return join_lines(lines)
 
 

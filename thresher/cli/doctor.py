@@ -72,7 +72,9 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON on s
         return
     print_line(f"thresher {facts['thresher']}, Python {facts['python']}, {facts['system']}")
     print_line(f"{facts['cores']} cores, {facts['gpu'] or 'no NVIDIA driver found'}")
-    print_line(f"cache: {facts['cache']}, {format_bytes(facts['cache_free'])} free")
+    print_line(
+        f"cache: {facts['cache']}, {format_bytes(facts['cache_free'])} free; 'thresher cache' shows what it holds"
+    )
     for name, extra in facts["extras"].items():
         if extra["missing"]:
             print_line(f"missing  {name:<11} {extra['use']}: {extra['command']} (lacks {', '.join(extra['missing'])})")

@@ -24,6 +24,9 @@ PushToHub = Annotated[
     str | None, typer.Option("--push-to-hub", help="Publish the result on the Hub as owner/name, private.")
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace an earlier result in --out.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Estimate time, memory and disk from a few batches; write nothing.")
+]
 Seed = Annotated[int, typer.Option(help="Random seed.")]
 
 

@@ -38,6 +38,14 @@ def print_json(content: Any) -> None:
     print_json_text(orjson.dumps(content, default=str, option=orjson.OPT_INDENT_2).decode() + "\n")
 
 
+def print_plan(plan: Any, *, as_json: bool) -> None:
+    """Print what a dry run says on standard output: it is what it is for."""
+    if as_json:
+        print_json(plan.to_json())
+    else:
+        print_block(str(plan))
+
+
 def print_json_text(text: str) -> None:
     """Print JSON that is written already on standard output."""
     sys.stdout.write(escape_json(name_addresses(text)))

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from thresher.artifacts.remote.places import name_addresses
+from thresher.numeric.units import format_duration
 from thresher.printable import escape_line
 
 if TYPE_CHECKING:
@@ -42,10 +43,17 @@ def training_display(*, quiet: bool) -> Iterator[Callable[[TrainEvent], None] | 
             from thresher.features import Progress
 
             if event.kind in ("start", "step") or event.message:
-                stage = f"train {event.run}".strip()
+                stage = name_run(event.run)
                 show(Progress(stage=stage, done=event.step, total=event.n_steps, note=event.message or None))
 
         yield show_event
+
+
+def name_run(run: str) -> str:
+    """Return a run of training for people: "main/seed-0" trains on your rows, seed 0."""
+    side, _, seed = run.partition("/seed-")
+    names = {"main": "train on your rows", "control": "train on random rows"}
+    return f"{names.get(side, f'train {side}'.strip())}{f', seed {seed}' if seed else ''}"
 
 
 def _clean(show: Callable[[Progress], None]) -> Callable[[Progress], None]:
@@ -90,19 +98,23 @@ class _Lines:
 
     def __init__(self) -> None:
         self._started: dict[str, tuple[float, int]] = {}
+        self._done: dict[str, int] = {}
         self._last = time.monotonic()
 
     def show(self, progress: Progress) -> None:
         """Print the line when it is time."""
         now = time.monotonic()
         began, first = self._started.setdefault(progress.stage, (now, progress.done))
+        if progress.done < self._done.get(progress.stage, 0):  # it begins anew, as for other rows
+            began, first = self._started[progress.stage] = (now, progress.done)
+        self._done[progress.stage] = progress.done
         if progress.note:
             sys.stderr.write(f"{progress.note}\n")
         if now - self._last < SECONDS_BETWEEN_LINES or now == began:
             return
         self._last = now
         rate = (progress.done - first) / (now - began)
-        left = f", {(progress.total - progress.done) / rate:,.0f} s left" if rate else ""
+        left = f", about {format_duration((progress.total - progress.done) / rate)} left" if rate else ""
         sys.stderr.write(f"{progress.stage}: {progress.done:,} of {progress.total:,}, {_rate(rate)}{left}\n")
 
 

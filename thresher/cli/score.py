@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from thresher.cli import options
-from thresher.cli.output import print_json_text, print_line
+from thresher.cli.output import print_json_text, print_line, print_plan
 from thresher.cli.with_options import with_options
 from thresher.dataset.settings import PoolSettings
 from thresher.dataset.values.given_settings import GivenSettings
 from thresher.models.settings import ModelSettings
+
+if TYPE_CHECKING:
+    from thresher.dataset import Dataset
+    from thresher.features.table import FeatureTable
 
 
 @with_options(ModelSettings, GivenSettings, PoolSettings)
@@ -26,6 +30,7 @@ def score(
     examples: Annotated[str | None, typer.Option(help="Rows to try as examples, for in_context_utility.")] = None,
     out: Annotated[Path | None, typer.Option(help=".parquet, .csv or .jsonl. Default: JSON lines on stdout.")] = None,
     force: options.Force = False,
+    dry_run: options.DryRun = False,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -35,14 +40,18 @@ def score(
     """
     from thresher.cli.progress import progress_display
     from thresher.errors import InputError
-    from thresher.features.table import parse_names, refuse_unused_examples
+    from thresher.features.table import parse_names, plan_score, refuse_unused_examples
     from thresher.features.table import score as score_rows
 
-    if as_json and out is None:
+    if as_json and out is None and not dry_run:
         raise InputError("--json: needs --out FILE, because without it the features go to stdout; add --out")
     refuse_unused_examples(parse_names(features), examples)
     rows = given.attach(options.read_rows(pool, read))
     with progress_display(quiet=quiet) as show:
+        if dry_run:
+            names = parse_names(features)
+            print_plan(plan_score(rows, names, models, reference=reference, on_progress=show), as_json=as_json)
+            return
         table = score_rows(
             rows,
             features,
@@ -53,6 +62,10 @@ def score(
             on_progress=show,
             **vars(models),
         )
+    _print_result(table, out, rows, as_json=as_json, quiet=quiet)
+
+
+def _print_result(table: FeatureTable, out: Path | None, rows: Dataset, *, as_json: bool, quiet: bool) -> None:
     if out is None:
         print_json_text(table.frame.write_ndjson())
     if as_json:

@@ -13,6 +13,7 @@ import typer
 
 from thresher.artifacts.hub_push import check_push
 from thresher.cli import options
+from thresher.cli.next_steps import suggest_training
 from thresher.cli.output import print_block, print_json, print_json_text
 from thresher.cli.with_options import with_options
 from thresher.dataset.settings import PoolSettings
@@ -58,9 +59,7 @@ def select(
     partitions: Annotated[
         int | None, typer.Option(help="Parts that are chosen from separately first.", rich_help_panel=_RAY)
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Estimate time, memory and disk from a few batches; write nothing.")
-    ] = False,
+    dry_run: options.DryRun = False,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -181,4 +180,5 @@ def format_summary(subset: Subset, out: Path | None, schema: str | None) -> str:
     lines += options.reading_notes(content.get("reading_notes", ()))
     if "shortfall" in content:
         lines.append(f"WARNING: {content['shortfall']}; with --strict this is an error")
+    lines += [suggest_training(out)] if out is not None else []
     return join_lines(lines)

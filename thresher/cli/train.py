@@ -139,6 +139,7 @@ def _is_subset(data: str | None, read: PoolSettings) -> bool:
 
 def format_summary(adapter: Adapter) -> str:
     """Return the counts, and the held-out scores beside those of random rows, in a few lines."""
+    from thresher.trainer.deployment.serving import format_next_steps
     from thresher.trainer.untouched.forgetting import format_forgetting
     from thresher.trainer.untouched.scale import format_front
 
@@ -159,6 +160,7 @@ def format_summary(adapter: Adapter) -> str:
     lines += [*format_forgetting(metrics.get("general")), *format_front(metrics.get("scale"))]
     lines.append(f"{adapter.path}: {', '.join(sorted(path.name for path in adapter.path.iterdir()))}")
     lines += options.list_side_notes(adapter.manifest.content)
+    lines += format_next_steps(adapter.path, str(metrics["task"]))
     return join_lines(lines)
 
 
@@ -188,7 +190,7 @@ def _describe_unknown_labels(metrics: Mapping[str, Any]) -> list[str]:
 def _format_table(metrics: Mapping[str, Any]) -> list[str]:
     from thresher.trainer.untouched.summary import format_references
 
-    columns = {"these rows": metrics["held_out"]}
+    columns = {"your rows": metrics["held_out"]}
     if metrics["control"] is not None:
         columns["random rows"] = metrics["control"]["held_out"]
     names = [name for name in metrics["held_out"] if name != "classes"]
@@ -208,7 +210,7 @@ def _format_table(metrics: Mapping[str, Any]) -> list[str]:
         ours, theirs, gap = (_format_cell(comparison[name]) for name in ("subset", "random", "difference"))
         lines.append(
             f"{comparison['metric']}, {n_seeds} seed{'s' if n_seeds > 1 else ''}: "
-            f"these rows {ours}, random rows {theirs}, difference {gap}"
+            f"your rows {ours}, random rows {theirs}, difference {gap}"
         )
     return lines
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from thresher.cli import experiment_options as shared
+from thresher.cli.next_steps import suggest_after_tuning
 from thresher.cli.with_options import with_options
 from thresher.experiments.settings import TuneSettings
 from thresher.printable import join_lines
@@ -85,4 +86,5 @@ def summarize(result: Tuning) -> str:
     lines += shared.describe_test_rows(result.manifest.content)
     if result.path is not None:
         lines.append(shared.list_files(result.path))
+    lines += suggest_after_tuning(result)
     return join_lines(lines)

@@ -27,6 +27,7 @@ from thresher.validation import document_options, split_options
 
 if TYPE_CHECKING:
     from thresher.features import FeatureContext
+    from thresher.features.plan import FeaturesPlan
 
 T = TypeVar("T")
 DEFAULT_RULES = ("exact-duplicates", "near-duplicates")
@@ -124,6 +125,34 @@ def curate(
         if not folder.is_done:
             folder.publish_files(curated.write_files)
     return replace(curated, path=folder.path)
+
+
+def plan_cleaning(
+    pool: Dataset,
+    rules: Sequence[str | Rule] | None = None,
+    *,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    has_eval: bool = False,
+    models: ModelSettings,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> FeaturesPlan:
+    """Estimate what the features of all rules take; the rules themselves are not run.
+
+    Args:
+        pool: rows to clean.
+        rules: as for `curate`.
+        settings: as for `curate`.
+        has_eval: there are rows to evaluate on, so that "contamination" runs in any case.
+        models: which models are run, and how.
+        on_progress: listener.
+    """
+    from thresher.features import FeatureContext
+    from thresher.features.plan import plan_features
+
+    built = build_rules(rules, settings, has_eval=has_eval)
+    names = sorted({name for rule in built for name in rule.requirements.all_features})
+    context = FeatureContext(models=models, on_progress=on_progress, given=hash_given(pool))
+    return plan_features(pool, names, context.resolved())
 
 
 def build_rules(

@@ -17,7 +17,7 @@ from thresher.dataset.mixture.join import Reading, join_datasets, list_used_colu
 from thresher.dataset.mixture.parsing import list_sources
 from thresher.dataset.mixture.source import Source
 from thresher.dataset.opening.open_rows import open_file, open_rows
-from thresher.dataset.read_shards import read_rows
+from thresher.dataset.read_shards import DUPLICATED_ID, read_rows
 from thresher.dataset.rejection import NoRowsError, count_values, format_rejected
 from thresher.dataset.schema import (
     LABELS,
@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     )
 
 MAX_ROW_BYTES = 4 << 20
+MOST_REPEATED = 0.9  # of the ids; a column of more names no rows
 _ANY = Schema(name="text", kind="text", columns={"text": ("text",)})
 
 
@@ -170,6 +171,12 @@ def _load_one(rows: Any, read: ReadSettings, soft: frozenset[str]) -> Dataset:
         raise InputError(
             f"{dataset.n_rejected} of {dataset.n_read} rows cannot be used: {format_rejected(dataset.rejected, 3)}; "
             "fix them, or load without strict to reject them"
+        )
+    repeats = dataset.rejected_by_reason.get(DUPLICATED_ID.format(chosen.id_column), 0)
+    if repeats > MOST_REPEATED * dataset.n_read:
+        raise InputError(
+            f"id_column '{chosen.id_column}': must name each row, but {repeats:,} of {dataset.n_read:,} rows "
+            f"repeat the id of an earlier row; choose another column, or leave it out: ids are then made of the rows"
         )
     if len(dataset) == 0:
         reasons = "; ".join(f"{count} x {reason}" for reason, count in list(dataset.rejected_by_reason.items())[:3])

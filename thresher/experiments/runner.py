@@ -23,8 +23,9 @@ from thresher.experiments.experiment import Experiment, load_experiment
 from thresher.experiments.paired_runs import PairedRuns, estimate_overlap
 from thresher.experiments.planning import Cost
 from thresher.experiments.rankings import Rankings
-from thresher.experiments.settings import MethodExperimentSettings
+from thresher.experiments.settings import BASELINE, MethodExperimentSettings
 from thresher.numeric.arrays import Float64, Int64
+from thresher.numeric.units import format_duration
 from thresher.progress import OnProgress, Progress
 from thresher.trainer.context import load_rows
 
@@ -146,6 +147,8 @@ class ExperimentRunner:
             names: of the cells.
             largest: number of rows that will be needed of any method, so that each ranks once.
         """
+        if not self.cells:
+            self._report_plan(names)
         for method, size, seed in names:
             if (method, size, seed) not in self.cells:
                 variant = self.variants.get(method)
@@ -275,6 +278,31 @@ class ExperimentRunner:
             if self.on_progress is not None:
                 self.on_progress(Progress(stage="cells", done=len(self.outcomes), total=len(self.cells), note=note))
 
+    def _report_plan(self, names: Sequence[CellId]) -> None:
+        """Say what is run first, before methods rank and models are loaded."""
+        if self.on_progress is None:
+            return
+        methods, sizes, seeds = (list(dict.fromkeys(parts)) for parts in zip(*names, strict=True))
+        unit = "rows" if self.axis is None else self.axis.unit
+        at = " and ".join(f"{size:,}" for size in (min(sizes), max(sizes))) if len(sizes) > 1 else f"{sizes[0]:,}"
+        shown = f"{', '.join(methods)} at {f'{len(sizes)} sizes between ' if len(sizes) > 1 else ''}{at} {unit}"
+        note = (
+            f"plan: {len(names)} runs to begin with: {shown}, {len(seeds)} {'seeds' if len(seeds) > 1 else 'seed'}, "
+            f"measured on {len(self.experiment.test):,} rows; the first run tells how long they take"
+        )
+        self.on_progress(Progress(stage="cells", done=0, total=len(names), note=note))
+
+    def _describe_time_left(self) -> str:
+        """Return how long the cells that are known take yet, by what the finished ones took."""
+        cost = self.compute_cost()
+        spent = [(name, each) for name, each in self.outcomes.items() if "train_seconds" in each.facts]
+        left = sum(cost.compute(size) for name in self.cells.keys() - self.outcomes.keys() for size in [name[1]])
+        done = sum(cost.compute(name[1]) for name, _ in spent)
+        if not left or not done:
+            return ""
+        seconds = sum(each.facts["train_seconds"] for _, each in spent) / done * left / self.n_workers
+        return f"; about {format_duration(seconds)} left for the runs planned so far"
+
     def _report(self, name: CellId, outcome: Outcome) -> None:
         if self.on_progress is None:
             return
@@ -284,5 +312,8 @@ class ExperimentRunner:
         else:
             shown = self.experiment.describe_score(outcome.outcomes)
             shown += " (from the cache)" if outcome.is_reused else f" in {outcome.facts['train_seconds']:.0f} s"
-        note = f"{method}, {size:,} rows, seed {seed}: {shown}"
+        label, _, variant = method.partition(", ")
+        whose = "random rows" if label == BASELINE else f"rows chosen by {label}"
+        whose = f"{whose if self.axis is None else self.axis.unit}{f' ({variant})' if variant else ''}"
+        note = f"{size:,} {whose}, seed {seed}: {shown}{self._describe_time_left()}"
         self.on_progress(Progress(stage="cells", done=len(self.outcomes), total=len(self.cells), note=note))

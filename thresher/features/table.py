@@ -36,6 +36,7 @@ from thresher.validation import document_options, split_options
 
 if TYPE_CHECKING:
     from thresher.features import Features, Progress
+    from thresher.features.plan import FeaturesPlan
 
 FLAT = (".csv", ".jsonl", ".ndjson")
 SUFFIXES = (".parquet", *FLAT)
@@ -186,6 +187,30 @@ def score(
     if path is not None:
         table.save(path, force=force)
     return table
+
+
+def plan_score(
+    rows: Dataset,
+    names: Sequence[str],
+    models: ModelSettings,
+    *,
+    reference: str | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> FeaturesPlan:
+    """Estimate what `score` of these features will take; nothing is written.
+
+    Args:
+        rows: to compute them of.
+        names: of the features, from `parse_names`.
+        models: which models are run, and how.
+        reference: as for `score`.
+        on_progress: listener.
+    """
+    from thresher.features import FeatureContext
+    from thresher.features.plan import plan_features
+
+    context = FeatureContext(models=models, reference=reference, on_progress=on_progress, given=hash_given(rows))
+    return plan_features(rows, names, context.resolved())
 
 
 def _table(computed: Features, names: Iterable[str]) -> pl.DataFrame:

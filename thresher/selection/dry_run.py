@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Unpack
 
 from thresher.dataset.values.given_settings import GivenSettings
+from thresher.features.plan import MEASURED, format_stage, name_server_model
 from thresher.models.settings import ModelSettings
 from thresher.numeric.memory import get_peak_bytes
 from thresher.numeric.units import format_bytes, format_duration
@@ -20,8 +21,6 @@ from thresher.validation import document_options
 if TYPE_CHECKING:
     from thresher.features import Progress
     from thresher.models.stages import StageCost
-
-UNNAMED = "model"  # the server's only model, since the server is not asked for its name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,14 +73,14 @@ class Plan:
         kept = "rows above the threshold" if self.n_kept is None else f"{self.n_kept:,} rows"
         lines = [f"{self.method}: {kept} of {self.n_rows:,}, which hold {self.n_tokens:,} tokens"]
         lines += [f"  {cost}" for cost in self.training]
-        lines += [f"  {_format_stage(stage)}" for stage in self.stages]
+        lines += [f"  {format_stage(stage)}" for stage in self.stages]
         total = "not known" if self.seconds is None else format_duration(self.seconds)
         read = f", {self.model_tokens:,} tokens through the model" if self.model_tokens else ""
         memory, disk = format_bytes(self.memory_bytes), format_bytes(self.disk_bytes)
         lines.append(f"total: {total}{read}; {memory} of memory, {disk} of disk")
         if self.cost:
             lines.append(f"the method's own estimate: {self.cost}")
-        lines.append("measured on a few batches of these rows on this machine; nothing was written")
+        lines.append(MEASURED)
         return join_lines(lines)
 
 
@@ -167,11 +166,8 @@ def _estimate_stages(request: Request, on_progress: Callable[[Progress], None] |
 def _estimate_feature(name: str, rows: Any, pool: Any, request: Request) -> list[StageCost]:
     from thresher.features.cost import estimate
     from thresher.features.registry import is_pairwise, load_provider
-    from thresher.models.server_address import ServerAddress, is_server
 
-    provider, context = load_provider(name), request.context
-    if is_server(context.models.model) and ServerAddress.parse(str(context.models.model)).model is None:
-        context = context.with_models(model=f"{str(context.models.model).rstrip('#')}#{UNNAMED}")
+    provider, context = load_provider(name), name_server_model(request.context)
     if pool is not None and is_pairwise(name):
         return estimate(provider, pool, replace(context, examples=rows))
     return estimate(provider, rows, context)
@@ -191,11 +187,3 @@ def describe_cost(selector: Any) -> str:
             break
         sentence.append(line.strip())
     return " ".join(sentence)
-
-
-def _format_stage(stage: StageCost) -> str:
-    done = f", {stage.n_cached:,} of them cached" if stage.n_cached else ""
-    tokens = f", {stage.tokens:,} tokens" if stage.tokens else ""
-    time = "time not known" if stage.seconds is None else format_duration(stage.seconds)
-    note = f" ({stage.note})" if stage.note else ""
-    return f"{stage.stage}: {stage.n:,} entries{done}{tokens}: {time}{note}"

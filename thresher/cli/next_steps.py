@@ -1,0 +1,85 @@
+"""The line that ends a summary: what to type next, with the paths and numbers of this result."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from thresher.experiments.comparison import Comparison
+    from thresher.experiments.curve import LearningCurve
+    from thresher.experiments.tuning import Tuning
+
+
+def suggest_training(rows: str | Path, *options: str) -> str:
+    """Return the line that names training on rows."""
+    return f"next: thresher train {shlex.quote(str(rows))}{_join(options)} --eval ROWS --out adapter"
+
+
+def suggest_selection(rows: str | Path, budget: str | int, *options: str) -> str:
+    """Return the line that names a selection of so many rows."""
+    return f"next: thresher select {shlex.quote(str(rows))}{_join(options)} --budget {budget} --out chosen"
+
+
+def suggest_after_curve(curve: LearningCurve) -> list[str]:
+    """Return what a curve's answer asks for: the rows that are enough, or all of them."""
+    from thresher.experiments.curve_io import find_leader
+    from thresher.experiments.settings import BASELINE
+
+    enough = {method: each for method, each in curve.enough.items() if method in curve.fits}
+    if not enough:
+        return []
+    method = find_leader(enough, curve.fits)
+    answer, name = enough[method], method.partition(", ")[0]
+    if answer.unit != "rows" or name not in (BASELINE, *curve.content["methods"]):
+        return []
+    if answer.verdict == "all":
+        return [suggest_training(_find_pool(curve))]
+    if answer.verdict == "enough":
+        return [suggest_selection(_find_pool(curve), answer.high, "--method", name)]
+    return []
+
+
+def suggest_after_comparison(comparison: Comparison) -> list[str]:
+    """Return the selection by the method that is clearly better than random, or by random."""
+    from thresher.experiments.comparison import is_clear
+    from thresher.experiments.settings import BASELINE
+
+    better = [v for v in comparison.verdicts if v.effect.value > 0 and is_clear(v.effect, v.p_holm)]
+    if better:
+        best = max(better, key=lambda verdict: verdict.effect.value)
+        return [suggest_selection(_find_pool(comparison), best.n_rows, _spell_method(best.method))]
+    budget = max(comparison.content.get("budgets", ()), default=None)
+    return [] if budget is None else [suggest_selection(_find_pool(comparison), budget, "--method", BASELINE)]
+
+
+def suggest_after_tuning(tuning: Tuning) -> list[str]:
+    """Return the training with the settings that won; none where the default did."""
+    from thresher.experiments.search import describe_length
+
+    best = tuning.best
+    options = [f"--learning-rate {best.learning_rate:.3g}", f"--lora-rank {best.lora_rank}"]
+    options += [f"--lora-alpha {best.lora_alpha:g}", f"--lora-dropout {best.lora_dropout:.3g}"]
+    options += [f"--batch-size {best.batch_size}", describe_length(best, prefix="--")]
+    return [suggest_training(_find_pool(tuning), *options)]
+
+
+def _spell_method(label: str) -> str:
+    """Return the options of `select` for a method with settings, as `compare` names it."""
+    name, *settings = label.split()
+    options = [f"--method {name.partition('#')[0]}"]
+    for setting in settings:
+        key, _, value = setting.partition("=")
+        options.append(f"--quota {shlex.quote(value)}" if key == "quota" else f"--set {shlex.quote(setting)}")
+    return " ".join(options)
+
+
+def _find_pool(result: Comparison | LearningCurve | Tuning) -> str:
+    """Return the file that the rows were read from; "ROWS" where they were several, or no file."""
+    inputs = result.manifest.content.get("run", {}).get("inputs") or []
+    return str(inputs[0]) if len(inputs) == 1 and Path(inputs[0]).is_file() else "ROWS"
+
+
+def _join(options: tuple[str, ...]) -> str:
+    return "".join(f" {option}" for option in options)
