@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 from thresher.experiments.settings import CELLS, MODEL, Equal, ExperimentOptions, ExperimentSettings
 from thresher.validation import option
@@ -40,6 +41,13 @@ class SourceRankSettings(ExperimentSettings):
     train_rows: int = option(500, "Random rows of your own that --confirm trains on, at most.", ge=2, panel=CELLS)
     seeds: int = option(3, "Runs of each mix that --confirm trains.", ge=2, panel=CELLS)
     equal: Equal = option("steps", "What all mixes get as much of.", panel=CELLS)
+
+    # of the untouched model, which plays no part here: no options
+    base: Literal["auto", "none"] = option("none")
+    shots: tuple[int, ...] = option((0,))
+    general: str | Path = option("none")
+    forget: float = option(0.02)
+    scale: Literal["trained", "front", "auto"] = option("trained")
 
     def find_problems(self) -> list[str]:
         """Return what is wrong with several fields together."""

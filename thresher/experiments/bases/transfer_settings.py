@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from thresher.experiments.settings import MODEL, ComparisonOptions, ComparisonSettings
 from thresher.validation import option
@@ -19,6 +19,14 @@ class TransferSettings(ComparisonSettings):
 
     models: tuple[str, ...] = option((), "Base models, two or more: a,b,c; they are put in order of size.", panel=MODEL)
     model: str | Path | None = option(None)
+    detect: float = option(0.01)
+
+    # of the untouched model, which plays no part here: no options
+    base: Literal["auto", "none"] = option("none")
+    shots: tuple[int, ...] = option((0,))
+    general: str | Path = option("none")
+    forget: float = option(0.02)
+    scale: Literal["trained", "front", "auto"] = option("trained")
 
     def find_problems(self) -> list[str]:
         """Return what is wrong with several fields together."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from thresher.experiments.settings import CELLS, MODEL, ExperimentOptions, ExperimentSettings
 from thresher.validation import option
@@ -28,6 +28,11 @@ class MixSettings(ExperimentSettings):
         "within --forget.",
         panel=MODEL,
     )
+
+    # of the untouched model, which is asked here what is forgotten alone: no options
+    base: Literal["auto", "none"] = option("none")
+    shots: tuple[int, ...] = option((0,))
+    scale: Literal["trained", "front", "auto"] = option("trained")
 
     def find_problems(self) -> list[str]:
         """Return what is wrong with several fields together."""
