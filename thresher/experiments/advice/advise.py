@@ -1,6 +1,7 @@
 """Worth it? Which rows? How many? What did it break? One call asks all of it, in order.
 
     OUT/clean     the pool without duplicates and leaks (`curate`)
+    OUT/pilot     short trainings of several methods, with --pilot train (`compare`)
     OUT/curve     the untouched model and the learning curve (`curve`)
     OUT/subset    the rows (`select`)
     OUT/adapter   the adapter, beside one on random rows (`train`)
@@ -27,6 +28,7 @@ from thresher.curation.curate import curate
 from thresher.dataset import Dataset
 from thresher.errors import OutputError
 from thresher.experiments.advice.answers import answer_questions
+from thresher.experiments.advice.pilot import decide, plan_pilot, run_pilot
 from thresher.experiments.advice.settings import AdviceOptions, AdviceSettings
 from thresher.experiments.advice.size import choose_size
 from thresher.experiments.cells.worker_pool import count_workers
@@ -35,6 +37,7 @@ from thresher.experiments.design.dry_run import measure_experiment, plan_runs
 from thresher.experiments.experiment import Experiment, load_experiment
 from thresher.experiments.learning_curve import learning_curve
 from thresher.experiments.planning import MIN_CELLS, list_doubling_sizes, list_first_cells
+from thresher.experiments.rankings import MethodName
 from thresher.experiments.result_folder import RunClock, read_result
 from thresher.experiments.settings import BASELINE
 from thresher.experiments.tables import describe_experiment, describe_inputs, describe_places
@@ -52,6 +55,7 @@ from thresher.validation import build_settings, document_options
 KIND = "advice"
 ADVICE = "advice.json"
 AUTO_SHARE = "0.1"  # of the pool, at which `auto` decides for all sizes of the curve
+PILOT_SHARE = 1 / 3  # of the time, which the pilot may take
 CURVE_SHARE = 0.5  # of the time, which the curve may take
 QUESTION = ".question"  # file with the identity of what is asked
 
@@ -218,15 +222,21 @@ def _run_steps(steps: _Steps) -> dict[str, Any]:
     experiment, on_progress = steps.experiment, steps.on_progress
     pool, force = experiment.pool, steps.settings.force
     clean = curate(pool, eval=experiment.test, out=steps.out / "clean", force=force, on_progress=on_progress)
-    rows, method = clean.dataset, _choose_method(experiment, steps.settings)
+    rows = clean.dataset
+    pilot = _take_pilot(steps, rows)
+    method = _choose_method(experiment, steps.settings) if pilot is None else pilot["chosen"]
     curve = _take_curve(steps, rows, method)
     size = choose_size(curve, method, len(rows), most=steps.most_rows, has_target=steps.settings.target is not None)
     # what the steps above have found may be new: then the folders below are replaced
+    named = MethodName.parse(method)
+    selector = named.build({})
+    is_read = method == "auto" or "target" in selector.requirements.side_features
     subset = select(
         rows,
-        method,
+        selector,
+        quota=named.quota,
         budget=size.n_rows,
-        target=steps.settings.target,
+        target=steps.settings.target if is_read else None,
         out=steps.out / "subset",
         force=True,
         on_progress=on_progress,
@@ -236,10 +246,36 @@ def _run_steps(steps: _Steps) -> dict[str, Any]:
         "pool": {"given": len(pool), "clean": len(rows)},
         "dropped": dict(clean.manifest.content["counts"]["dropped_by_rule"]),
         "method": method,
+        "pilot": pilot,
         "rows": {"n": len(subset), "how": size.reason},
         "left_out": steps.left_out,
-        "answers": answer_questions(clean, curve, subset, adapter, how=size.reason, left_out=steps.left_out),
+        "answers": answer_questions(
+            clean, curve, subset, adapter, how=size.reason, why=pilot["why"] if pilot else None, left_out=steps.left_out
+        ),
     }
+
+
+def _take_pilot(steps: _Steps, rows: Dataset) -> dict[str, Any] | None:
+    """Race methods by short trainings if that is asked for and there is time; else None."""
+    if steps.settings.pilot == "none":
+        return None
+    target = None if steps.settings.target is None else load_rows(steps.settings.target)
+    pilot = plan_pilot(rows, steps.experiment, target=target, most=steps.most_rows)
+    if not steps.is_done("pilot"):
+        short = replace(steps.experiment, settings=pilot.settings, test=pilot.judges)
+        planned = plan_runs("pilot", short, measure_experiment(short), [pilot.n_rows] * pilot.n_runs)
+        seconds = planned.seconds / count_workers(steps.settings.workers)
+        steps.report("pilot", f"{pilot.n_runs} short trainings, about {format_duration(seconds)}")
+        if seconds > PILOT_SHARE * (steps.max_seconds or math.inf):
+            steps.leave_out("pilot", f"it takes about {format_duration(seconds)}, more than a third of the time")
+            return None
+    run = partial(run_pilot, pilot, steps.experiment, workers=steps.settings.workers, on_progress=steps.on_progress)
+    comparison = steps.take("pilot", run)
+    return (
+        None
+        if comparison is None
+        else decide(comparison, pilot, otherwise=_choose_method(steps.experiment, steps.settings))
+    )
 
 
 def _choose_method(experiment: Experiment, settings: AdviceSettings) -> str:
@@ -338,6 +374,7 @@ def _build_manifest(experiment: Experiment, settings: AdviceSettings, clock: Run
     asked = {
         "budget": None if settings.budget is None else str(settings.budget),
         "no_curve": not settings.curve,
+        "pilot": settings.pilot,
         "seeds": settings.seeds,
     }
     described = describe_experiment(experiment)

@@ -22,6 +22,7 @@ def answer_questions(
     adapter: Adapter | None,
     *,
     how: str,
+    why: str | None,
     left_out: Sequence[str],
 ) -> list[dict[str, str]]:
     """Return `question` and `answer` of each question, in the order in which they are asked.
@@ -32,11 +33,12 @@ def answer_questions(
         subset: the chosen rows.
         adapter: trained on them, or None where it was left out.
         how: why so many rows.
+        why: what a pilot that trained found, or None.
         left_out: names of the steps that the time limit left out.
     """
     return [
         {"question": "Is it worth it?", "answer": _answer_worth(curve, adapter)},
-        {"question": "Which rows?", "answer": _answer_rows(subset, adapter)},
+        {"question": "Which rows?", "answer": _answer_rows(subset, adapter, why)},
         {"question": "How many?", "answer": f"{len(subset):,} of {len(clean):,} clean rows. {_finish(how)}"},
         {"question": "What did it break?", "answer": _answer_loss(adapter)},
         {"question": "What next?", "answer": _answer_next(clean, adapter, left_out)},
@@ -55,15 +57,17 @@ def _answer_worth(curve: LearningCurve | None, adapter: Adapter | None) -> str:
     return _finish(WHY_NOT)
 
 
-def _answer_rows(subset: Subset, adapter: Adapter | None) -> str:
+def _answer_rows(subset: Subset, adapter: Adapter | None, why: str | None) -> str:
     if len(subset) == len(subset.pool):
         return "All clean rows, so that there was nothing to choose; --budget sets how many to choose."
     pilot = subset.manifest.content.get("pilot")
     text = _finish(pilot["why"]) if pilot and pilot.get("why") else "Random rows of the clean pool."
+    text = text if why is None else _finish(why)
     compared = None if adapter is None else adapter.metrics["comparison"]
     if compared is None:
         return text
-    if pilot and pilot["chosen"] == TargetSimilarity.name:  # no need to ask what they bring
+    # they were trained on: no need to say that a comparison would tell what they bring
+    if why is None and pilot and pilot["chosen"] == TargetSimilarity.name:
         text = "The rows most like the target, which take turns."
     sign, is_rate = (1, True) if compared["is_higher_better"] else (-1, False)
     gap, error = sign * compared["difference"]["value"], 1.96 * compared["difference"]["stderr"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from thresher.experiments.settings import ExperimentOptions, ExperimentSettings
 from thresher.numeric.units import parse_seconds
@@ -26,6 +26,9 @@ class AdviceSettings(ExperimentSettings):
     )
     budget: str | int | float | None = option(
         None, "Most rows to train on: a number, or a share (10%). Default: as many as the curve says are enough."
+    )
+    pilot: Literal["none", "train"] = option(
+        "none", "train: race methods by short trainings of the model first; the best is used if it beats random rows."
     )
     curve: bool = option(
         True, "Walk the learning curve; without it, train on --budget rows, or all.", flag="--curve/--no-curve"
@@ -54,6 +57,7 @@ class AdviceOptions(ExperimentOptions, total=False):
 
     target: Any
     budget: str | int | float | None
+    pilot: Literal["none", "train"]
     curve: bool
     max_time: float | str | None
     seeds: int

@@ -20,6 +20,7 @@ from thresher.reporting.pages.row_zero import build_forgetting, build_references
 KEYS = ("pool", "dropped", "method", "rows", "left_out", "answers")
 STEPS = {
     "clean": "the pool without duplicates and rows of the test set; dropped.parquet says why",
+    "pilot": "short trainings of several methods, which decided between them",
     "curve": "the untouched model and the learning curve",
     "subset": "the rows that were chosen, and why the others were not",
     "adapter": "the adapter, with its measurements",
@@ -47,6 +48,7 @@ def build_advice_page(folder: Path, manifest: Manifest) -> Page:
         ),
         sections=[
             Section("The questions", [_build_answers([first, *others])]),
+            Section("Which method", _build_pilot(advice.get("pilot"))),
             Section("How many rows", _build_curve(folder)),
             Section("The untouched model", build_references(metrics.get("base"), str(content["task"]))),
             Section("What it forgot", build_forgetting(metrics.get("general"))),
@@ -60,6 +62,15 @@ def build_advice_page(folder: Path, manifest: Manifest) -> Page:
 def _build_answers(answers: list[Mapping[str, str]]) -> Table:
     rows = [(each["question"], each["answer"]) for each in answers]
     return Table(caption="Each question with its answer", columns=("question", "answer"), rows=rows)
+
+
+def _build_pilot(pilot: Mapping[str, Any] | None) -> list[Block]:
+    """Return what the short trainings said of each method; nothing where none were asked for."""
+    if pilot is None:
+        return []
+    rows = [(arm["method"], arm["sentence"]) for arm in pilot["arms"]]
+    table = Table(caption="Each method beside as many random rows", columns=("method", "in short trainings"), rows=rows)
+    return [Paragraph(f"{pilot['why']}."), table]
 
 
 def _build_curve(folder: Path) -> list[Block]:
@@ -76,7 +87,8 @@ def _build_curve(folder: Path) -> list[Block]:
 
 def _build_steps(folder: Path, advice: Mapping[str, Any]) -> list[Block]:
     dropped = [f"{rule}: {fmt.rows(n)}" for rule, n in advice["dropped"].items() if n]
-    lines = [(name, what, "there" if (folder / name).is_dir() else "left out") for name, what in STEPS.items()]
+    asked = {name: what for name, what in STEPS.items() if name != "pilot" or advice.get("pilot")}
+    lines = [(name, what, "there" if (folder / name).is_dir() else "left out") for name, what in asked.items()]
     return [
         Table(caption="Folders, each of its own command", columns=("folder", "what", "state"), rows=lines),
         Paragraph(f"thresher report {folder / 'subset'} writes the page of a step, and so for the others."),
