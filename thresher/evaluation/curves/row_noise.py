@@ -19,7 +19,8 @@ def estimate_test_covariance(values: Sequence[Float64], weights: ArrayLike | Non
 
     Rows and seeds are crossed (Cornfield and Tukey 1956, doi:10.1214/aoms/1177728067): what is left
     of a row's value after its own mean and that of its seed is chance of single runs. That part is
-    in the spread between seeds already, and is taken out here.
+    in the spread between seeds already, and is taken out here, size by size: runs on the whole pool
+    are nearly the same model, whose luck with these test rows no further seed averages out.
 
     Args:
         values: per size, (seeds, n) value of each test row in each run, the same rows at all sizes.
@@ -36,22 +37,27 @@ def estimate_test_covariance(values: Sequence[Float64], weights: ArrayLike | Non
     difference = means - means[-1]
     covariance = np.atleast_2d(np.cov(difference)) / n
     # chance of single runs: in every difference, from its own seeds and from those of the last size
-    chance, seeds = _pool_residual(tables) / n, np.array([len(table) for table in tables])
+    chance = _estimate_chance(tables) / n / np.array([len(table) for table in tables])
     is_other = np.arange(m) < m - 1
-    covariance -= chance * np.diag(is_other / seeds) + chance / seeds[-1] * np.outer(is_other, is_other)
+    covariance -= np.diag(is_other * chance) + chance[-1] * np.outer(is_other, is_other)
     result = np.zeros((m, m))
     result[:-1, :-1] = _make_positive(covariance[:-1, :-1])
     return result
 
 
-def _pool_residual(tables: Sequence[Float64]) -> float:
-    """Return the mean square of what neither row nor seed explains, pooled over the sizes."""
-    total, dof = 0.0, 0
-    for table in tables:
-        residual = table - table.mean(axis=0) - table.mean(axis=1, keepdims=True) + table.mean()
-        total += float((residual**2).sum())
-        dof += (table.shape[0] - 1) * (table.shape[1] - 1)
-    return total / dof if dof else 0.0
+def _estimate_chance(tables: Sequence[Float64]) -> Float64:
+    """Return the mean square of what neither row nor seed explains, per size: (m,).
+
+    A size with one run has that of the sizes with more, on average.
+    """
+    chance = np.full(len(tables), np.nan)
+    for number, table in enumerate(tables):
+        dof = (table.shape[0] - 1) * (table.shape[1] - 1)
+        if dof:
+            residual = table - table.mean(axis=0) - table.mean(axis=1, keepdims=True) + table.mean()
+            chance[number] = float((residual**2).sum()) / dof
+    known = chance[np.isfinite(chance)]
+    return np.where(np.isfinite(chance), chance, known.mean() if len(known) else 0.0)
 
 
 def _make_positive(covariance: Float64) -> Float64:

@@ -1,0 +1,48 @@
+"""How points of a curve err together: what the estimate says is what simulated curves do."""
+
+import numpy as np
+import pytest
+
+from thresher.evaluation.curves.row_noise import estimate_test_covariance
+
+N_ROWS, N_SEEDS = 300, 3
+
+
+def draw(rng, *, shares_the_pool):
+    """Values of rows at three sizes; at the last one all runs may be one and the same model."""
+    skill = rng.normal(0, 1, N_ROWS)
+    tables = []
+    for gap in (0.0, 0.3, 0.5):
+        luck = rng.normal(0, 0.8, (N_SEEDS, N_ROWS))
+        if gap == 0.5 and shares_the_pool:
+            luck[:] = luck[0]
+        tables.append((skill + gap + luck > 0).astype(float))
+    return tables
+
+
+@pytest.mark.parametrize("shares_the_pool", [False, True])
+def test_seeds_and_rows_together_give_the_spread_of_differences(shares_the_pool):
+    rng = np.random.default_rng(0)
+    differences, of_rows, of_seeds = [], [], []
+    for _ in range(400):
+        tables = draw(rng, shares_the_pool=shares_the_pool)
+        means = [table.mean(axis=1) for table in tables]
+        differences.append(means[0].mean() - means[2].mean())
+        of_rows.append(estimate_test_covariance(tables)[0, 0])
+        of_seeds.append(sum(np.var(means[place], ddof=1) / N_SEEDS for place in (0, 2)))
+    assert np.mean(of_rows) + np.mean(of_seeds) == pytest.approx(np.var(differences), rel=0.15)
+
+
+def test_runs_on_the_same_rows_leave_their_luck_to_the_test_rows():
+    rng = np.random.default_rng(1)
+    own = np.mean([estimate_test_covariance(draw(rng, shares_the_pool=False))[0, 0] for _ in range(100)])
+    shared = np.mean([estimate_test_covariance(draw(rng, shares_the_pool=True))[0, 0] for _ in range(100)])
+    assert shared > 2 * own
+
+
+def test_sizes_with_one_run_have_the_chance_of_the_others():
+    tables = draw(np.random.default_rng(2), shares_the_pool=False)
+    single = estimate_test_covariance([tables[0], tables[1][:1], tables[2]])
+    assert np.isfinite(single).all()
+    assert (np.linalg.eigvalsh(single) > -1e-12).all()
+    assert estimate_test_covariance([table[:1] for table in tables]).shape == (3, 3)
