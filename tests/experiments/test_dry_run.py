@@ -35,7 +35,7 @@ def test_a_curve_is_planned_cell_by_cell(pool, shared):
     assert [part.n for part in grid.parts] == [3 * (2 * 3 + 1)]
     adaptive = plan_curve(pool, **shared, methods=["length"], sizes=[8, 16, 32], seeds=3)
     assert [part.name for part in adaptive.parts] == ["first cells", "further cells, at most"]
-    # in tokens: the speeds of two plans are measured one after the other, and differ on a busy machine
+    # in tokens: speeds are measured for each plan, and differ on a busy machine
     assert sum(part.tokens for part in adaptive.parts) < sum(part.tokens for part in grid.parts)
     assert "nothing was written" in str(adaptive)
 
