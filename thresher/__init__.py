@@ -29,11 +29,14 @@ if TYPE_CHECKING:
     from thresher.experiments.bases.transfer import Transfer, transfer
     from thresher.experiments.comparison import Comparison, compare
     from thresher.experiments.curve import LearningCurve
+    from thresher.experiments.grown.compare_grown import compare_grown
     from thresher.experiments.learning_curve import learning_curve
     from thresher.experiments.mixing.mix import Mix, mix
     from thresher.experiments.tuning import Tuning, tune
     from thresher.features import Features
     from thresher.features.table import FeatureTable, score
+    from thresher.growth.grow import grow
+    from thresher.growth.result import Grown
     from thresher.jobs import run_job
     from thresher.labeling.add import Labeled, add_labels
     from thresher.labeling.ask import Asked, ask_labels
@@ -60,6 +63,7 @@ __all__ = [
     "Dataset",
     "FeatureTable",
     "Features",
+    "Grown",
     "Labeled",
     "LearningCurve",
     "Manifest",
@@ -79,8 +83,10 @@ __all__ = [
     "advise",
     "ask_labels",
     "compare",
+    "compare_grown",
     "correct",
     "curate",
+    "grow",
     "learning_curve",
     "load",
     "mix",
@@ -114,6 +120,7 @@ _load = export_lazily(
         "Dataset": "dataset",
         "FeatureTable": "features.table",
         "Features": "features",
+        "Grown": "growth.result",
         "LearningCurve": "experiments.learning_curve",
         "Manifest": "artifacts.manifest",
         "Mix": "experiments.mixing.mix",
@@ -130,7 +137,9 @@ _load = export_lazily(
         "advise": "experiments.advice.advise",
         "correct": "curation.correction.correct",
         "compare": "experiments.comparison",
+        "compare_grown": "experiments.grown.compare_grown",
         "curate": "curation.curate",
+        "grow": "growth.grow",
         "learning_curve": "experiments.learning_curve",
         "load": "dataset",
         "mix": "experiments.mixing.mix",

@@ -33,6 +33,7 @@ _ROWS, _CLEAN, _MACHINE = "Which rows?", "Are the rows clean?", "This machine"
 _LABEL = "Which rows should be labeled?"
 _WORTH, _TRAIN = "Is it worth it, and how many rows are enough?", "How do I train on them?"
 _MODEL = "Which base model, and which other data?"
+_MORE = "Too few rows or labels?"
 VERBS = {  # in the order of the help
     "select": _Verb("select", "select", _ROWS),
     "score": _Verb("score", "score", _ROWS),
@@ -43,6 +44,7 @@ VERBS = {  # in the order of the help
     "base": _Verb("base", "base_app", _MODEL),
     "mix": _Verb("mix", "mix", _MODEL),
     "correct": _Verb("correct", "correct", ""),
+    "grow": _Verb("grow", "grow", _MORE),
     "train": _Verb("train", "train", _TRAIN),
     "tune": _Verb("tune", "tune", _TRAIN),
     "try": _Verb("try_adapter", "try_adapter", _TRAIN),

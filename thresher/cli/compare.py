@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from thresher.cli import experiment_options as shared
+from thresher.cli import options
 from thresher.cli.next_steps import suggest_after_comparison
 from thresher.cli.with_options import with_options
 from thresher.dataset.values.given_settings import GivenSettings
@@ -14,6 +18,15 @@ from thresher.printable import join_lines
 
 if TYPE_CHECKING:
     from thresher.experiments.comparison import Comparison
+
+Against = Annotated[
+    str | None,
+    typer.Option(
+        "--against",
+        help="Compare no methods: POOL holds rows that a model wrote, and this names yours. Trained on yours without "
+        "and with them, with equal steps.",
+    ),
+]
 
 
 @with_options(
@@ -30,6 +43,7 @@ def compare(
     read: shared.RowSettings,
     output: shared.OutputSettings,
     pool: shared.Pool = None,
+    against: Against = None,
 ) -> None:
     """Compare selectors with random: same seeds and test rows, an interval and a verdict for each.
 
@@ -40,7 +54,17 @@ def compare(
     from thresher.experiments.design.plans import plan_comparison
 
     command = shared.ExperimentCommand(run=compare_methods, summarize=summarize, plan=plan_comparison)
+    if against is not None:
+        command = _build_grown_command(against, read, quiet=output.quiet)
     shared.run_experiment(command, pool, eval_rows, settings, read=read, output=output, given=given)
+
+
+def _build_grown_command(against: str, read: shared.RowSettings, *, quiet: bool) -> shared.ExperimentCommand:
+    """Return the command that trains on the rows of `against` without and with the others."""
+    from thresher.experiments.grown.compare_grown import compare_grown
+
+    rows = options.read_and_report(against, read, quiet=quiet)
+    return shared.ExperimentCommand(run=partial(compare_grown, against=rows), summarize=summarize)
 
 
 def summarize(result: Comparison) -> str:

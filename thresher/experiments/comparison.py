@@ -163,7 +163,7 @@ def _write_comparison(runner: ExperimentRunner, asked: dict[str, Any], settings:
         return Comparison(
             cells=build_cell_table(runner),
             verdicts=tuple(verdicts),
-            content=_build_content(runner, asked["budgets"], verdicts),
+            content=build_content(runner, asked["budgets"], verdicts),
             path=None,
             manifest=build_manifest(runner, KIND, identity, asked, clock),
         )
@@ -187,8 +187,8 @@ def _run_cells(runner: ExperimentRunner, asked: Mapping[str, Any]) -> None:
     runner.require_results()
 
 
-def _build_content(
-    runner: ExperimentRunner, budgets: Sequence[int], verdicts: Sequence[PairwiseResult]
+def build_content(
+    runner: ExperimentRunner, budgets: Sequence[int], verdicts: Sequence[PairwiseResult], baseline: str = BASELINE
 ) -> dict[str, Any]:
     """Return the content of `comparison.json`."""
     return {
@@ -196,7 +196,7 @@ def _build_content(
         "is_higher_better": runner.experiment.metric.is_higher_better,
         "budgets": budgets,
         "unknown_labels": runner.experiment.unknown_labels,
-        "baseline": BASELINE,
+        "baseline": baseline,
         "level": LEVEL,
         "values": _describe_values(runner),
         "base": describe_row_zero(runner),

@@ -34,6 +34,7 @@ _READERS = {  # kind of a manifest -> what reads such a folder
     "corrected": "thresher.curation.correction.correct:Corrected.read",
     "asked": "thresher.labeling.ask:Asked.read",
     "labeled": "thresher.labeling.add:Labeled.read",
+    "grown": "thresher.dataset.loading:load",
     "snapshot": "thresher.dataset.loading:load",
 }
 

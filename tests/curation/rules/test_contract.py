@@ -10,6 +10,7 @@ import pytest
 from thresher.curation import Rule, Verdict, available, create
 from thresher.curation.rule import ROLES, load_class
 from thresher.errors import NotFoundError, SettingsError
+from thresher.features.answers.pass_rate import PASS_RATE
 
 SETTINGS = {"expression": {"where": "LENGTH(text) > 3"}, "length": {"max_words": 3}, "label-issues": {}}
 NAMES = sorted(available())
@@ -32,6 +33,7 @@ def pool(rows):
         class_probability=probability,
         class_votes=np.hstack([rng.integers(0, 2, (40, 2)), rng.normal(size=(40, 2))]),
         confidence=rng.random(40),
+        pass_rate=np.array([(i % 5, 4) for i in range(40)], PASS_RATE),
         length=np.arange(40),
     )
 
@@ -44,6 +46,7 @@ def one(rows):
         class_probability=np.array([[1.0]], np.float32),
         class_votes=np.zeros((1, 4)),
         confidence=[0.5],
+        pass_rate=np.array([(2, 4)], PASS_RATE),
         length=[10],
     )
 

@@ -292,7 +292,7 @@ def _run(plan: _Plan, started: float) -> Corrected:
     # asked
     open_rows = [i for i, decision in enumerate(decisions) if decision is None]
     shown = np.full((len(pool), 2), np.nan)
-    shown[open_rows], problems = _ask_judge(
+    shown[open_rows], problems = ask_judge(
         [(prompts.prompts[i], prompts.responses[i], str(candidates[i].text)) for i in open_rows], judge, plan.judge
     )
     confidence = shown.mean(axis=1)
@@ -346,8 +346,12 @@ def _list_tool_calls(pool: Dataset, decisions: Sequence[Decision | None]) -> lis
     return calls
 
 
-def _ask_judge(
-    triples: Sequence[tuple[str, str, str]], judge: TextGenerator, context: FeatureContext
+def ask_judge(
+    triples: Sequence[tuple[str, str, str]],
+    judge: TextGenerator,
+    context: FeatureContext,
+    *,
+    stage: str = "correct: verdicts",
 ) -> tuple[np.ndarray[Any, np.dtype[np.float64]], list[str | None]]:
     """Return how likely the candidate is better, shown first and second, (m, 2), and problems.
 
@@ -355,13 +359,14 @@ def _ask_judge(
         triples: prompt, original and candidate of each row.
         judge: who is asked.
         context: of the judge.
+        stage: that listeners are told of.
     """
     from thresher.models.generation.generator import user_turn
 
     first = [VERDICT.format(prompt=p, first=candidate, second=original) for p, original, candidate in triples]
     second = [VERDICT.format(prompt=p, first=original, second=candidate) for p, original, candidate in triples]
     conversations = [user_turn(text) for text in (*first, *second)]
-    answers = judge.score_options(conversations, LETTERS, stage="correct: verdicts", context=context)
+    answers = judge.score_options(conversations, LETTERS, stage=stage, context=context)
     m = len(triples)
     shown = np.stack([answers.probabilities[:m, 0], answers.probabilities[m:, 1]], axis=1)
     return shown, [a or b for a, b in zip(answers.problems[:m], answers.problems[m:], strict=True)]

@@ -1,4 +1,4 @@
-"""A row of the user with another answer, in the columns that hold the answer."""
+"""A row of the user with another answer or prompt, in the columns that hold it."""
 
 from __future__ import annotations
 
@@ -23,9 +23,28 @@ def replace_answer(row: Mapping[str, Any], schema: Schema, answer: str, *, origi
         original: the answer that is replaced.
         column: name of the column for it.
     """
+    return {**set_answer(row, schema, answer), column: original}
+
+
+def set_answer(row: Mapping[str, Any], schema: Schema, answer: str) -> Row:
+    """Return a row of kind "sft" with another last answer; the row itself is left as it is."""
     name = _find_column(schema)
     is_chat = schema.is_chat or isinstance(row[name], list)
-    return {**row, name: _replace_last_turn(row[name], answer) if is_chat else answer, column: original}
+    return {**row, name: _replace_last_turn(row[name], answer, "assistant") if is_chat else answer}
+
+
+def set_prompt(row: Mapping[str, Any], schema: Schema, prompt: str) -> Row:
+    """Return a row that asks something else: in its last user turn, or in its first prompt column.
+
+    Further columns of the prompt are emptied, as the new prompt stands for all of them.
+    """
+    if schema.is_chat:
+        name = _find_column(schema)
+        return {**row, name: _replace_last_turn(row[name], prompt, "user")}
+    first, *others = schema.columns["text" if schema.kind == "classification" else "prompt"]
+    if isinstance(row[first], list):
+        return {**row, first: _replace_last_turn(row[first], prompt, "user")}
+    return {**row, first: prompt, **{name: "" for name in others if name in row}}
 
 
 def has_plain_answer(row: Mapping[str, Any], schema: Schema) -> bool:
@@ -33,16 +52,16 @@ def has_plain_answer(row: Mapping[str, Any], schema: Schema) -> bool:
     value = row[_find_column(schema)]
     turns = orjson.loads(value) if schema.is_chat and isinstance(value, str) else value
     return not isinstance(turns, list) or not any(
-        turns[_find_last(turns)].get(key) for key in ("tool_calls", "function_call")
+        turns[_find_last(turns, "assistant")].get(key) for key in ("tool_calls", "function_call")
     )
 
 
-def _replace_last_turn(value: Any, answer: str) -> Any:
-    """Return messages with another last answer, as JSON text where they are."""
+def _replace_last_turn(value: Any, text: str, role: str) -> Any:
+    """Return messages with another last turn of a role, as JSON text where they are."""
     turns = orjson.loads(value) if isinstance(value, str) else value
-    at = _find_last(turns)
+    at = _find_last(turns, role)
     content = "content" if "content" in turns[at] else "value"
-    replaced = [*turns[:at], {**turns[at], content: answer}, *turns[at + 1 :]]
+    replaced = [*turns[:at], {**turns[at], content: text}, *turns[at + 1 :]]
     return orjson.dumps(replaced).decode() if isinstance(value, str) else replaced
 
 
@@ -50,5 +69,5 @@ def _find_column(schema: Schema) -> str:
     return schema.columns["messages" if schema.is_chat else "response"][0]
 
 
-def _find_last(turns: list[Mapping[str, Any]]) -> int:
-    return max(i for i, turn in enumerate(turns) if resolve_role(turn.get("role", turn.get("from", ""))) == "assistant")
+def _find_last(turns: list[Mapping[str, Any]], role: str) -> int:
+    return max(i for i, turn in enumerate(turns) if resolve_role(turn.get("role", turn.get("from", ""))) == role)

@@ -1,0 +1,89 @@
+"""`thresher grow`: rows that a model writes, checked by reading."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from thresher.cli import options
+from thresher.cli.output import print_block, print_json_text
+from thresher.cli.with_options import with_options
+from thresher.dataset.settings import PoolSettings
+from thresher.growth.settings import GrowSettings
+from thresher.models.settings import ModelSettings
+from thresher.printable import join_lines
+
+if TYPE_CHECKING:
+    from thresher.growth.result import Grown
+
+
+@with_options(GrowSettings, ModelSettings, PoolSettings)
+def grow(
+    out: Annotated[Path, typer.Option(help="Folder for the result.")],
+    settings: GrowSettings,
+    models: ModelSettings,
+    read: PoolSettings,
+    pool: options.Pool = None,
+    eval_rows: Annotated[
+        str | None, typer.Option("--eval", help="Held-out rows, read like the pool: no kept row may repeat one.")
+    ] = None,
+    force: options.Force = False,
+    as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Let a model write rows, and keep those that pass a check; every other one has its reason.
+
+    [bold]Example:[/bold] thresher grow train.jsonl --how accept --model adapter --eval test.jsonl
+    --out grown
+    """
+    from thresher.cli.progress import progress_display
+    from thresher.growth.grow import grow as grow_rows
+
+    rows = options.read_rows(pool, read)
+    held_out = options.read_side_rows(eval_rows, options.get_side_settings(read.to_read_settings()), quiet=quiet)
+    with progress_display(quiet=quiet) as show:
+        grown = grow_rows(rows, eval=held_out, out=out, force=force, on_progress=show, **vars(settings), **vars(models))
+    if as_json:
+        print_json_text(grown.manifest.to_json().decode())
+    if not quiet:
+        print_block(format_summary(grown, out, pool, options.describe_schema(rows)), err=True)
+
+
+def format_summary(grown: Grown, out: Path, pool: str | None, read_as: str | None) -> str:
+    """Return what happened, in a few lines."""
+    content = grown.manifest.content
+    counts, facts = content["counts"], content["facts"]
+    lines = [f"{counts['read']:,} rows read ({read_as}), {counts['rejected']:,} rejected as unusable"]
+    lines += options.format_rejected(counts["rejected_by_reason"])
+    if counts["written_by_models"]:
+        lines.append(f"{counts['written_by_models']:,} rows that a model wrote are not grown from")
+    if counts["not_asked"]:
+        lines.append(f"{counts['not_asked']:,} rows are left out, as --calls {content['settings']['calls']:,} allows")
+    asked = ", ".join(f"{n:,} {stage}" for stage, n in content["answers"].items())
+    lines.append(f"{content['writer']['name']} wrote; asked for {asked} of {counts['seeds']:,} rows")
+    if facts:
+        lines.append(", ".join(f"{_describe_fact(name)} {value:g}" for name, value in facts.items()))
+    lines.append(f"{counts['kept']:,} rows kept, of {counts['seeds_with_rows']:,} rows of yours")
+    lines += [f"  {n:,} with the answer {_ANSWERS[source]}" for source, n in counts.get("answer_from", {}).items()]
+    lines.append(f"{counts['refused']:,} texts refused; refused.parquet has each with its reason")
+    lines += [f"  {n:,} {reason}{_HINTS.get(reason, '')}" for reason, n in counts["refused_by_reason"].items()]
+    lines += [f"note: {note}" for note in content["notes"]]
+    if content["eval"] is None:
+        lines.append("no held-out rows were given (--eval), so copies of them were not looked for")
+    lines.append(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
+    if counts["kept"]:
+        lines.append(
+            f"whether these rows help is not known yet: thresher compare {out} --against {pool or 'POOL'} --eval FILE"
+        )
+    lines += options.reading_notes(content.get("reading_notes", ()))
+    return join_lines(lines)
+
+
+_HINTS = {"cut": ": raise --max-new-tokens"}
+_ANSWERS = {"own": "of the model itself", "reworded": "in the model's words", "gold": "that they had"}
+
+
+def _describe_fact(name: str) -> str:
+    return name.replace("pass_at_", "pass@").replace("_", " ")

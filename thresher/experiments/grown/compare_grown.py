@@ -1,0 +1,175 @@
+"""Do rows that a model wrote help? The rows of the user alone against the same rows with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Unpack
+
+import numpy as np
+import polars as pl
+
+from thresher.artifacts.folder import MANIFEST, write_atomic
+from thresher.artifacts.seal import encode_record
+from thresher.dataset import Dataset, load
+from thresher.dataset.loading import ensure_dataset
+from thresher.errors import InputError
+from thresher.evaluation.effect import adjust_p_values, estimate_seeds_needed
+from thresher.experiments.cells.cell import Cell
+from thresher.experiments.comparison import (
+    CELLS,
+    COMPARISON,
+    KIND,
+    Comparison,
+    PairwiseResult,
+    build_content,
+    describe_effect,
+    read_comparison,
+)
+from thresher.experiments.result_folder import RunClock, run_in_folder
+from thresher.experiments.runner import ExperimentRunner
+from thresher.experiments.settings import ComparisonOptions, ComparisonSettings
+from thresher.experiments.tables import (
+    build_cell_table,
+    build_cost_table,
+    build_manifest,
+    compute_identity,
+    write_tables,
+)
+from thresher.numeric.arrays import Bool
+from thresher.progress import OnProgress
+from thresher.validation import build_settings, document_options
+
+WITHOUT, WITH, INSTEAD = "without", "with-grown", "own-answers"
+MARK = "thresher_is_grown"
+REPLACES = "answer_from"  # column of rows that stand in the place of the user's
+CHOOSES = ("methods", "budget", "redraw", "method_settings", "target_rows")
+
+
+@document_options(ComparisonSettings)
+def compare_grown(
+    grown: Any,
+    *,
+    against: Any,
+    eval: Any,  # noqa: A002 - the name of the command's option
+    on_progress: OnProgress | None = None,
+    **options: Unpack[ComparisonOptions],
+) -> Comparison:
+    """Train on rows without and with the ones that a model wrote: same seeds, steps and test rows.
+
+    Both sides take the optimizer steps of the larger one (`equal="steps"`), so that more rows do
+    not win by more training; with `equal="epochs"` they may. Rows of `grow(how="own")`, which have
+    a column `answer_from`, stand in the place of the user's rows; all others beside them.
+
+    Args:
+        grown: rows that a model wrote: a folder of `grow`, or anything `load` accepts.
+        against: the rows that they were grown from, or that they shall join.
+        eval: rows to measure on, which neither side may hold.
+        on_progress: listener.
+        **options: fields of `ComparisonSettings`, but for those that choose rows.
+
+    Raises:
+        IncompleteError: the machine ended every cell.
+        InputError: the rows do not fit together, or an option chooses rows.
+        OutputError: `out` holds something else.
+    """
+    settings: ComparisonSettings = build_settings(ComparisonSettings, "compare", options)
+    _refuse_choice(settings)
+    rows, replaces = _join_rows(ensure_dataset(against), ensure_dataset(grown))
+    with ExperimentRunner.open(rows, eval=eval, settings=settings, on_progress=on_progress) as runner:
+        is_grown: Bool = runner.experiment.pool.column(MARK).cast(pl.String).eq("1").to_numpy()
+        ours = np.flatnonzero(is_grown) if replaces else np.arange(len(is_grown))
+        sides = {WITHOUT: np.flatnonzero(~is_grown), (INSTEAD if replaces else WITH): ours}
+        if not all(len(side) for side in sides.values()):
+            raise InputError("compare: needs rows of both sides that are no test rows, found none of one")
+        asked = {"sides": {name: len(side) for name, side in sides.items()}, "seeds": settings.seeds}
+        asked |= {"equal": settings.equal, "detect": settings.detect, "budgets": [len(ours)]}
+        clock, identity = RunClock(), compute_identity(runner, asked)
+
+        def run(_: Path | None) -> Comparison:
+            _run_sides(runner, sides, settings)
+            verdicts = _judge(runner, sides, settings)
+            return Comparison(
+                cells=build_cell_table(runner),
+                verdicts=verdicts,
+                content=build_content(runner, sorted({len(side) for side in sides.values()}), verdicts, WITHOUT),
+                path=None,
+                manifest=build_manifest(runner, KIND, identity, asked, clock),
+            )
+
+        def write(comparison: Comparison, folder: Path) -> None:
+            write_tables(runner, folder, CELLS)
+            write_atomic(folder / COMPARISON, encode_record(comparison.content))
+            write_atomic(folder / MANIFEST, comparison.manifest.to_json())
+
+        return run_in_folder(identity, settings, run=run, write=write, read=read_comparison)
+
+
+def _refuse_choice(settings: ComparisonSettings) -> None:
+    """Refuse options that choose rows.
+
+    Raises:
+        InputError: one is given.
+    """
+    defaults = {field.name: field.default for field in fields(ComparisonSettings)}
+    given = [name for name in CHOOSES if getattr(settings, name) != defaults[name]]
+    if given:
+        raise InputError(
+            f"compare: with against all rows of both sides are trained on, so {', '.join(given)} must be left out"
+        )
+
+
+def _join_rows(pool: Dataset, grown: Dataset) -> tuple[Dataset, bool]:
+    """Return the rows of both sides in the pool's columns, marked, and whether the second replaces.
+
+    Raises:
+        InputError: the rows are of two kinds.
+    """
+    if pool.kind != grown.kind:
+        raise InputError(f"against: must hold rows of the grown ones' kind, {grown.kind}, found {pool.kind}")
+    names = set(pool.schema.column_names)
+    rows = [{name: value for name, value in row.items() if name in names} | {MARK: "0"} for row in pool]
+    rows += [{name: value for name, value in row.items() if name in names} | {MARK: "1"} for row in grown]
+    return load(rows, schema=pool.schema), REPLACES in grown.column_names
+
+
+def _run_sides(
+    runner: ExperimentRunner, sides: Mapping[str, np.ndarray[Any, np.dtype[np.int64]]], settings: ComparisonSettings
+) -> None:
+    experiment = runner.experiment
+    if settings.equal == "steps":
+        runner.set_equal_steps(max(len(side) for side in sides.values()))
+    names = [(name, len(side), seed) for seed in range(settings.seeds) for name, side in sides.items()]
+    for name, size, seed in names:
+        runner.cells[name, size, seed] = Cell(method=name, n_rows=size, seed=seed, rows=sides[name])
+    runner.run(names, largest=max(len(side) for side in sides.values()))
+    runner.experiment = experiment
+    runner.require_results()
+
+
+def _judge(
+    runner: ExperimentRunner, sides: Mapping[str, np.ndarray[Any, np.dtype[np.int64]]], settings: ComparisonSettings
+) -> tuple[PairwiseResult, ...]:
+    """Return the verdict, from the seeds that finished on both sides."""
+    (theirs, our_name) = [(name, len(side)) for name, side in sides.items()]
+    pairs = runner.pair_runs(our_name, theirs)
+    if len(pairs) < 2:
+        return ()
+    effect = pairs.estimate_effect(n_tests=1)
+    p = adjust_p_values([effect.p])[0]
+    is_rate = runner.experiment.metric.name != "loss"
+    costs = build_cost_table(runner).filter(pl.col("method") == our_name[0])["train_seconds"].mean()
+    return (
+        PairwiseResult(
+            method=our_name[0],
+            n_rows=our_name[1],
+            effect=effect,
+            p_holm=p,
+            sentence=describe_effect(effect, p, is_rate=is_rate),
+            seeds_needed=estimate_seeds_needed(*pairs.stack(), gain=settings.detect, n_tests=1, shared=pairs.shared),
+            select_seconds=0.0,
+            train_seconds=round(float(costs), 3),  # type: ignore[arg-type]
+            net=None,
+        ),
+    )

@@ -1,0 +1,107 @@
+"""How rows are grown: each option of `grow` is described here and nowhere else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from thresher.checks import create_check
+from thresher.models.generation.decoding import Decoding
+from thresher.models.settings import ModelOptions
+from thresher.validation import Settings, option
+
+How = Literal["accept", "own", "failures", "constraints", "reword", "explain"]
+JUDGE = "judge"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrowSettings(Settings):
+    """Which rows a model writes, and which of them are kept."""
+
+    where = "grow"
+
+    how: How = option(
+        "accept",
+        "accept: right answers among drawn ones. own: the model's own right answer in place of the row's. failures: "
+        "rows like those that the model fails on. constraints: texts of a label with its keywords. reword: prompts in "
+        "other words. explain: a reasoning before the answer.",
+    )
+    teacher: str | None = option(
+        None, "Model that writes: as --model, best the address of a server. Default: the model itself.", ge=1
+    )
+    check: str = option(
+        "auto",
+        "When an answer is right: auto (by the form of the row's answer), exact, number, choice, json, regex:PATTERN, "
+        "judge, or one of yours.",
+        ge=1,
+    )
+    n_samples: int = option(8, "Answers drawn for each prompt (accept).", ge=1)
+    temperature: float = option(0.7, "Temperature of drawn answers.", ge=1e-3, le=100)
+    max_new_tokens: int = option(256, "Most tokens of an answer.", ge=1)
+    most: int = option(4, "Most rows that are kept of one seed.", ge=1)
+    per_seed: int = option(1, "Rows written for each seed (failures, constraints, reword).", ge=1)
+    least_similarity: float = option(0.8, "Least cosine of a reworded prompt with the row's.", ge=-1, le=1)
+    most_similarity: float = option(0.98, "Cosine from which on a reworded prompt is a copy.", ge=-1, le=1)
+    least_probability: float = option(
+        0.5, "Least probability of the intended label, by a classifier of the pool (constraints).", ge=0, le=1
+    )
+    calls: int | None = option(None, "Most answers that may be asked for; further seeds are left out.", ge=1)
+    round: int = option(1, "Number of this round, which the rows carry.", ge=1)
+    seed: int = option(0, "Random seed of the draws.", ge=0)
+
+    def __post_init__(self) -> None:
+        """Check the settings, and that there is such a check.
+
+        Raises:
+            SettingsError: a setting has an illegal value.
+            NotFoundError: no check has this name.
+        """
+        super().__post_init__()
+        if self.check != JUDGE:
+            create_check(self.check)
+
+    def draw(self, n_samples: int) -> Decoding:
+        """Return how so many answers of one prompt are drawn."""
+        return Decoding(
+            n_samples=n_samples, temperature=self.temperature, max_new_tokens=self.max_new_tokens, seed=self.seed
+        )
+
+    @property
+    def likeliest(self) -> Decoding:
+        """How the one likeliest answer is found."""
+        return Decoding(max_new_tokens=self.max_new_tokens)
+
+    @property
+    def calls_per_seed(self) -> int:
+        """Answers that a seed may cost, at most."""
+        written = {
+            "accept": self.n_samples,
+            "own": 2,
+            "failures": 1 + self.per_seed * (1 + N_VOTES),
+            "constraints": self.per_seed,
+            "reword": self.per_seed,
+            "explain": 2,
+        }
+        return written[self.how]
+
+
+N_VOTES = 3  # answers by which a writer confirms its own
+
+
+class GrowOptions(ModelOptions, total=False):
+    """Fields of `GrowSettings` and `ModelSettings` as keyword arguments, for type checkers."""
+
+    how: How
+    teacher: str | None
+    check: str
+    n_samples: int
+    temperature: float
+    max_new_tokens: int
+    most: int
+    per_seed: int
+    least_similarity: float
+    most_similarity: float
+    least_probability: float
+    calls: int | None
+    round: int
+    seed: int
