@@ -33,7 +33,7 @@ _ROWS, _CLEAN, _MACHINE = "Which rows?", "Are the rows clean?", "This machine"
 _LABEL = "Which rows should be labeled?"
 _WORTH, _TRAIN = "Is it worth it, and how many rows are enough?", "How do I train on them?"
 _MODEL = "Which base model, and which other data?"
-_MORE = "Too few rows or labels?"
+_MORE = "Too few rows?"
 VERBS = {  # in the order of the help
     "select": _Verb("select", "select", _ROWS),
     "score": _Verb("score", "score", _ROWS),
