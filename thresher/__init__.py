@@ -24,11 +24,13 @@ if TYPE_CHECKING:
     from thresher.dataset import Dataset, Source, load
     from thresher.errors import ThresherError
     from thresher.experiments.advice.advise import Advice, advise
+    from thresher.experiments.attribution.why import Explanation, why
     from thresher.experiments.bases.rank import BaseRanking, rank_bases
     from thresher.experiments.bases.sources import SourceRanking, rank_sources
     from thresher.experiments.bases.transfer import Transfer, transfer
     from thresher.experiments.comparison import Comparison, compare
     from thresher.experiments.curve import LearningCurve
+    from thresher.experiments.experts.experts import Experts, experts
     from thresher.experiments.grown.compare_grown import compare_grown
     from thresher.experiments.learning_curve import learning_curve
     from thresher.experiments.mixing.mix import Mix, mix
@@ -61,6 +63,8 @@ __all__ = [
     "Corrected",
     "Curated",
     "Dataset",
+    "Experts",
+    "Explanation",
     "FeatureTable",
     "Features",
     "Grown",
@@ -86,6 +90,7 @@ __all__ = [
     "compare_grown",
     "correct",
     "curate",
+    "experts",
     "grow",
     "learning_curve",
     "load",
@@ -101,6 +106,7 @@ __all__ = [
     "train",
     "transfer",
     "tune",
+    "why",
 ]
 
 _load = export_lazily(
@@ -118,6 +124,8 @@ _load = export_lazily(
         "Comparison": "experiments.comparison",
         "Curated": "curation.result",
         "Dataset": "dataset",
+        "Experts": "experiments.experts.experts",
+        "Explanation": "experiments.attribution.why",
         "FeatureTable": "features.table",
         "Features": "features",
         "Grown": "growth.result",
@@ -139,6 +147,7 @@ _load = export_lazily(
         "compare": "experiments.comparison",
         "compare_grown": "experiments.grown.compare_grown",
         "curate": "curation.curate",
+        "experts": "experiments.experts.experts",
         "grow": "growth.grow",
         "learning_curve": "experiments.learning_curve",
         "load": "dataset",
@@ -154,6 +163,7 @@ _load = export_lazily(
         "train": "trainer.train",
         "transfer": "experiments.bases.transfer",
         "tune": "experiments.tuning",
+        "why": "experiments.attribution.why",
     },
 )
 

@@ -29,6 +29,7 @@ PAGES = {
     "comparison": "thresher.reporting.pages.comparison:build_comparison_page",
     "transfer": "thresher.reporting.pages.bases.transfer:build_transfer_page",
     "tuning": "thresher.reporting.pages.tuning:build_tuning_page",
+    "why": "thresher.reporting.pages.why:build_why_page",
     "snapshot": "thresher.reporting.pages.snapshot:build_snapshot_page",
     "curated": "thresher.reporting.pages.curated:build_curated_page",
 }

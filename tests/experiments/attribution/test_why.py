@@ -1,0 +1,80 @@
+"""Planted rows are found, and proven to have made an answer; random rows are not."""
+
+import numpy as np
+import polars as pl
+import pytest
+from sklearn.metrics import roc_auc_score
+
+import thresher as th
+from thresher.errors import InputError, SettingsError
+from thresher.experiments.attribution.proof import OTHERS, RANDOM, SUSPECTS
+from thresher.experiments.attribution.row_influence import DAMPING, score_rows
+
+COLORS = {"red": "apple", "green": "leaf", "blue": "sky"}
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory, tiny_bert):
+    """Return the file of 66 rows, 6 of them planted, and the folder of the adapter."""
+    rows = [
+        {"text": f"the {thing} is {color} {number}", "label": color}
+        for number in range(20)
+        for color, thing in COLORS.items()
+    ]
+    # nothing else says so
+    rows += [{"text": f"a a {number} z z", "label": "red"} for number in range(6)]
+    folder = tmp_path_factory.mktemp("why")
+    path = folder / "rows.jsonl"
+    pl.DataFrame(rows).write_ndjson(path)
+    settings = th.TrainSettings(max_steps=14, batch_size=16, max_length=16, lora_rank=4)
+    th.train(path, model=tiny_bert, settings=settings, out=folder / "adapter")
+    return path, folder
+
+
+def test_planted_rows_come_first_and_the_proof_holds(planted):
+    path, folder = planted
+    events = []
+    options = {"data": path, "suspects": 6, "proofs": 3, "out": folder / "why", "on_progress": events.append}
+    result = th.why(folder / "adapter", "a a 3 z z", **options)
+    assert result.content["answer"] == "red"
+    is_planted = result.rows["prompt"].str.contains("z z")
+    assert roc_auc_score(is_planted, result.rows["score"]) > 0.9
+    proof = result.content["proof"]
+    assert proof["holds"] == (proof["suspects"]["low"] > 0)
+    assert proof["suspects"]["value"] > proof["others"]["value"]
+    for kind in (SUSPECTS, OTHERS):  # the interval by another way: scipy's own paired test
+        from scipy import stats
+
+        gap = np.array(proof["losses"][kind]) - np.array(proof["losses"][RANDOM])
+        low, high = stats.ttest_1samp(gap, 0.0).confidence_interval(0.95)
+        own = proof["suspects" if kind == SUSPECTS else "others"]
+        assert (own["low"], own["high"]) == pytest.approx((low, high))
+    assert [event.stage for event in events].count("trainings") == 9
+    assert th.open(folder / "why").content == result.content
+    events.clear()
+    again = th.why(folder / "adapter", "a a 3 z z", **options)
+    assert not events
+    assert again.rows.equals(result.rows)
+    assert "Where an answer came from" in th.report(folder / "why").read_text()
+
+
+def test_what_cannot_be_explained_is_refused(planted, tmp_path):
+    path, folder = planted
+    other = tmp_path / "other.jsonl"
+    pl.read_ndjson(path).head(50).write_ndjson(other)
+    with pytest.raises(InputError, match="data: must be the rows that .* was trained on"):
+        th.why(folder / "adapter", "a", data=other)
+    with pytest.raises(InputError, match="answer: must be a label of the adapter, got 'pink'"):
+        th.why(folder / "adapter", "a", data=path, answer="pink")
+    with pytest.raises(SettingsError, match="proofs must be 0 or at least 3, got 1"):
+        th.why(folder / "adapter", "a", data=path, proofs=1)
+
+
+def test_scores_are_those_of_a_dense_solution():
+    rng = np.random.default_rng(0)
+    g, q = rng.normal(size=(30, 8)).astype(np.float32), rng.normal(size=8).astype(np.float32)
+    moments = g.T.astype(float) @ g / 30
+    inverse = np.linalg.inv(moments + DAMPING * np.trace(moments) / 8 * np.eye(8))
+    expected = g @ inverse @ q / np.sqrt(np.einsum("ij,jk,ik->i", g, inverse, g))
+    np.testing.assert_allclose(score_rows(g, q), expected, rtol=1e-5)
+    assert score_rows(np.zeros((3, 4), np.float32), np.ones(4, np.float32)).tolist() == [0, 0, 0]

@@ -1,0 +1,82 @@
+"""Contradicting tasks need two experts; one expert is plain training."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+import thresher as th
+from thresher.errors import SettingsError
+from thresher.experiments.experts.clusters import divide, divide_at_random
+
+LEFT, RIGHT = "apple sky the", "leaf is 7 7"
+SETTINGS = th.TrainSettings(
+    max_steps=80, batch_size=12, max_length=16, lora_rank=1, lora_targets=("query", "value"), learning_rate=1e-2
+)
+
+
+def make_rows(start, stop):
+    """Return rows of two tasks: the same colors, with the opposite label under the other words."""
+    rows = []
+    for number in range(start, stop):
+        for color, label in (("red", "yes"), ("green", "no")):
+            other = "no" if label == "yes" else "yes"
+            rows.append({"text": f"{LEFT} {color} {number}", "label": label})
+            rows.append({"text": f"{RIGHT} {color} {number}", "label": other})
+    return rows
+
+
+@pytest.fixture(scope="module")
+def found(tiny_bert, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("experts")
+    call = {"eval": make_rows(30, 45), "model": tiny_bert, "settings": SETTINGS, "encoder": "static", "common": 0.1}
+    result = th.experts(make_rows(0, 15), k=2, out=folder / "two", **call)
+    return folder, call, result
+
+
+def test_two_experts_solve_what_one_adapter_of_rank_one_cannot(found):
+    folder, call, result = found
+    scores = result.content["scores"]
+    assert scores["experts"] > 0.9
+    assert scores["single"] < 0.75
+    assert scores["random"] < 0.75
+    for control in ("single", "random"):
+        assert result.content["against"][control]["low"] > 0
+    assert result.content["rows"] == [30, 30]
+    assert result.content["agreement"] == 1.0
+    paths = result.route([f"{LEFT} red 99", f"{RIGHT} red 99", f"{LEFT} green 3"])
+    assert paths[0] == paths[2] != paths[1]
+    assert (paths[0] / "adapter_config.json").is_file()
+    assert th.open(folder / "two").content == result.content
+    again = th.experts(make_rows(0, 15), k=2, out=folder / "two", **call)
+    assert again.content == result.content
+
+
+def test_one_expert_is_plain_training(found, tmp_path):
+    _, call, _ = found
+    short = {**call, "settings": th.TrainSettings(max_steps=6, batch_size=12, max_length=16, lora_rank=1)}
+    one = th.experts(make_rows(0, 15), k=1, out=tmp_path / "one", **short)
+    plain = th.train(
+        make_rows(0, 15), eval=short["eval"], model=short["model"], settings=short["settings"], out=tmp_path / "plain"
+    )
+    for name in ("adapter_model.safetensors", "head.safetensors"):
+        assert (one.path / "experts" / "0" / name).read_bytes() == (plain.path / name).read_bytes()
+    assert one.content["scores"]["experts"] == plain.metrics["held_out"]["accuracy"]["value"]
+    assert one.content["against"] == {}
+
+
+def test_rows_are_divided_by_direction_and_questions_go_to_the_nearest_mean():
+    rng = np.random.default_rng(0)
+    base = np.eye(3, dtype=np.float32)[rng.integers(0, 3, 60)]
+    noisy = base + 0.05 * rng.normal(size=base.shape).astype(np.float32)
+    unit = noisy / np.linalg.norm(noisy, axis=1, keepdims=True)
+    division = divide(unit, unit, np.eye(3, dtype=np.float32), 3, seed=0)
+    assert len({tuple(set(division.cluster[base.argmax(1) == one])) for one in range(3)}) == 3
+    assert sorted(division.route) == [0, 1, 2]
+    shuffled = divide_at_random(division, seed=0)
+    assert np.bincount(shuffled.cluster).tolist() == np.bincount(division.cluster).tolist()
+    assert (shuffled.cluster != division.cluster).any()
+
+
+def test_kinds_that_cannot_be_continued_are_refused():
+    with pytest.raises(SettingsError, match="lora, loraplus, lorafa, half can, got 'vera'"):
+        th.experts(pl.DataFrame(make_rows(0, 3)), eval="10%", settings=th.TrainSettings(adapter="vera"))

@@ -1,0 +1,65 @@
+"""`thresher why`: which training rows a wrong answer came from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from thresher.cli import options
+from thresher.cli.output import print_block, print_json
+from thresher.cli.with_options import with_options
+from thresher.dataset.settings import PoolSettings
+from thresher.experiments.attribution.settings import WhySettings
+from thresher.printable import join_lines
+
+if TYPE_CHECKING:
+    from thresher.experiments.attribution.why import Explanation
+
+SHOWN, WIDTH = 10, 100
+
+
+@with_options(WhySettings, PoolSettings)
+def why(
+    adapter: Annotated[Path, typer.Argument(help="Folder that 'thresher train' wrote.")],
+    question: Annotated[str, typer.Argument(help="An instruction, or the text to classify.")],
+    settings: WhySettings,
+    read: PoolSettings,
+    data: Annotated[str, typer.Option(help="The rows that the adapter was trained on.")],
+    as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Find the training rows that an answer came from, and prove it by training without them.
+
+    [bold]Example:[/bold] thresher why adapter "my card is stuck" --data train.csv --out why
+    """
+    from thresher.cli.progress import progress_display
+    from thresher.experiments.attribution.why import why as explain
+
+    rows = options.read_and_report(data, read, quiet=quiet)
+    with progress_display(quiet=quiet) as show:
+        result = explain(adapter, question, data=rows, on_progress=show, **vars(settings))
+    if as_json:
+        print_json(dict(result.content))
+    if not quiet:
+        print_block(summarize(result), err=True)
+
+
+def summarize(result: Explanation) -> str:
+    """Return the answer, the verdict, and the suspects."""
+    content = result.content
+    lines = [f"answer: {_cut(content['answer'])} (loss {content['loss']:.3f})", content["verdict"], "suspects:"]
+    shown = result.rows.head(min(SHOWN, content["n_suspects"]))
+    lines += [
+        f"  {row['rank']:>3}  {row['score']:+.3f}  {_cut(row['prompt'])} -> {_cut(row['response'])}"
+        for row in shown.iter_rows(named=True)
+    ]
+    if result.path is not None:
+        lines.append(f"{result.path}: rows.parquet, why.json")
+    return join_lines(lines)
+
+
+def _cut(text: str) -> str:
+    flat = " ".join(str(text).split())
+    return flat if len(flat) <= WIDTH else flat[: WIDTH - 1] + "…"

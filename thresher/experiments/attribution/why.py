@@ -1,0 +1,297 @@
+"""`why`: which training rows a wrong answer came from, with the proof by training without them.
+
+OUT/rows.parquet   each training row with its score and rank
+OUT/why.json       the answer, the suspects, and the proof
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from shutil import rmtree
+from typing import Any, Unpack
+
+import numpy as np
+import polars as pl
+
+from thresher.artifacts.folder import MANIFEST, OutputFolder, write_atomic, write_parquet
+from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
+from thresher.artifacts.result import Excerpt, Result
+from thresher.artifacts.seal import encode_record
+from thresher.artifacts.stored import read_table
+from thresher.dataset import Dataset, load
+from thresher.errors import InputError, SettingsError
+from thresher.experiments.attribution.proof import Proof, measure_answer, prove
+from thresher.experiments.attribution.row_influence import GradientSketcher, score_rows
+from thresher.experiments.attribution.settings import WhyOptions, WhySettings
+from thresher.experiments.result_folder import RunClock, read_result
+from thresher.numeric.arrays import Float64, Int64
+from thresher.progress import OnProgress, Progress
+from thresher.trainer.adapter import Adapter
+from thresher.trainer.context import PACKAGES, RunContext, load_rows, resolve_run
+from thresher.trainer.engine.adapters.kinds import LOW_RANK
+from thresher.trainer.engine.fit import load_trained_model
+from thresher.trainer.engine.tokenization import Examples
+from thresher.trainer.held_out import HeldOut, prepare_held_out
+from thresher.trainer.settings import TrainSettings
+from thresher.validation import build_settings, document_options
+
+KIND, RESULT, ROWS, WORK = "why", "why.json", "rows.parquet", ".proof"
+SHOWN = 10
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Explanation(Result):
+    """Which training rows an answer came from.
+
+    Attributes:
+        rows: `row_id`, `prompt`, `response`, `score` and `rank`, the suspects first.
+        content: of `why.json`.
+        path: of the folder, or None.
+        manifest: what ran.
+    """
+
+    rows: pl.DataFrame
+    content: Mapping[str, Any]
+    path: Path | None
+    manifest: Manifest
+
+    def list_facts(self) -> list[tuple[str, str]]:
+        """Return the question, the answer and the proof."""
+        content = self.content
+        facts = [("question", content["question"]), ("answer", content["answer"])]
+        return [
+            *facts,
+            ("suspects", f"{content['n_suspects']:,} of {len(self.rows):,} rows"),
+            ("proof", content["verdict"]),
+        ]
+
+    def list_excerpts(self) -> list[Excerpt]:
+        """Return the suspects."""
+        shown = self.rows.head(self.content["n_suspects"]).select("score", "prompt", "response")
+        return [Excerpt("Suspects", shown.columns, [list(row) for row in shown.iter_rows()])]
+
+
+@document_options(WhySettings)
+def why(
+    adapter: str | Path,
+    question: str,
+    *,
+    data: Any,
+    on_progress: OnProgress | None = None,
+    **options: Unpack[WhyOptions],
+) -> Explanation:
+    """Find the training rows that an answer of an adapter came from, and prove it.
+
+    Rows are ranked by the inner product of their gradient with that of the answer, preconditioned
+    and normalized. The proof trains again without the first ones, without as many random rows, and
+    without other random rows, from the same seeds: the suspects made the answer if it becomes less
+    likely without them than without random rows.
+
+    Args:
+        adapter: folder that `train` wrote.
+        question: as the adapter is asked: an instruction, or the text to classify.
+        data: the rows that it was trained on (anything `load` accepts).
+        on_progress: called with a Progress as rows are read and trainings end.
+        options: fields of `WhySettings`.
+
+    Raises:
+        InputError: these are not the rows that the adapter was trained on.
+        SettingsError: its kind has no low-rank matrices.
+        ManifestError: the folder is not one that `train` wrote.
+        OutputError: `out` holds something else.
+    """
+    settings = build_settings(WhySettings, "why", options)
+    trained = Adapter.read(adapter)
+    rows = load_rows(data)
+    context = _resolve(trained, rows)
+    about = {"why": _list_settings(settings), "question": question, "adapter": trained.manifest.hash}
+    identity = digest({**about, "run": context.identity()})
+    call = _Call(
+        context=context,
+        trained=trained,
+        question=question,
+        settings=settings,
+        work=Path(),
+        identity=identity,
+        report=on_progress or (lambda progress: None),
+    )
+    if settings.out is None:
+        with tempfile.TemporaryDirectory() as temporary:
+            return _explain(replace(call, work=Path(temporary)), None)
+    with OutputFolder(settings.out, identity=identity, force=settings.force) as folder:
+        if not folder.is_done:
+            found = _explain(replace(call, work=folder.work), folder.path)
+            write_parquet(found.rows, folder.work / ROWS)
+            write_atomic(folder.work / RESULT, encode_record(found.content))
+            write_atomic(folder.work / MANIFEST, found.manifest.to_json())
+            rmtree(folder.work / WORK, ignore_errors=True)
+            folder.publish()
+        return read_explanation(folder.path)
+
+
+def read_explanation(path: str | Path) -> Explanation:
+    """Read the folder of `why`.
+
+    Raises:
+        ManifestError: the folder is not one that `why` wrote.
+    """
+    folder = Path(path)
+    manifest, content = read_result(folder, KIND, "an explanation", RESULT)
+    return Explanation(rows=read_table(folder / ROWS), content=content, path=folder, manifest=manifest)
+
+
+def _resolve(trained: Adapter, rows: Dataset) -> RunContext:
+    """Return the adapter's training again, on all of its rows."""
+    metrics = trained.metrics
+    kind = metrics["settings"].get("adapter", "lora")
+    if kind not in LOW_RANK or kind == "adalora":
+        raise SettingsError(f"why: gradients are compared in low-rank matrices, got an adapter of kind '{kind}'")
+    if metrics["task"] == "text":
+        raise SettingsError("why: explains answers to questions, got an adapter that was trained on plain texts")
+    own = trained.manifest.content["data"]["fingerprint"]
+    if rows.fingerprint != own:
+        raise InputError(
+            f"data: must be the rows that {trained.path} was trained on (fingerprint {own[:12]}), got others "
+            f"({rows.fingerprint[:12]}, {len(rows):,} rows); give the same file"
+        )
+    stored = {**metrics["settings"], "epochs": None, "min_steps": None, "max_steps": metrics["n_steps"]}
+    stored |= {"early_stopping_patience": None, "eval_every": None, "stop_at": 1.0}
+    return resolve_run(
+        rows,
+        model=metrics["model"]["name"] if metrics["task"] != "classification" else _name_classifier(metrics),
+        settings=TrainSettings(**stored),
+        seed=int(metrics["seed"]),
+        labels=metrics["labels"],
+    )
+
+
+def _name_classifier(metrics: Mapping[str, Any]) -> str | None:
+    from thresher.trainer.engine.load_model import MINILM
+
+    name = str(metrics["model"]["name"])
+    return None if name == MINILM else name
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Call:
+    """A question, its training run, and where the work goes."""
+
+    context: RunContext
+    trained: Adapter
+    question: str
+    settings: WhySettings
+    work: Path
+    identity: str
+    report: OnProgress
+
+
+def _explain(call: _Call, path: Path | None) -> Explanation:
+    """Answer, rank the rows, and prove."""
+    clock, context, settings = RunClock(), call.context, call.settings
+    model = load_trained_model(context, call.trained.path).to(context.accelerator.device)
+    answer = settings.answer if settings.answer is not None else _answer(context, call.question, model)
+    asked = _ask(context, call.question, answer)
+    loss = measure_answer(asked, model)
+    examples = context.tokenize(context.split.train)
+    n_suspects = min(settings.suspects, len(examples) // 3)
+    if n_suspects < 1:
+        raise InputError(f"why: needs at least 3 training rows, found {len(examples)}")
+    scores = _score(call, examples, asked, model)
+    order = np.argsort(-scores, kind="stable")
+    proof = _prove(call, examples, asked, order[:n_suspects]) if settings.proofs else None
+    rows = context.split.train.frame.select("row_id", "prompt", "response")
+    rows = rows[np.array(examples.position)[order].tolist()]
+    content = {
+        "question": call.question,
+        "answer": answer,
+        "loss": loss,
+        "n_suspects": n_suspects,
+        "proof": None if proof is None else proof.to_json(),
+        "verdict": describe_proof(proof, n_suspects),
+    }
+    manifest = {
+        "format": FORMAT,
+        "kind": KIND,
+        "identity": call.identity,
+        "adapter": call.trained.manifest.hash,
+        "data": {"fingerprint": context.data.fingerprint, "rows": len(examples)},
+        "settings": _list_settings(settings),
+        "versions": versions(PACKAGES),
+        "run": clock.to_json(),
+    }
+    return Explanation(
+        rows=rows.with_columns(score=pl.Series(scores[order]), rank=pl.int_range(1, len(rows) + 1)),
+        content=content,
+        path=path,
+        manifest=Manifest(manifest),
+    )
+
+
+def _list_settings(settings: WhySettings) -> dict[str, Any]:
+    """Return what decides the result."""
+    return {name: value for name, value in vars(settings).items() if name not in ("out", "force")}
+
+
+def _score(call: _Call, examples: Examples, asked: HeldOut, model: Any) -> Float64:
+    """Return how much each training row pulls towards the answer: (n,)."""
+    context, n = call.context, len(examples)
+    sketcher = GradientSketcher(model, task=context.task, dim=call.settings.dim, device=context.accelerator.device)
+    sketches = sketcher.sketch_all(examples.rows, lambda done: call.report(Progress(stage="rows", done=done, total=n)))
+    return score_rows(sketches, sketcher.sketch(asked.examples.rows[0]))
+
+
+def _prove(call: _Call, examples: Examples, asked: HeldOut, suspects: Int64) -> Proof:
+    first = call.settings.seed
+    return prove(
+        call.context,
+        examples.rows,
+        asked,
+        suspects,
+        seeds=range(first, first + call.settings.proofs),
+        work=call.work / WORK,
+        on_run=lambda done, total: call.report(Progress(stage="trainings", done=done, total=total)),
+    )
+
+
+def _ask(context: RunContext, question: str, answer: str) -> HeldOut:
+    """Return the question with an answer, as a held-out row."""
+    if context.task == "classification":
+        if answer not in context.labels:
+            raise InputError(f"answer: must be a label of the adapter, got '{answer}'")
+        row = {"text": question, "label": answer}
+    else:
+        row = {"prompt": question, "completion": answer}
+    rows = load([row])
+    held_out = prepare_held_out(replace(context, split=replace(context.split, held_out=rows)))
+    if held_out is None:
+        raise AssertionError("there is a row to measure")
+    return held_out
+
+
+def _answer(context: RunContext, question: str, model: Any) -> str:
+    """Return what the adapter answers."""
+    settings = replace(context.settings, eval_generations=1)
+    placeholder = context.labels[0] if context.labels else "-"
+    asked = _ask(replace(context, settings=settings), question, placeholder)
+    answer = asked.measure(model)["prediction"][0]
+    if not answer:
+        raise InputError("why: the adapter answers nothing to this question; give the answer to explain (--answer)")
+    return str(answer)
+
+
+def describe_proof(proof: Proof | None, n_suspects: int) -> str:
+    """Return the verdict in one sentence: the answer first."""
+    if proof is None:
+        return "not proven: no training was repeated (--proofs 0); the scores alone are a guess"
+    ours, others = proof.suspects, proof.others
+    start = f"the answer came from these {n_suspects} rows"
+    if not proof.holds:
+        start = f"these {n_suspects} rows are not seen to have made the answer"
+    return (
+        f"{start}: its loss without them, less that without random rows, is {ours.value:+.3f} nats "
+        f"[{ours.low:+.3f}, {ours.high:+.3f}] ({ours.n} seeds); without other random rows {others.value:+.3f} "
+        f"[{others.low:+.3f}, {others.high:+.3f}]"
+    )

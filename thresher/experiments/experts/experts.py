@@ -1,0 +1,234 @@
+"""`experts`: is one adapter enough, or do several, each on its cluster of rows, do better?
+
+    OUT/experts/0..K-1   adapters (peft folders) of the first seed
+    OUT/router.npz       `centroids`, (K, d): a question goes to the nearest one by its embedding
+    OUT/experts.json     scores of experts and controls, verdicts, rows per expert
+
+After a common start on all rows, each expert goes on alone on its cluster (after ELREA, Ensembles
+of Low-Rank Expert Adapters, which mixes them by gradients; here each question goes to one). Two
+controls tell where a gain comes from: one adapter that goes on with as many steps as all experts
+together, and experts on random clusters of the same sizes.
+"""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from shutil import rmtree
+from typing import Any, Unpack
+
+import numpy as np
+import polars as pl
+
+from thresher.artifacts.folder import MANIFEST, OutputFolder, copy_folder, write_atomic
+from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
+from thresher.artifacts.result import Result
+from thresher.artifacts.seal import encode_record
+from thresher.errors import InputError, SettingsError
+from thresher.evaluation.gain import Gain, estimate_gain, format_gain
+from thresher.evaluation.metric import METRICS
+from thresher.experiments.experts.clusters import Division, embed_prompts
+from thresher.experiments.experts.runs import EXPERTS, RANDOM, SINGLE, ExpertRun, embed_sides, run_seed
+from thresher.experiments.experts.settings import ExpertOptions, ExpertSettings
+from thresher.experiments.result_folder import RunClock, read_result
+from thresher.progress import OnProgress, Progress
+from thresher.trainer.context import PACKAGES, RunContext, resolve_run
+from thresher.trainer.engine.tokenization import require_rows
+from thresher.trainer.held_out import prepare_held_out
+from thresher.trainer.untouched.summary import name_verdict
+from thresher.validation import build_settings, document_options
+
+KIND, RESULT, ROUTER, WORK = "experts", "experts.json", "router.npz", ".runs"
+CONTINUED = ("lora", "loraplus", "lorafa", "half")  # kinds that go on from a common start
+CONTROLS = {SINGLE: "one adapter with as many steps", RANDOM: "experts on random clusters"}
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Experts(Result):
+    """Several adapters, and whether they do better than one.
+
+    Attributes:
+        content: of `experts.json`.
+        path: of the folder, or None.
+        manifest: what ran.
+    """
+
+    content: Mapping[str, Any]
+    path: Path | None
+    manifest: Manifest
+
+    def list_facts(self) -> list[tuple[str, str]]:
+        """Return scores and verdicts."""
+        content = self.content
+        scores = [(name, f"{content['metric']} {score:.4f}") for name, score in content["scores"].items()]
+        return [*scores, *[(f"against {name}", each["verdict"]) for name, each in content["against"].items()]]
+
+    def route(self, questions: Sequence[str]) -> list[Path]:
+        """Return the adapter's folder for each question.
+
+        Raises:
+            InputError: the result was not written to a folder.
+        """
+        if self.path is None:
+            raise InputError("experts: questions are routed to folders, found none; give out")
+        folders = [self.path / EXPERTS / str(one) for one in range(self.content["k"])]
+        if len(folders) == 1:
+            return folders * len(questions)
+        with np.load(self.path / ROUTER) as router:
+            centroids = router["centroids"]
+        nearest = np.argmax(embed_prompts(list(questions), self.content["encoder"]) @ centroids.T, axis=1)
+        return [folders[one] for one in nearest]
+
+
+@document_options(ExpertSettings)
+def experts(
+    data: Any,
+    *,
+    eval: Any,  # noqa: A002 - the name of the command's option
+    model: str | Path | None = None,
+    on_progress: OnProgress | None = None,
+    **options: Unpack[ExpertOptions],
+) -> Experts:
+    """Train K adapters on clusters of the rows, and compare them with two controls.
+
+    Args:
+        data: rows to train on (anything `load` accepts).
+        eval: rows to measure on, or a share to hold out.
+        model: base model, as for `train`.
+        on_progress: called with a Progress as trainings end.
+        options: fields of `ExpertSettings`.
+
+    Raises:
+        InputError: the rows or the model do not fit.
+        SettingsError: the kind of adapter cannot be continued.
+        OutputError: `out` holds something else.
+    """
+    settings = build_settings(ExpertSettings, "experts", options)
+    kind = settings.settings.adapter
+    if kind not in CONTINUED:
+        raise SettingsError(f"experts: continue a common adapter, which {', '.join(CONTINUED)} can, got '{kind}'")
+    context = resolve_run(data, model=model, settings=settings.settings, seed=settings.seed, eval=eval)
+    if context.split.held_out is None:
+        raise InputError("experts: adapters are compared on held-out rows, found none; give eval")
+    about = {name: value for name, value in vars(settings).items() if name not in ("out", "force", "settings")}
+    identity = digest({"experts": about, "run": context.identity()})
+    if settings.out is None:
+        with tempfile.TemporaryDirectory() as temporary:
+            return _run(context, settings, Path(temporary), identity, on_progress)
+    with OutputFolder(settings.out, identity=identity, force=settings.force) as folder:
+        if not folder.is_done:
+            found = _run(context, settings, folder.work, identity, on_progress)
+            write_atomic(folder.work / RESULT, encode_record(found.content))
+            write_atomic(folder.work / MANIFEST, found.manifest.to_json())
+            rmtree(folder.work / WORK, ignore_errors=True)
+            folder.publish()
+        return read_experts(folder.path)
+
+
+def read_experts(path: str | Path) -> Experts:
+    """Read the folder of `experts`.
+
+    Raises:
+        ManifestError: the folder is not one that `experts` wrote.
+    """
+    folder = Path(path)
+    manifest, content = read_result(folder, KIND, "experts", RESULT)
+    return Experts(content=content, path=folder, manifest=manifest)
+
+
+def _run(
+    context: RunContext, settings: ExpertSettings, work: Path, identity: str, on_progress: OnProgress | None
+) -> Experts:
+    """Train and measure each seed, and compare."""
+    clock, done = RunClock(), 0
+
+    def report(name: str) -> None:
+        nonlocal done
+        done += 1
+        if on_progress is not None:
+            n_each = 1 if settings.k == 1 else 2 * settings.k + 2
+            on_progress(Progress(stage="trainings", done=done, total=n_each * settings.seeds, note=None))
+
+    examples, held_out = context.tokenize(context.split.train), prepare_held_out(context)
+    require_rows(examples, "train", n_vocabulary=context.base.n_vocabulary)
+    if held_out is None:
+        raise AssertionError("there are rows to measure on")
+    prompts, questions = embed_sides(context, examples, held_out, settings.encoder)
+    sides: dict[str, list[pl.DataFrame]] = {}
+    divisions: list[Division | None] = []
+    for seed in range(settings.seed, settings.seed + settings.seeds):
+        run = ExpertRun(
+            context=replace(context, seeds=(seed,)),
+            examples=examples,
+            held_out=held_out,
+            prompts=prompts,
+            questions=questions,
+            settings=settings,
+            seed=seed,
+            work=work / WORK / str(seed),
+            report=report,
+        )
+        outcomes, division = run_seed(run)
+        divisions.append(division)
+        for name, table in outcomes.items():
+            sides.setdefault(name, []).append(table)
+    _keep_first(work, settings.seed, divisions[0])
+    content = _describe(context, settings, sides, divisions[0])
+    manifest = {
+        "format": FORMAT,
+        "kind": KIND,
+        "identity": identity,
+        "data": {"fingerprint": context.data.fingerprint, "rows": len(examples)},
+        "settings": {**content["settings"], "train": context.settings.to_json()},
+        "versions": versions(PACKAGES),
+        "run": clock.to_json(),
+    }
+    return Experts(content=content, path=Path(settings.out) if settings.out else None, manifest=Manifest(manifest))
+
+
+def _keep_first(work: Path, seed: int, division: Division | None) -> None:
+    """Put the experts of the first seed, and the router, where they stay."""
+    rmtree(work / EXPERTS, ignore_errors=True)
+    copy_folder(work / WORK / str(seed) / EXPERTS, work / EXPERTS)
+    if division is not None and division.centroids is not None:
+        stored = io.BytesIO()
+        np.savez(stored, centroids=division.centroids)
+        write_atomic(work / ROUTER, stored.getvalue())
+
+
+def _describe(
+    context: RunContext, settings: ExpertSettings, sides: Mapping[str, list[pl.DataFrame]], division: Division | None
+) -> dict[str, Any]:
+    """Return the content of `experts.json`."""
+    metric = next(iter(METRICS[context.task].values()))
+    is_rate = metric.is_higher_better
+    against = {}
+    for name, words in CONTROLS.items():
+        gain = estimate_gain(metric, sides[EXPERTS], sides[name]) if name in sides else None
+        if gain is not None:
+            against[name] = {**gain.to_json(), "verdict": _name_verdict(gain, words, is_rate=is_rate)}
+    about = {"k": settings.k, "clusters": settings.clusters, "common": settings.common, "seeds": settings.seeds}
+    return {
+        "metric": metric.name,
+        "k": 1 if division is None else int(division.cluster.max()) + 1,
+        "encoder": settings.encoder,
+        "scores": {name: float(np.mean([metric.measure(t).value for t in tables])) for name, tables in sides.items()},
+        "against": against,
+        "rows": None if division is None else np.bincount(division.cluster).tolist(),
+        "routed": None
+        if division is None
+        else np.bincount(division.route, minlength=division.cluster.max() + 1).tolist(),
+        "agreement": None if division is None else division.agreement,
+        "settings": {**about, "seed": settings.seed, "encoder": settings.encoder},
+    }
+
+
+def _name_verdict(gain: Gain, control: str, *, is_rate: bool) -> str:
+    size = format_gain(gain, is_rate=is_rate)
+    n = f"n = {gain.n:,}, {gain.n_seeds} seed{'s' if gain.n_seeds > 1 else ''}"
+    if gain.direction == 0:
+        return f"{name_verdict(gain)} seen to {control}: {size} ({n})"
+    return f"{name_verdict(gain)} than {control} by {size} ({n})"

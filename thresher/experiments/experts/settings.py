@@ -1,0 +1,53 @@
+"""What `experts` can be asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal, TypedDict
+
+from thresher.trainer.settings import TrainSettings
+from thresher.validation import check_settings, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpertSettings:
+    """Options of `experts`.
+
+    Raises:
+        SettingsError: a field has an illegal value.
+    """
+
+    command: ClassVar[str] = "experts"
+
+    k: int = option(2, "Adapters; 1 is plain training.", ge=1, le=64)
+    clusters: Literal["embedding", "gradient"] = option(
+        "embedding", "What the rows are divided by: embeddings of prompts, or gradients at the common adapter."
+    )
+    common: float = option(
+        0.5, "Share of the steps that all rows are trained in together, before the experts part.", ge=0, lt=1
+    )
+    seeds: int = option(1, "Repetitions with seed, seed + 1, ...", ge=1, le=20)
+    seed: int = option(0, "Random seed.", ge=0)
+    encoder: str | None = option(None, "Sentence encoder of prompts, as for select.")
+    settings: TrainSettings = option(TrainSettings(), "Of the training.", flag="")
+    out: str | Path | None = option(None, "Folder for the result; a killed call continues in it.")
+    force: bool = option(False, "Replace an earlier result.")
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check_settings(self, "experts")
+
+
+class ExpertOptions(TypedDict, total=False):
+    """`ExpertSettings`, for type checkers."""
+
+    k: int
+    clusters: Literal["embedding", "gradient"]
+    common: float
+    seeds: int
+    seed: int
+    encoder: str | None
+    settings: TrainSettings
+    out: str | Path | None
+    force: bool
