@@ -200,7 +200,7 @@ class App(typer.Typer):
     """A `typer.Typer` whose commands are all of the class `Command`."""
 
     def __init__(self, **keywords: Any) -> None:
-        super().__init__(cls=Group, **keywords)
+        super().__init__(**{"cls": Group, **keywords})
 
     def command(self, name: str | None = None, **keywords: Any) -> Callable[[F], F]:
         """Return the decorator that adds a function as a command."""

@@ -11,7 +11,7 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from thresher.cli.command import App
+from thresher.cli.command import App, Group
 from thresher.cli.output import print_line
 
 
@@ -35,16 +35,18 @@ _WORTH, _TRAIN = "Is it worth it, and how many rows are enough?", "How do I trai
 _MODEL = "Which base model, and which other data?"
 _MORE = "Too few rows?"
 VERBS = {  # in the order of the help
-    "select": _Verb("select", "select", _ROWS),
-    "score": _Verb("score", "score", _ROWS),
-    "methods": _Verb("methods", "methods", ""),
     "advise": _Verb("advise", "advise", _WORTH),
     "curve": _Verb("curve", "curve", _WORTH),
     "compare": _Verb("compare", "compare", _WORTH),
+    "curate": _Verb("curate_job", "curate_app", _CLEAN),
+    "correct": _Verb("correct", "correct", ""),
+    "label": _Verb("label", "label_app", _LABEL),
+    "grow": _Verb("grow", "grow", _MORE),
+    "select": _Verb("select", "select", _ROWS),
+    "score": _Verb("score", "score", _ROWS),
+    "methods": _Verb("methods", "methods", ""),
     "base": _Verb("base", "base_app", _MODEL),
     "mix": _Verb("mix", "mix", _MODEL),
-    "correct": _Verb("correct", "correct", ""),
-    "grow": _Verb("grow", "grow", _MORE),
     "train": _Verb("train", "train", _TRAIN),
     "tune": _Verb("tune", "tune", _TRAIN),
     "try": _Verb("try_adapter", "try_adapter", _TRAIN),
@@ -54,10 +56,16 @@ VERBS = {  # in the order of the help
     "report": _Verb("report", "report", "What came of it?"),
     "doctor": _Verb("doctor", "doctor", _MACHINE),
     "warm-up": _Verb("warm_up", "prepare_kernels", ""),
-    "label": _Verb("label", "label_app", _LABEL),
-    "curate": _Verb("curate_job", "curate_app", _CLEAN),
     "cache": _Verb("cache", "cache_app", ""),
 }
+
+
+class _TopGroup(Group):
+    """All commands, in the order of `VERBS`: typer puts groups behind single commands."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names in the order of the help."""
+        return sorted(super().list_commands(ctx), key=list(VERBS).index)
 
 
 def build_app(verb: str | None = None) -> App:
@@ -67,6 +75,7 @@ def build_app(verb: str | None = None) -> App:
         verb: the only command that is needed; all are there where it is none of them.
     """
     app = App(
+        cls=_TopGroup,
         name="thresher",
         help="Which rows should I fine-tune on, and how many are enough?",
         no_args_is_help=True,
