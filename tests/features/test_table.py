@@ -114,6 +114,7 @@ def test_the_command_has_the_names_and_defaults_of_the_function():
 
     told = {**inspect.signature(th.load).parameters, **inspect.signature(th.score).parameters}
     for name, parameter in inspect.signature(command).parameters.items():
-        if name not in {"as_json", "quiet", "sources", "pool"}:  # --source may stand for the pool
+        # --source may stand for the pool
+        if name not in {"as_json", "quiet", "sources", "pool", "dry_run"}:
             assert name in told, name
             assert parameter.default == told[name].default, name

@@ -62,11 +62,12 @@ def _fields(group: type) -> list[dataclasses.Field[Any]]:
 
 
 def _take(values: dict[str, Any], field: dataclasses.Field[Any]) -> Any:
-    """Return the value of an option; a repeatable one that was not given has the default."""
+    """Return the value of an option; a list that was not given has the default."""
     value, parse = values.pop(field.name), get_option(field).parse
     if parse is not None and value is not None:
         return parse(value)
-    return field.default if value is None and get_option(field).is_repeatable else value
+    is_list = get_option(field).is_repeatable or field.default == ()  # whose default is no text
+    return field.default if value is None and is_list else value
 
 
 def _options(group: type, defaults: Mapping[str, Any]) -> Iterator[inspect.Parameter]:
