@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from thresher.experiments.curve import LearningCurve
     from thresher.experiments.experts.experts import Experts, experts
     from thresher.experiments.grown.compare_grown import compare_grown
+    from thresher.experiments.prices.label_budget import LabelBudget, label_budget
     from thresher.experiments.learning_curve import learning_curve
     from thresher.experiments.mixing.mix import Mix, mix
     from thresher.experiments.tuning import Tuning, tune
@@ -68,6 +69,7 @@ __all__ = [
     "FeatureTable",
     "Features",
     "Grown",
+    "LabelBudget",
     "Labeled",
     "LearningCurve",
     "Manifest",
@@ -92,6 +94,7 @@ __all__ = [
     "curate",
     "experts",
     "grow",
+    "label_budget",
     "learning_curve",
     "load",
     "mix",
@@ -116,6 +119,7 @@ _load = export_lazily(
         "Advice": "experiments.advice.advise",
         "BaseRanking": "experiments.bases.rank",
         "Asked": "labeling.ask",
+        "LabelBudget": "experiments.prices.label_budget",
         "Labeled": "labeling.add",
         "add_labels": "labeling.add",
         "ask_labels": "labeling.ask",
@@ -149,6 +153,7 @@ _load = export_lazily(
         "curate": "curation.curate",
         "experts": "experiments.experts.experts",
         "grow": "growth.grow",
+        "label_budget": "experiments.prices.label_budget",
         "learning_curve": "experiments.learning_curve",
         "load": "dataset",
         "mix": "experiments.mixing.mix",

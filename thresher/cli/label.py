@@ -1,4 +1,4 @@
-"""`thresher label ask | add`: which rows to label next, and taking the answers back."""
+"""`thresher label ask | add | budget`: which rows to label, answers back, and what to pay for."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from thresher.cli.command import App
 from thresher.cli.output import print_block, print_json
 from thresher.cli.with_options import with_options
 from thresher.dataset.settings import ReadSettings
+from thresher.errors import InputError
 from thresher.labeling.settings import AskSettings
 from thresher.models.settings import ModelSettings
 from thresher.printable import join_lines
@@ -90,6 +91,66 @@ def add(
         print_json({name: content[name] for name in ("counts", "agreement", "label_column", "annotator")})
     if not quiet:
         print_block(summarize_labeled(labeled, out), err=True)
+
+
+@label_app.command()
+def budget(
+    curve: Annotated[
+        list[str],
+        typer.Option(help="Kind of rows and its curve: NAME=FOLDER, NAME=FOLDER#METHOD or NAME=TABLE.csv; repeatable."),
+    ],
+    price: Annotated[str, typer.Option(help="Price of a row of each kind: label=0.26,teacher=0.002.")],
+    money: Annotated[str, typer.Option(help="Amounts to spend: 50,200,1000.")],
+    fixed: Annotated[
+        str | None, typer.Option(help="What is spent before the first row: teacher=40 for its labels and training.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the result.")] = None,
+    force: options.Force = False,
+    as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Say what money is best spent on: labels, a teacher's labels, or written rows.
+
+    [bold]Example:[/bold] thresher label budget --curve label=gold --curve teacher=taught
+    --price label=0.26,teacher=0.002 --fixed teacher=40 --money 50,200,1000
+    """
+    from thresher.experiments.prices.label_budget import describe_offers, label_budget
+
+    curves = dict(_parse_pair(each, "curve", "NAME=FOLDER") for each in curve)
+    if len(curves) < len(curve):
+        raise InputError("label budget: each kind has one curve, found a name twice; give each its own")
+    result = label_budget(
+        curves,
+        price=_parse_numbers(price, "price"),
+        fixed=_parse_numbers(fixed or "", "fixed"),
+        money=[_parse_number(part, "money") for part in money.split(",") if part.strip()],
+        out=out,
+        force=force,
+    )
+    if as_json:
+        print_json(result.content)
+    if not quiet:
+        lines = [f"{name}: {text}" for name, text in describe_offers(result.content)]
+        print_block(join_lines([result.content["answer"], *lines]), err=True)
+
+
+def _parse_pair(text: str, name: str, form: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not (equals and key.strip() and value.strip()):
+        raise InputError(f"--{name}: must be {form}, got '{text}'")
+    return key.strip(), value.strip()
+
+
+def _parse_numbers(text: str, name: str) -> dict[str, float]:
+    pairs = [_parse_pair(part, name, "NAME=NUMBER,...") for part in text.split(",") if part.strip()]
+    return {key: _parse_number(value, name) for key, value in pairs}
+
+
+def _parse_number(text: str, name: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"--{name}: must be a number, got '{text.strip()}'") from None
 
 
 def summarize_asked(asked: Asked, out: Path) -> str:
