@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from thresher.experiments.prices.label_budget import LabelBudget, label_budget
     from thresher.experiments.learning_curve import learning_curve
     from thresher.experiments.mixing.mix import Mix, mix
+    from thresher.experiments.prices.label_budget import LabelBudget, label_budget
     from thresher.experiments.tuning import Tuning, tune
     from thresher.features import Features
     from thresher.features.table import FeatureTable, score
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from thresher.jobs import run_job
     from thresher.labeling.add import Labeled, add_labels
     from thresher.labeling.ask import Asked, ask_labels
+    from thresher.labeling.weak.join import Joined, join_labels
     from thresher.notebook.results import open, report  # noqa: A004
     from thresher.selection.dry_run import Plan, plan
     from thresher.selection.run import select
@@ -69,6 +71,7 @@ __all__ = [
     "FeatureTable",
     "Features",
     "Grown",
+    "Joined",
     "LabelBudget",
     "Labeled",
     "LearningCurve",
@@ -95,6 +98,7 @@ __all__ = [
     "experts",
     "grow",
     "label_budget",
+    "join_labels",
     "learning_curve",
     "load",
     "mix",
@@ -119,6 +123,7 @@ _load = export_lazily(
         "Advice": "experiments.advice.advise",
         "BaseRanking": "experiments.bases.rank",
         "Asked": "labeling.ask",
+        "Joined": "labeling.weak.join",
         "LabelBudget": "experiments.prices.label_budget",
         "Labeled": "labeling.add",
         "add_labels": "labeling.add",
@@ -154,6 +159,7 @@ _load = export_lazily(
         "experts": "experiments.experts.experts",
         "grow": "growth.grow",
         "label_budget": "experiments.prices.label_budget",
+        "join_labels": "labeling.weak.join",
         "learning_curve": "experiments.learning_curve",
         "load": "dataset",
         "mix": "experiments.mixing.mix",

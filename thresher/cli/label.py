@@ -1,9 +1,9 @@
-"""`thresher label ask | add | budget`: which rows to label, answers back, and what to pay for."""
+"""`thresher label ask | add | join | budget`: rows to label, answers, rules, what to pay for."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -132,6 +132,43 @@ def budget(
     if not quiet:
         lines = [f"{name}: {text}" for name, text in describe_offers(result.content)]
         print_block(join_lines([result.content["answer"], *lines]), err=True)
+
+
+@label_app.command()
+def join(
+    pool: Rows,
+    rules: Annotated[str, typer.Option(help="Columns that hold the labels of rules or annotators, with commas.")],
+    out: Annotated[Path, typer.Option(help="Folder for the rows with one label each.")],
+    how: Annotated[
+        Literal["model", "majority"], typer.Option(help="model: weigh each rule by how it errs; majority.")
+    ] = "model",
+    columns: Annotated[str | None, typer.Option("--map", help="Column of the text: text=COLUMN.")] = None,
+    force: options.Force = False,
+    as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Join the labels of several rules or annotators into one per row, with its confidence.
+
+    [bold]Example:[/bold] thresher label join votes.jsonl --rules anna,ben,regex --out joined
+    """
+    from thresher.dataset.settings import parse_map
+    from thresher.labeling.weak.join import describe_rule, join_labels
+
+    names = [part.strip() for part in rules.split(",") if part.strip()]
+    mapped = None if columns is None else parse_map(columns)
+    joined = join_labels(pool, names, how=how, columns=mapped, out=out, force=force)
+    content = joined.manifest.content
+    if as_json:
+        print_json({name: content[name] for name in ("counts", "how", "classes", "rules")})
+    if not quiet:
+        counts = content["counts"]
+        lines = [
+            f"{counts['labeled']:,} rows have a label, {counts['conflicts']:,} of them by rules that disagree; "
+            f"{counts['unlabeled']:,} have none"
+        ]
+        lines += [f"  {name}: {describe_rule(rule)}" for name, rule in content["rules"].items()]
+        lines.append(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
+        print_block(join_lines(lines), err=True)
 
 
 def _parse_pair(text: str, name: str, form: str) -> tuple[str, str]:

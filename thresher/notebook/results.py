@@ -35,6 +35,7 @@ _READERS = {  # kind of a manifest -> what reads such a folder
     "curated": "thresher.curation.result:Curated.read",
     "corrected": "thresher.curation.correction.correct:Corrected.read",
     "asked": "thresher.labeling.ask:Asked.read",
+    "joined": "thresher.labeling.weak.join:Joined.read",
     "label-budget": "thresher.experiments.prices.label_budget:LabelBudget.read",
     "labeled": "thresher.labeling.add:Labeled.read",
     "grown": "thresher.dataset.loading:load",

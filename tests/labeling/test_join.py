@@ -1,0 +1,105 @@
+"""Several rules a row: the label model against a slow reference, and the joined rows."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+import thresher as th
+from thresher.cli.main import main
+from thresher.errors import InputError, SettingsError
+from thresher.labeling.weak.dawid_skene import NO_VOTE, SMOOTHING, fit_label_model
+
+
+def draw_votes(n, accuracy, *, silent=0.3, k=3, seed=0):
+    """Return votes of annotators of known accuracy, and the truth."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(k, size=n)
+    votes = np.stack(
+        [np.where(rng.random(n) < a, truth, (truth + rng.integers(1, k, n)) % k) for a in accuracy], axis=1
+    )
+    votes[rng.random(votes.shape) < silent] = NO_VOTE
+    return votes, truth
+
+
+def fit_slowly(votes, k, n_iterations):
+    """Return the probabilities of plain EM, row by row."""
+    n, m = votes.shape
+    q = [[0.0] * k for _ in range(n)]
+    for i in range(n):
+        said = [v for v in votes[i] if v != NO_VOTE]
+        q[i] = [said.count(c) / len(said) if said else 1 / k for c in range(k)]
+    voted = [i for i in range(n) if any(v != NO_VOTE for v in votes[i])]
+    for _ in range(n_iterations):
+        share = [(sum(q[i][c] for i in voted) + SMOOTHING) / (len(voted) + SMOOTHING * k) for c in range(k)]
+        table = [[[SMOOTHING] * k for _ in range(k)] for _ in range(m)]
+        for i in range(n):
+            for j in range(m):
+                if votes[i][j] != NO_VOTE:
+                    for c in range(k):
+                        table[j][c][votes[i][j]] += q[i][c]
+        q = [judge_slowly(votes[i], share, table) for i in range(n)]
+    return np.array(q)
+
+
+def judge_slowly(row, share, table):
+    """Return the probabilities of one row's classes."""
+    logs = [math.log(p) for p in share]
+    for j, said in enumerate(row):
+        if said != NO_VOTE:
+            logs = [value + math.log(table[j][c][said] / sum(table[j][c])) for c, value in enumerate(logs)]
+    total = sum(math.exp(value - max(logs)) for value in logs)
+    return [math.exp(value - max(logs)) / total for value in logs]
+
+
+def test_the_label_model_is_plain_em():
+    votes, _ = draw_votes(60, (0.9, 0.7, 0.5, 0.8))
+    model = fit_label_model(votes, 3)
+    np.testing.assert_allclose(model.probability, fit_slowly(votes, 3, model.n_iterations), atol=1e-9)
+    np.testing.assert_allclose(model.confusion.sum(axis=2), 1)
+    assert model.share.sum() == pytest.approx(1)
+
+
+def test_the_model_finds_who_can_be_trusted_and_beats_the_majority():
+    votes, truth = draw_votes(3000, (0.95, 0.5, 0.5, 0.45, 0.5), silent=0.1)
+    model = fit_label_model(votes, 3)
+    diagonal = np.einsum("jkk->j", model.confusion) / 3
+    assert diagonal == pytest.approx([0.95, 0.5, 0.5, 0.45, 0.5], abs=0.05)
+    counts = np.stack([(votes == c).sum(axis=1) for c in range(3)], axis=1)
+    right = (model.probability.argmax(axis=1) == truth).mean()
+    assert right > (counts.argmax(axis=1) == truth).mean() + 0.1
+    sure = model.probability.max(axis=1)
+    assert (model.probability.argmax(axis=1) == truth)[sure > 0.9].mean() > 0.9
+
+
+def test_rules_are_joined_by_command_and_by_function(tmp_path, capsys):
+    rows = [{"text": f"row {i}", "a": "x" if i % 2 else "y", "b": "x" if i % 3 else "y", "c": None} for i in range(30)]
+    rows[0] = {"text": "nobody", "a": "", "b": None, "c": None}
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    command = ["label", "join", str(tmp_path / "rows.jsonl"), "--rules", "a,b", "--how", "majority"]
+    assert main([*command, "--out", str(tmp_path / "joined")]) == 0
+    assert "29 rows have a label" in capsys.readouterr().err
+    joined = th.open(tmp_path / "joined")
+    assert joined.unlabeled == rows[:1]
+    disagreeing = [row for row in joined.rows if row["a"] != row["b"]]
+    assert {row["confidence"] for row in disagreeing} == {0.5}
+    assert {row["label"] for row in disagreeing} == {"x"}  # more frequent in all votes
+    assert joined.manifest.content["counts"]["conflicts"] == len(disagreeing)
+    assert joined.dataset.kind == th.load(tmp_path / "joined").kind == "classification"
+    same = th.join_labels(rows, {"a": lambda row: row["a"], "b": lambda row: row["b"]}, how="majority")
+    assert [row["label"] for row in same] == [row["label"] for row in joined]
+
+
+def test_what_is_no_rule_is_refused():
+    rows = [{"text": "a", "r": "x"}, {"text": "b", "r": "x"}]
+    with pytest.raises(InputError, match=r"at least two labels are required, found \['x'\] in r"):
+        th.join_labels(rows, ["r"])
+    with pytest.raises(InputError, match="the rows have label already; rename it"):
+        th.join_labels([{**row, "label": "x"} for row in rows], ["r"])
+    with pytest.raises(SettingsError, match="at least one rule is required"):
+        th.join_labels(rows, [])
+    with pytest.raises(SettingsError, match="how must be model or majority, got 'best'"):
+        th.join_labels(rows, ["r"], how="best")
+    with pytest.raises(th.ThresherError, match="column 'q' not found"):
+        th.join_labels(rows, ["q"])
