@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from thresher.experiments.curve import LearningCurve
     from thresher.experiments.experts.experts import Experts, experts
     from thresher.experiments.grown.compare_grown import compare_grown
-    from thresher.experiments.prices.label_budget import LabelBudget, label_budget
     from thresher.experiments.learning_curve import learning_curve
     from thresher.experiments.mixing.mix import Mix, mix
     from thresher.experiments.prices.label_budget import LabelBudget, label_budget

@@ -134,8 +134,8 @@ def join_labels(
     taken = [name for name in (LABEL, CONFIDENCE) if name in texts.column_names]
     if taken:
         raise InputError(
-            f"label join: the columns {LABEL} and {CONFIDENCE} are written, the rows have {' and '.join(taken)} already; "
-            "rename it"
+            f"label join: the columns {LABEL} and {CONFIDENCE} are written, "
+            f"the rows have {' and '.join(taken)} already; rename it"
         )
     said = [_apply_rule(texts, name, rules[name] if isinstance(rules, Mapping) else None) for name in names]
     classes = sorted({label for column in said for label in column if label is not None})
