@@ -38,6 +38,7 @@ WORDS = {
     "selectors": "one file per method",
     "curation": "rules that clean rows",
     "labeling": "which rows to label",
+    "growth": "rows that a model writes",
     "trainer": "rows to adapter",
     "features": "values computed per row",
     "evaluation": "metrics and their errors",
