@@ -65,6 +65,8 @@ def select(
 ) -> None:
     """Choose the rows worth training on; each dropped row gets its reason.
 
+    'thresher score' computes what the methods go by, and chooses nothing.
+
     [bold]Example:[/bold] thresher select alpaca.json --method k-center --budget 30% --out chosen
     """
     from thresher.cli.progress import progress_display

@@ -66,6 +66,9 @@ def train(
 ) -> None:
     """Train a LoRA adapter, and measure it beside one trained on as many random rows.
 
+    'thresher why' finds the rows that an answer of it came from; 'thresher experts' trains several
+    adapters, each on its cluster of the rows.
+
     [bold]Example:[/bold] thresher train chosen --eval test.jsonl --out adapter
     """
     from thresher.cli.progress import training_display
