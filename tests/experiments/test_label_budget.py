@@ -71,3 +71,30 @@ def test_illegal_prices_are_refused(change, problem):
 def test_a_curve_that_is_none_is_refused(curve, problem):
     with pytest.raises(InputError, match=problem):
         th.label_budget({"label": curve}, price={"label": 1}, money=[10])
+
+
+@pytest.mark.parametrize("amount", [float("nan"), float("inf"), 0.0, -1.0])
+def test_amounts_that_are_no_money_are_refused(amount):
+    with pytest.raises(SettingsError, match="amounts of money above 0 are required"):
+        th.label_budget(CURVES, price={"label": 1, "teacher": 1}, money=[5.0, amount])
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "must be CSV or JSON lines with rows and value"),
+        ("rows,value\n50,x\n100,0.5\n", "a share from 0 to 1 in 'value', found 'x' in 1 of 2 lines"),
+        ("rows,value\n50,61.5\n100,70\n", "a share from 0 to 1 in 'value', found 61.5 in 2 of 2 lines"),
+        ("rows,value\n0,0.5\n100,0.6\n", "a number above 0 in 'rows', found 0 in 1 of 2 lines"),
+    ],
+)
+def test_tables_that_are_no_curve_are_refused(tmp_path, text, problem):
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(InputError, match=problem):
+        th.label_budget({"label": tmp_path / "a.csv"}, price={"label": 1}, money=[5.0])
+
+
+def test_a_price_that_is_given_twice_is_refused(tmp_path, capsys):
+    path = write_table(tmp_path / "a.csv", CURVES["label"])
+    assert main(["label", "budget", "--curve", f"a={path}", "--price", "a=1,a=2", "--money", "5"]) == 2
+    assert "found a name twice in 'a=1,a=2'" in capsys.readouterr().err

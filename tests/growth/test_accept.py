@@ -145,3 +145,15 @@ def test_kinds_and_settings_that_do_not_fit_are_refused(model):
         th.grow(make_sums(2), check="x", **model)
     with pytest.raises(SettingsError, match="how must be one of"):
         th.grow(make_sums(2), how="more", **model)
+
+
+def test_ids_of_a_second_round_are_new(stub, model):
+    write_skilled(stub)
+    rows = [{"id": i, **row} for i, row in enumerate(make_sums(12))]
+    first = th.grow(th.load(rows, id_column="id"), n_samples=8, **model).rows
+    both = th.load([{**row, "grown_from": None} for row in rows] + first, id_column="id")
+    second = th.grow(both, n_samples=8, round=2, seed=1, **model).rows
+    names = [str(row["id"]) for row in [*rows, *first, *second]]
+    assert first
+    assert second
+    assert len(set(names)) == len(names)

@@ -91,3 +91,39 @@ def test_what_is_no_answer_is_refused_in_a_sentence(name, text, problem, tmp_pat
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(InputError, match="answers must be readable, found 'No such file"):
         read_answers(tmp_path / "none.jsonl", "label")
+
+
+def test_an_empty_label_is_not_answered_by_another_column_of_the_user():
+    rows = [
+        {"thresher_row_id": "r1", "label": "", "choice": "mine"},
+        {"thresher_row_id": "r2", "label": "red", "choice": "mine"},
+        {"thresher_row_id": "r3", "label": float("nan"), "answer": "mine"},
+        {"thresher_row_id": "r4", "intent": None, "label": "mine"},
+    ]
+    assert [(each.row_id, each.label) for each in read_answers(rows[:3], "label")] == [("r2", "red")]
+    assert read_answers(rows[3:], "intent") == []
+
+
+def test_labels_are_written_as_rows_are_read():
+    rows = [{"thresher_row_id": str(i), "label": value} for i, value in enumerate((True, 1.0, 0, 2.5, " a "))]
+    assert [each.label for each in read_answers(rows, "label")] == ["true", "1", "0", "2.5", "a"]
+
+
+def test_a_line_separator_in_a_text_does_not_end_a_line(tmp_path):
+    (tmp_path / "a.jsonl").write_text(
+        '{"thresher_row_id":"r","text":"one\u2028two\x85three","label":"x"}\n', encoding="utf-8"
+    )
+    assert [each.label for each in read_answers(tmp_path / "a.jsonl", "label")] == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "problem"),
+    [
+        ({"id": "r", "label": {"a": 1}}, "answers entry 1: a label must be a text or a number"),
+        ({"id": "r", "annotations": [{"result": 3}]}, "answers entry 1: the result .* must be a list of objects"),
+        ({"id": "r", "annotations": [{"result": [3]}]}, "answers entry 1: the result .* must be a list of objects"),
+    ],
+)
+def test_answers_of_a_wrong_form_are_refused(entry, problem):
+    with pytest.raises(InputError, match=problem):
+        read_answers([entry], "label")

@@ -9,7 +9,7 @@ from sklearn.metrics import cohen_kappa_score
 import thresher as th
 from thresher.cli.main import main
 from thresher.dataset.settings import ReadOptions, ReadSettings
-from thresher.errors import InputError, SettingsError
+from thresher.errors import InputError, ManifestError, SettingsError
 from thresher.labeling.agreement import measure_agreement
 from thresher.labeling.annotator import build_prompt, find_label
 from thresher.labeling.ask import AllAskOptions
@@ -222,3 +222,8 @@ def test_options_are_said_once():
     assert set(AllAskOptions.__annotations__) == {
         name for typed in (AskOptions, ModelOptions, ReadOptions) for name in typed.__annotations__
     }
+
+
+def test_answers_to_another_folder_than_that_of_ask_are_refused(labeled):
+    with pytest.raises(ManifestError, match="must be a folder that 'label ask' wrote, found one of kind 'labeled'"):
+        th.add_labels(labeled / "labeled-1", labeled / "answers-1.jsonl")

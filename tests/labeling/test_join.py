@@ -103,3 +103,25 @@ def test_what_is_no_rule_is_refused():
         th.join_labels(rows, ["r"], how="best")
     with pytest.raises(th.ThresherError, match="column 'q' not found"):
         th.join_labels(rows, ["q"])
+
+
+def test_numbers_keep_their_fractions_and_a_rule_votes_once():
+    rows = [{"text": f"t{i}", "a": (3.5, 3.2, 1.0)[i % 3], "b": (3.5, 3.2, 1)[i % 3]} for i in range(9)]
+    joined = th.join_labels(rows, ["a", "b"], how="majority")
+    assert joined.manifest.content["classes"] == ["1", "3.2", "3.5"]
+    assert joined.manifest.content["counts"]["conflicts"] == 0
+    with pytest.raises(SettingsError, match="each rule votes once, found 'a' twice"):
+        th.join_labels(rows, ["a", "a"])
+
+
+def test_a_vote_of_several_labels_is_refused():
+    with pytest.raises(InputError, match="rule 'a': one label per row is required, found x, y"):
+        th.join_labels([{"text": "t"}, {"text": "u"}], {"a": lambda _: ["x", "y"], "b": lambda row: row["text"]})
+
+
+def test_other_rows_with_the_same_votes_are_another_result(tmp_path):
+    rows = [{"text": f"t{i}", "a": "xy"[i % 2]} for i in range(4)]
+    th.join_labels(rows, ["a"], out=tmp_path / "out")
+    others = [{**row, "text": row["text"].upper()} for row in rows]
+    joined = th.join_labels(others, ["a"], out=tmp_path / "out", force=True)
+    assert [row["text"] for row in joined.rows] == ["T0", "T1", "T2", "T3"]

@@ -180,7 +180,10 @@ def _parse_pair(text: str, name: str, form: str) -> tuple[str, str]:
 
 def _parse_numbers(text: str, name: str) -> dict[str, float]:
     pairs = [_parse_pair(part, name, "NAME=NUMBER,...") for part in text.split(",") if part.strip()]
-    return {key: _parse_number(value, name) for key, value in pairs}
+    numbers = {key: _parse_number(value, name) for key, value in pairs}
+    if len(numbers) < len(pairs):
+        raise InputError(f"--{name}: each kind has one number, found a name twice in '{text}'; give each once")
+    return numbers
 
 
 def _parse_number(text: str, name: str) -> float:

@@ -28,19 +28,24 @@ Reasons = dict[int, tuple[str, str]]  # by number of a candidate: reason and exp
 def build_rows(pool: Dataset, candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
     """Return candidates as rows with the user's own columns, those of the seed but for the texts.
 
-    A column that names the rows gets a number behind the seed's name, which stays unique.
+    A column that names the rows gets a number behind the seed's name, one that no row of the pool
+    has, as rows of an earlier round may.
     """
     originals = pool.rows(np.array([each.seed for each in candidates], dtype=np.int64)) if candidates else []
     rows = []
     counts: dict[int, int] = {}
+    taken = set() if pool.id_column is None else set(pool.column(pool.id_column).cast(pl.String))
     for each, row in zip(candidates, originals, strict=True):
         if each.prompt is not None:
             row = set_prompt(row, pool.schema, each.prompt)
         if each.response is not None:
             row = set_answer(row, pool.schema, each.response)
         if pool.id_column is not None:
-            counts[each.seed] = counts.get(each.seed, 0) + 1
-            row = {**row, pool.id_column: f"{row[pool.id_column]}-grown-{counts[each.seed]}"}
+            number = counts.get(each.seed, 0) + 1
+            while (name := f"{row[pool.id_column]}-grown-{number}") in taken:  # in an earlier round
+                number += 1
+            counts[each.seed] = number
+            row = {**row, pool.id_column: name}
         rows.append(dict(row))
     return rows
 

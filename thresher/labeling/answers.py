@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from thresher.artifacts.local_path import expand_path
 from thresher.errors import InputError, first_three
-from thresher.labeling.exchange import FROM_NAME, ROW_ID
+from thresher.labeling.exchange import FROM_NAME, ROW_ID, format_label
 
 IDS = (ROW_ID, "row_id", "id")  # columns that name the row, the first one that is there
 LABELS = (FROM_NAME, "answer", "choice", "response")
@@ -57,14 +57,18 @@ def read_answers(source: Any, label_column: str) -> list[Answer]:
         if row_id is None:
             n_without_id += 1
             continue
-        for label, by in _list_labels(entry, label_column):
-            answers.append(Answer(row_id, label.strip(), by, f"{name} entry {number}"))
+        place = f"{name} entry {number}"
+        try:
+            given = [(format_label(value), by) for value, by in _list_labels(entry, label_column)]
+        except InputError as error:
+            raise InputError(f"{place}: {error}") from None
+        answers += [Answer(row_id, label, by, place) for label, by in given if label is not None]
     if n_without_id:
         found = first_three([str(key) for key in (entries[0] if entries else {})])
         raise InputError(
             f"{name}: each answer must name its row, {n_without_id:,} do not (columns: {found}); give {FORMS}"
         )
-    return [answer for answer in answers if answer.label]
+    return answers
 
 
 def _parse(path: Path) -> list[Any]:
@@ -82,7 +86,8 @@ def _parse(path: Path) -> list[Any]:
         if text.lstrip().startswith("["):
             entries = json.loads(text)
         else:
-            entries = [json.loads(line) for line in text.splitlines() if line.strip()]
+            # `splitlines` would also split at U+2028, which may stand in a text
+            entries = [json.loads(line) for line in text.split("\n") if line.strip()]
     except json.JSONDecodeError as error:
         raise InputError(f"{path}: answers must be JSON, found '{error}'; give {FORMS}") from None
     return list(entries)
@@ -99,8 +104,11 @@ def _find_id(entry: Mapping[str, Any]) -> str | None:
     return next((str(entry[name]) for name in IDS if entry.get(name) not in (None, "")), None)
 
 
-def _list_labels(entry: Mapping[str, Any], label_column: str) -> Iterator[tuple[str, str]]:
-    """Yield each label of an entry and who gave it."""
+def _list_labels(entry: Mapping[str, Any], label_column: str) -> Iterator[tuple[Any, str]]:
+    """Yield each label of an entry and who gave it.
+
+    Where the column of labels is there and empty, no other column answers: it may be the user's.
+    """
     if isinstance(entry.get("annotations"), list):
         yield from _list_label_studio(entry["annotations"])
         return
@@ -110,48 +118,34 @@ def _list_labels(entry: Mapping[str, Any], label_column: str) -> Iterator[tuple[
     responses = entry.get(f"{FROM_NAME}.responses")
     if isinstance(responses, list):  # a record of Argilla in the form of a data set
         users = entry.get(f"{FROM_NAME}.responses.users") or [""] * len(responses)
-        yield from ((_format(value), str(by)) for value, by in zip(responses, users, strict=True) if value is not None)
+        yield from ((value, str(by)) for value, by in zip(responses, users, strict=True))
         return
-    for name in dict.fromkeys((label_column, *LABELS)):
-        value = entry.get(name)
-        if value not in (None, "", []):
-            yield _format(value), str(entry.get("annotator") or entry.get("by") or "")
-            return
+    name = next((name for name in (label_column, *LABELS) if name in entry), None)
+    if name is not None:
+        yield entry[name], str(entry.get("annotator") or entry.get("by") or "")
 
 
-def _list_label_studio(annotations: Iterable[Any]) -> Iterator[tuple[str, str]]:
+def _list_label_studio(annotations: Iterable[Any]) -> Iterator[tuple[Any, str]]:
     for each in annotations:
         if not isinstance(each, Mapping) or each.get("was_cancelled"):
             continue
         by = each.get("completed_by")
-        for result in each.get("result") or []:
-            value = result.get("value", {}) if isinstance(result, Mapping) else {}
-            chosen = value.get("choices") or value.get("text")
-            if chosen:
-                yield _format(chosen), str(by.get("email", "") if isinstance(by, Mapping) else by or "")
+        results = each.get("result") or []
+        if not isinstance(results, list) or not all(isinstance(result, Mapping) for result in results):
+            raise InputError(f"the result of an annotation must be a list of objects, found {json.dumps(results)[:60]}")
+        for result in results:
+            value = result.get("value", {})
+            chosen = (value.get("choices") or value.get("text")) if isinstance(value, Mapping) else value
+            yield chosen, str(by.get("email", "") if isinstance(by, Mapping) else by or "")
 
 
-def _list_argilla(responses: Any) -> Iterator[tuple[str, str]]:
+def _list_argilla(responses: Any) -> Iterator[tuple[Any, str]]:
     """Yield the submitted responses: {"label": [{"value": ..., "user_id": ..., "status": ...}]}."""
     listed = responses.get(FROM_NAME, []) if isinstance(responses, Mapping) else responses
     for each in listed or []:
         if not isinstance(each, Mapping) or each.get("status", "submitted") != "submitted":
             continue
-        value = each.get("value", (each.get("values") or {}).get(FROM_NAME, {}).get("value"))
-        if value is not None:
-            yield _format(value), str(each.get("user_id") or "")
-
-
-def _format(value: Any) -> str:
-    """Return a label as text; a list of one choice is that choice.
-
-    Raises:
-        InputError: there are several choices.
-    """
-    if isinstance(value, list):
-        if len(value) != 1:
-            raise InputError(f"answers: one label per row is required, found {first_three(list(map(str, value)))}")
-        value = value[0]
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return str(value)
+        values = each.get("values")
+        of_question = values.get(FROM_NAME) if isinstance(values, Mapping) else None
+        value = each.get("value", of_question.get("value") if isinstance(of_question, Mapping) else of_question)
+        yield value, str(each.get("user_id") or "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ from thresher.artifacts.stored import explain_unreadable
 from thresher.dataset import Dataset, load
 from thresher.dataset.provenance import describe_reading, describe_rows, describe_run, refuse_input_as_output
 from thresher.dataset.settings import ReadOptions, ReadSettings
-from thresher.errors import InputError, SettingsError
+from thresher.errors import InputError, ManifestError, SettingsError
 from thresher.features import FeatureContext
 from thresher.features.embedding import Embedding
 from thresher.labeling.annotator import MACHINE, Annotation, annotate, split_check_rows
@@ -114,9 +115,13 @@ class Asked(Result):
         """Read what `ask_labels` wrote.
 
         Raises:
-            ManifestError: a file is damaged or missing.
+            ManifestError: it is no such folder, or a file is damaged or missing.
         """
         manifest = Manifest.read(folder)
+        if manifest.content.get("kind") != KIND:
+            raise ManifestError(
+                f"{folder}: must be a folder that 'label ask' wrote, found one of kind '{manifest.content.get('kind')}'"
+            )
         tables = [read_jsonl(folder / name) for name in (ASK, LABELED)]
         machine = read_jsonl(folder / MACHINE) if manifest.content["annotator"] is not None else []
         page = folder / PAGE
@@ -198,7 +203,10 @@ class _Plan:
             {
                 "recipe": RECIPE,
                 "pool": [rows.texts.fingerprint, describe_reading(rows.texts)],
-                "labeled": sorted(zip(rows.text, rows.label, strict=True)),
+                # in their order, by which the draws of the gain go, and with the columns that are
+                # written
+                "labeled": [rows.text, rows.label, rows.label_column, rows.n_conflicts],
+                "labeled_rows": hashlib.sha256(orjson.dumps(rows.labeled_rows, default=str)).hexdigest(),
                 "test": None if self.test is None else self.test.fingerprint,
                 "settings": {name: value for name, value in vars(settings).items()},
                 "encoder": Embedding().describe(self.context),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import quoteattr
@@ -10,11 +10,33 @@ from xml.sax.saxutils import quoteattr
 import orjson
 
 from thresher.artifacts.folder import write_atomic
+from thresher.errors import InputError, first_three
 
 ROW_ID = "thresher_row_id"
 ASK, LABEL_STUDIO, LABEL_STUDIO_FORM, ARGILLA = "ask.jsonl", "label-studio.json", "label-studio.xml", "argilla.jsonl"
 TEXT = "_text"  # of a row to label, as it was read; not written
 FROM_NAME = "label"  # of the question, in the files of the tools
+
+
+def format_label(value: Any) -> str | None:
+    """Return a label as text, 1.0 and 1 alike and as rows are read; None for an empty one or NaN.
+
+    Raises:
+        InputError: it is several values, or an object.
+    """
+    if isinstance(value, list | tuple) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, list | tuple) and value:
+        raise InputError(f"one label per row is required, found {first_three(list(map(str, value)))}")
+    if isinstance(value, Mapping):
+        raise InputError(f"a label must be a text or a number, found {str(value)[:60]}")
+    if value is None or isinstance(value, list | tuple) or value != value:
+        return None
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip() or None
 
 
 def write_jsonl(rows: Sequence[dict[str, Any]], path: Path) -> None:

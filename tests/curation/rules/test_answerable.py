@@ -28,3 +28,10 @@ def test_rows_below_the_share_are_dropped_and_untried_ones_reported(rows):
 def test_an_unknown_check_is_refused():
     with pytest.raises(NotFoundError, match="check 'numbers' not found"):
         create("answerable", {"answer_check": "numbers"})
+
+
+@pytest.mark.parametrize(("passed", "drawn"), [(11, 20), (7, 100), (29, 50), (14, 25)])
+def test_a_row_of_exactly_the_share_stays(rows, passed, drawn):
+    pool = rows({"id": ["a"], "prompt": ["q"], "response": ["1"]}, pass_rate=np.array([(passed, drawn)], PASS_RATE))
+    rule = create("answerable", {"least": float(f"{100 * passed // drawn / 100:.2f}")})
+    assert rule.check(pool, existing=None, eval=None, rng=np.random.default_rng(0)).reason.to_list() == [None]

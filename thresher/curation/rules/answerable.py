@@ -80,7 +80,8 @@ class Answerable(Rule):
         frame = pl.DataFrame({"passed": passed, "drawn": drawn, "missing": missing}).with_columns(
             pl.col("passed", "drawn").fill_nan(None), pl.col("missing").cast(pl.String)
         )
-        is_low = pl.col("passed") < self.least * pl.col("drawn")
+        # divided, as 11 of 20 is 0.55, and 0.55 * 20 more than 11
+        is_low = pl.col("passed") / pl.col("drawn") < self.least
         counts = pl.format(
             "{} of {} answers to its question agree with its own",
             *(pl.col(name).cast(pl.Int64) for name in ("passed", "drawn")),

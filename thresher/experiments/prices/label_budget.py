@@ -79,7 +79,7 @@ def label_budget(
     Args:
         curves: name of the kind -> what `learning_curve` returned or its folder (FOLDER#METHOD for
             another method than random rows), or a table (.csv, .jsonl, or rows) of `rows`, `value`
-            and perhaps `seed`, in which higher is better.
+            and perhaps `seed`, with values from 0 to 1, of which higher is better.
         price: name -> price of a row.
         money: amounts.
         fixed: name -> what is spent before the first row; default: nothing.
@@ -91,8 +91,9 @@ def label_budget(
         SettingsError: a price is missing or illegal.
         OutputError: `out` holds something else.
     """
-    amounts = sorted(set(map(float, money)))
+    amounts = list(dict.fromkeys(map(float, money)))
     _check(curves, price, fixed or {}, amounts)
+    amounts.sort()
     kinds = [
         Kind(name=name, fit=_read_fit(name, given), price=float(price[name]), fixed=float((fixed or {}).get(name, 0)))
         for name, given in curves.items()
@@ -194,9 +195,10 @@ def _check(
     missing = [name for name in curves if name not in price]
     if missing:
         raise SettingsError(f"label budget: a price per row is required, found none of {first_three(missing)}")
-    if not money or money[0] <= 0:
+    illegal = [f"{amount:g}" for amount in money if not 0 < amount < float("inf")]
+    if illegal or not money:
         raise SettingsError(
-            f"label budget: amounts of money above 0 are required, got {first_three(list(money)) or 'none'}"
+            f"label budget: amounts of money above 0 are required, got {first_three(illegal) or 'none'}"
         )
 
 
@@ -218,7 +220,14 @@ def _read_fit(name: str, given: Any) -> CurveFit:
             raise InputError(
                 f"label budget: the curve of '{name}' must be a folder or a table, found nothing at {folder}"
             )
-        rows = pl.read_csv(folder) if folder.endswith(".csv") else pl.read_ndjson(folder)
+        try:
+            rows = pl.read_csv(folder) if folder.endswith(".csv") else pl.read_ndjson(folder)
+        except (pl.exceptions.PolarsError, OSError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise InputError(
+                f"label budget: the curve of '{name}' must be CSV or JSON lines with rows and value, "
+                f"found '{reason}' in {folder}"
+            ) from None
     else:
         rows = pl.DataFrame(given)
     return _fit_table(name, rows)
@@ -240,5 +249,16 @@ def _fit_table(name: str, rows: pl.DataFrame) -> CurveFit:
         raise InputError(
             f"label budget: the table of '{name}' needs the columns rows and value, found {first_three(rows.columns)}"
         )
-    groups = rows.group_by("rows").agg(pl.col("value").cast(pl.Float64)).sort("rows")
+    points = rows.select(pl.col("rows", "value").cast(pl.Float64, strict=False))
+    for column, most, form in (("rows", float("inf"), "a number above 0"), ("value", 1.0, "a share from 0 to 1")):
+        is_legal = pl.col(column).is_finite() & pl.col(column).is_between(
+            0, most, closed="right" if most > 1 else "both"
+        )
+        bad = rows.filter(~points.select(is_legal.fill_null(value=False)).to_series())
+        if len(bad):
+            raise InputError(
+                f"label budget: the table of '{name}' must have {form} in '{column}', found {bad[column][0]!r} in "
+                f"{len(bad):,} of {len(rows):,} lines; percent and losses must be turned into shares that grow"
+            )
+    groups = points.group_by("rows").agg("value").sort("rows")
     return fit_curve(groups["rows"].to_list(), groups["value"].to_list(), is_higher_better=True)

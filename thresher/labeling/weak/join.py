@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import polars as pl
 
 from thresher.artifacts.folder import MANIFEST, OutputFolder, write_atomic
 from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
@@ -20,7 +19,7 @@ from thresher.dataset.settings import ReadSettings
 from thresher.dataset.values.kept_rows import KeptRows
 from thresher.errors import InputError, SettingsError
 from thresher.labeling.ask import read_jsonl
-from thresher.labeling.exchange import write_jsonl
+from thresher.labeling.exchange import format_label, write_jsonl
 from thresher.labeling.weak.dawid_skene import NO_VOTE, LabelModel, count_votes, fit_label_model
 from thresher.numeric.arrays import Float64, Int64
 
@@ -129,8 +128,11 @@ def join_labels(
         raise SettingsError(f"label join: how must be model or majority, got '{how}'")
     if not rules:
         raise SettingsError("label join: at least one rule is required, found none; name the columns of votes")
-    texts, _ = load_unlabeled(rows, ReadSettings(columns=columns))
     names = list(rules)
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise SettingsError(f"label join: each rule votes once, found '{twice}' twice; name it once")
+    texts, _ = load_unlabeled(rows, ReadSettings(columns=columns))
     taken = [name for name in (LABEL, CONFIDENCE) if name in texts.column_names]
     if taken:
         raise InputError(
@@ -157,14 +159,11 @@ def join_labels(
 
 def _apply_rule(texts: Dataset, name: str, rule: Rule | None) -> list[str | None]:
     """Return the vote of a rule on each row; None for none."""
-    if rule is None:
-        column = texts.column(name)
-        if column.dtype.is_float():
-            column = column.cast(pl.Int64, strict=False)
-        values: list[Any] = column.cast(pl.String).to_list()
-    else:
-        values = [rule(row) for row in texts]
-    return [None if value is None or not str(value).strip() else str(value).strip() for value in values]
+    values: list[Any] = texts.column(name).to_list() if rule is None else [rule(row) for row in texts]
+    try:
+        return [format_label(value) for value in values]
+    except InputError as error:
+        raise InputError(f"label join: rule '{name}': {error}") from None
 
 
 def vote(votes: Int64, n_classes: int) -> Float64:
@@ -193,7 +192,12 @@ def _build(texts: Dataset, votes: Int64, names: list[str], classes: list[str], h
         labeled.append({**row, LABEL: classes[chosen[i]], CONFIDENCE: confidence})
     rules = {name: _describe(votes[:, j], shares, model, j) for j, name in enumerate(names)}
     counts = {"labeled": len(labeled), "unlabeled": len(unlabeled), "conflicts": int(disagrees.sum())}
-    identity = {"recipe": RECIPE, "rows": describe_reading(texts), "votes": digest(votes.tolist()), "how": how}
+    identity = {
+        "recipe": RECIPE,
+        "rows": [texts.fingerprint, describe_reading(texts)],
+        "votes": digest(votes.tolist()),
+        "how": how,
+    }
     content = {
         "format": FORMAT,
         "kind": KIND,
