@@ -55,6 +55,7 @@ def train(
     report_to: Annotated[str | None, typer.Option(help=TRACKERS)] = None,
     seed: options.Seed = 0,
     merge: Annotated[bool, typer.Option("--merge", help="Also write the full model, adapter merged in.")] = False,
+    diagnose: Annotated[bool, typer.Option("--diagnose", help="Also say which layers moved, and how.")] = False,
     start_from: Annotated[
         Path | None, typer.Option("--from", help="Folder of an adapter to continue from, on the same base.")
     ] = None,
@@ -87,10 +88,9 @@ def train(
         return
     if out is None:
         raise InputError("out: the adapter needs a folder, got none; give --out, or --dry-run for an estimate")
+    result: dict[str, Any] = {"out": out, "merge": merge, "diagnose": diagnose, "force": force}
     with training_display(quiet=quiet) as show:
-        adapter = train_rows(
-            rows, **call, out=out, merge=merge, force=force, report_to=report_to, on_event=show, **vars(untouched)
-        )
+        adapter = train_rows(rows, **call, **result, report_to=report_to, on_event=show, **vars(untouched))
     if is_first:
         _print_result(adapter, as_json=as_json, quiet=quiet)
         options.publish(adapter.path, push_to_hub, quiet=quiet)
@@ -143,6 +143,7 @@ def _is_subset(data: str | None, read: PoolSettings) -> bool:
 def format_summary(adapter: Adapter) -> str:
     """Return the counts, and the held-out scores beside those of random rows, in a few lines."""
     from thresher.trainer.deployment.serving import format_next_steps
+    from thresher.trainer.diagnosis import format_diagnosis
     from thresher.trainer.untouched.forgetting import format_forgetting
     from thresher.trainer.untouched.scale import format_front
 
@@ -161,6 +162,7 @@ def format_summary(adapter: Adapter) -> str:
     if metrics["held_out"] is not None:
         lines += _format_table(metrics)
     lines += [*format_forgetting(metrics.get("general")), *format_front(metrics.get("scale"))]
+    lines += format_diagnosis(metrics.get("diagnosis"))
     lines.append(f"{adapter.path}: {', '.join(sorted(path.name for path in adapter.path.iterdir()))}")
     lines += options.list_side_notes(adapter.manifest.content)
     lines += format_next_steps(adapter.path, str(metrics["task"]))

@@ -65,6 +65,7 @@ class RunContext:
         seeds: of the runs; the adapter is that of the first.
         is_merged: also write the full model with the adapter merged in.
         untouched: how the base is measured before training.
+        is_diagnosed: also look at what training did to the weights.
         start: the adapter that training goes on from, or None for a fresh one.
         loaded: those of "data", "eval" and "control" that were loaded here, for the listener.
         unusable: "data" and "eval" -> how many rows cannot be used, by reason; without those that
@@ -84,6 +85,7 @@ class RunContext:
     is_merged: bool
     unusable: Mapping[str, Mapping[str, int]]
     untouched: UntouchedSettings = NOTHING
+    is_diagnosed: bool = False
     start: Start | None = None
     loaded: Mapping[str, Dataset] = field(default_factory=dict)
     on_event: OnEvent = ignore
@@ -139,6 +141,7 @@ class RunContext:
             **({"shots": list(self.untouched.prompts)} if split.held_out is not None else {}),
             **({"general": [content_hash(rows) for rows in self.general_rows]} if self.general_rows else {}),
             **self._identify_scale(),
+            **({"is_diagnosed": True} if self.is_diagnosed else {}),
             **({} if self.start is None else {"start": self.start.identity()}),
             # a checkpoint of a classifier that read something else must not be continued
             **({} if self.task != "classification" else {"learner": self.describe_learner()}),
@@ -179,6 +182,7 @@ def resolve_run(
     seeds: int = 1,
     task: str = "auto",
     is_merged: bool = False,
+    is_diagnosed: bool = False,
     labels: Sequence[str] = (),
     untouched: UntouchedSettings = NOTHING,
     start_from: str | Path | None = None,
@@ -200,12 +204,10 @@ def resolve_run(
     _require_same_kind(rows, {"control": pool, "eval": held_out})
     sorted_pool = None if pool is None else sort_by_id(pool)
     split = split_rows(sort_by_id(rows), pool=sorted_pool, held_out=held_out, seed=seed, control=has_control)
-    classes = _collect_labels(rows, pool, labels) if chosen_task == "classification" else ()
-    if classes and split.held_out is not None:
-        _require_known_label(split.held_out, classes)
+    classes = _list_classes(rows, pool, labels, split.held_out) if chosen_task == "classification" else ()
     start, settings, model = _open_start(start_from, settings, model)
     base = _find_base(model, chosen_task, on_event)
-    check_adapter(settings, chosen_task, scale=untouched.scale, is_merged=is_merged)
+    check_adapter(settings, chosen_task, scale=untouched.scale, is_merged=is_merged, is_diagnosed=is_diagnosed)
     pooling = choose_pooling(base, settings.pooling) if chosen_task == "classification" else None
     if start is not None:
         start.check_fit(base, classes, pooling)
@@ -220,12 +222,23 @@ def resolve_run(
         settings=_resolve_settings(settings, chosen_task, base, has_held_out=split.held_out is not None),
         seeds=tuple(range(seed, seed + seeds)),
         is_merged=is_merged,
+        is_diagnosed=is_diagnosed,
         untouched=untouched,
         start=start,
         unusable=_count_unusable({"data": rows, "eval": held_out}),
         loaded=_list_loaded({"data": (data, rows), "eval": (eval, held_out), "control": (control, pool)}),
         on_event=on_event,
     )
+
+
+def _list_classes(
+    rows: Dataset, pool: Dataset | None, labels: Sequence[str], held_out: Dataset | None
+) -> tuple[str, ...]:
+    """Return the labels of both sides; held-out rows must have one of them."""
+    classes = _collect_labels(rows, pool, labels)
+    if classes and held_out is not None:
+        _require_known_label(held_out, classes)
+    return classes
 
 
 def _open_start(

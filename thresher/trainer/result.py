@@ -105,6 +105,7 @@ def _build_metrics(
         "base": _build_base(context, runs, untouched.base),
         "general": general,
         "scale": _build_scale(context, first),
+        **({} if first.diagnosis is None else {"diagnosis": first.diagnosis}),
         "control": None if control is None else {"train": control.counts, "held_out": control.held_out},
         "comparison": None if control is None else _build_comparison(runs),
         "runs": [_build_run_metrics(run) for run in runs],

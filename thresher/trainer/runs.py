@@ -20,6 +20,7 @@ from thresher.evaluation.held_out import classification_metrics, language_metric
 from thresher.models.causal_lm.chat_template import write_start_into_template
 from thresher.models.causal_lm.language_model import GENERATION_CONFIG
 from thresher.trainer.context import RunContext
+from thresher.trainer.diagnosis import diagnose_adapter
 from thresher.trainer.engine.checkpoint import History
 from thresher.trainer.engine.fit import TrainedModel, count_steps, fit, load_trained_model
 from thresher.trainer.engine.lora import merge_adapter, save_adapter
@@ -38,6 +39,7 @@ from thresher.trainer.weights import weigh_examples
 MAIN, CONTROL = "main", "control"
 PREDICTIONS, DONE, ADAPTER = "predictions.parquet", "done.json", "adapter"
 SCALE = "scale.json"
+DIAGNOSIS = "diagnosis.json"
 PROBE = "probe.parquet"  # of a classifier, until its run is finished
 RUNS = ".runs"  # in the work folder, until the result is written
 
@@ -56,6 +58,7 @@ class FinishedRun:
         eval_counts: of the held-out rows, or None without any.
         general: what the model does on rows that are not of the task, or None without any.
         front: `scale` and `points` of the adapter's strengths, or None where not measured.
+        diagnosis: what training did to the weights, or None where not asked for.
     """
 
     role: str
@@ -67,6 +70,7 @@ class FinishedRun:
     eval_counts: dict[str, int] | None
     general: GeneralOutcomes | None = None
     front: dict[str, Any] | None = None
+    diagnosis: dict[str, Any] | None = None
 
     @cached_property
     def held_out(self) -> dict[str, Any] | None:
@@ -170,8 +174,13 @@ def _run(
         outcomes=read_table(predictions) if predictions.is_file() else None,
         eval_counts=None if held_out is None else held_out.counts(),
         general=None if general is None else read_general(folder),
-        front=json.loads((folder / SCALE).read_bytes()) if (folder / SCALE).is_file() else None,
+        front=_read_if_there(folder / SCALE),
+        diagnosis=_read_if_there(folder / DIAGNOSIS),
     )
+
+
+def _read_if_there(path: Path) -> dict[str, Any] | None:
+    return dict(json.loads(path.read_bytes())) if path.is_file() else None
 
 
 def _train_and_measure(
@@ -258,6 +267,8 @@ def _write_run(
     if lost is not None:
         write_parquet(lost.losses, folder / LOSSES)
         write_parquet(lost.answers, folder / ANSWERS)
+    if is_result and context.is_diagnosed:  # before the adapter may be merged
+        write_atomic(folder / DIAGNOSIS, json.dumps(diagnose_adapter(trained.model)).encode())
     if is_result:
         with writing_safetensors(folder / ADAPTER):
             _write_adapter(context, trained.model, folder / ADAPTER)

@@ -45,6 +45,7 @@ def train(
     settings: TrainSettings = DEFAULTS,
     seed: int = 0,
     merge: bool = False,
+    diagnose: bool = False,
     start_from: str | Path | None = None,
     force: bool = False,
     report_to: str | None = None,
@@ -72,6 +73,8 @@ def train(
         settings: of the training.
         seed: random seed.
         merge: also write the full model, with the adapter merged in, to `merged/`.
+        diagnose: also say which layers moved, and which of their leading directions are new
+            (intruder dimensions), in `diagnosis` of the metrics.
         start_from: folder of an adapter to continue from, on the same base; the one on random rows
             starts from it, too; default: a fresh one.
         force: replace an earlier result in `out`.
@@ -104,6 +107,7 @@ def train(
         settings=settings,
         seed=seed,
         is_merged=merge,
+        is_diagnosed=diagnose,
         start_from=start_from,
         untouched=build_settings(UntouchedSettings, "train", untouched),
         on_event=tracker.follow(listener, config),

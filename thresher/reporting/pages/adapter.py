@@ -15,6 +15,7 @@ from thresher.reporting.page import Block, Notice, Page, Paragraph, Section, Tab
 from thresher.reporting.pages.experiment_tables import build_footer
 from thresher.reporting.pages.figures.dot_plot import build_dot_plot
 from thresher.reporting.pages.figures.loss_figure import build_loss_figure
+from thresher.reporting.pages.figures.moved_layers import build_diagnosis
 from thresher.reporting.pages.reproduce import build_reproduction
 from thresher.reporting.pages.row_zero import (
     build_forgetting,
@@ -49,6 +50,7 @@ def build_adapter_page(folder: Path, manifest: Manifest) -> Page:
             Section("Held-out scores", _build_scores(metrics)),
             Section("The untouched model", build_references(metrics.get("base"), metrics["task"])),
             Section("What it forgot", [*build_forgetting(metrics.get("general")), *build_front(metrics.get("scale"))]),
+            Section("What moved", build_diagnosis(metrics.get("diagnosis"))),
             Section("Loss during training", () if losses is None else (losses,)),
             Section("Classes", _build_classes(folder, metrics)),
             Section("Training rows", _build_row_counts(metrics)),

@@ -19,7 +19,14 @@ INITIAL_RANK = 1.5  # AdaLoRA starts with so many times its rank
 PRUNING_STARTS, PRUNING_ENDS = 0.1, 0.7  # shares of AdaLoRA's steps
 
 
-def check_adapter(settings: TrainSettings, task: str, *, scale: str = "trained", is_merged: bool = False) -> None:
+def check_adapter(
+    settings: TrainSettings,
+    task: str,
+    *,
+    scale: str = "trained",
+    is_merged: bool = False,
+    is_diagnosed: bool = False,
+) -> None:
     """Refuse what a kind of adapter cannot do.
 
     Args:
@@ -27,6 +34,7 @@ def check_adapter(settings: TrainSettings, task: str, *, scale: str = "trained",
         task: of the training.
         scale: as in `UntouchedSettings`.
         is_merged: a merged model is asked for.
+        is_diagnosed: a diagnosis of the weights is asked for.
 
     Raises:
         SettingsError: with what the kind cannot do, and what to do.
@@ -35,6 +43,10 @@ def check_adapter(settings: TrainSettings, task: str, *, scale: str = "trained",
     problem = _find_problem(settings, task)
     if scale != "trained" and kind not in LOW_RANK:
         problem = f"scale: '{scale}' needs an update that is a low-rank product; leave scale out"
+    if is_diagnosed and kind not in LOW_RANK:
+        problem = "diagnose: needs an update that is a low-rank product; leave diagnose out"
+    if is_diagnosed and settings.load_in_4bit:
+        problem = "diagnose: needs the weights themselves, which 4 bits do not keep; leave diagnose or load_in_4bit out"
     if is_merged and kind in SOFT:
         problem = "merge: virtual tokens are no weights that could be merged; leave merge out"
     if is_merged and kind == "full":

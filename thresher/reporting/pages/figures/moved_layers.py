@@ -1,0 +1,61 @@
+"""What training did to the weights of each layer: section `diagnosis` of `metrics.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from thresher.reporting import formatting as fmt
+from thresher.reporting.page import Block, Paragraph, Share, ShareBars, Table
+from thresher.trainer.diagnosis import describe_intruders
+
+
+def build_diagnosis(section: Mapping[str, Any] | None) -> list[Block]:
+    """Return a sentence on new directions, how far each layer moved, and all matrices."""
+    if not section:
+        return []
+    sentence = Paragraph(
+        f"{describe_intruders(section)} A direction is one of the first {section['leading']} left singular vectors of "
+        f"a trained matrix; it is new where its cosine with each one of the base is below {section['epsilon']:g}."
+    )
+    if not section["layers"]:
+        return [sentence]
+    largest = max(each["moved"] or 0.0 for each in section["layers"]) or 1.0
+    shares = [
+        Share(
+            _name_layer(each["layer"]),
+            (each["moved"] or 0.0) / largest,
+            f"{_format_moved(each['moved'])}{_count_new(each['intruders'])}",
+            "orange" if each["intruders"] else "blue",
+        )
+        for each in section["layers"]
+    ]
+    bars = ShareBars("How far each layer moved", ("layer", "update, relative to the base's norm"), shares)
+    table = Table(
+        caption="All adapted matrices",
+        columns=("matrix", "moved", "leading directions", "new"),
+        rows=[
+            (
+                fmt.truncate(each["name"], 80),
+                _format_moved(each["moved"]),
+                fmt.count(each["directions"]),
+                fmt.count(each["intruders"]),
+            )
+            for each in section["matrices"]
+        ],
+        numeric=(1, 2, 3),
+        is_folded=True,
+    )
+    return [sentence, bars, table]
+
+
+def _name_layer(number: int | None) -> str:
+    return "others" if number is None else f"layer {number}"
+
+
+def _format_moved(moved: float | None) -> str:
+    return "base is zero" if moved is None else f"{100 * moved:.2g} %"
+
+
+def _count_new(n: int) -> str:
+    return f", {fmt.count(n)} new direction{'' if n == 1 else 's'}" if n else ""
