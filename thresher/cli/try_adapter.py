@@ -39,7 +39,7 @@ def try_adapter(
         return
     blocks = []
     for text in dict.fromkeys(lines):
-        rows = answers.filter(answers["text"] == text).to_dicts()
+        rows = answers.filter(answers["text"] == text).unique(maintain_order=True).to_dicts()
         if "label" in answers.columns:
             blocks.append(_format_labels(text, rows))
         else:

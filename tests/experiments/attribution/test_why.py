@@ -70,6 +70,27 @@ def test_what_cannot_be_explained_is_refused(planted, tmp_path):
         th.why(folder / "adapter", "a", data=path, proofs=1)
 
 
+def test_rows_that_were_held_out_are_no_suspects(planted, tiny_bert):
+    path, folder = planted
+    settings = th.TrainSettings(max_steps=2, batch_size=16, max_length=16, lora_rank=4)
+    options = {"model": tiny_bert, "settings": settings, "base": "none"}
+    adapter = th.train(path, eval="30%", out=folder / "part", **options)
+    held_out = set(pl.read_parquet(adapter.path / "predictions.parquet")["row_id"])
+    rows = th.why(adapter.path, "a a 3 z z", data=path, proofs=0).rows
+    assert held_out
+    assert not held_out & set(rows["row_id"])
+    assert len(rows) + len(held_out) == 66
+
+
+def test_an_adapter_that_goes_on_from_another_one_is_refused(planted):
+    path, folder = planted
+    settings = th.TrainSettings(max_steps=2, batch_size=16, max_length=16)
+    further = th.train(path, start_from=folder / "adapter", settings=settings, out=folder / "further")
+    assert further.manifest.content["start"]
+    with pytest.raises(SettingsError, match="an adapter that goes on from another one"):
+        th.why(further.path, "a a 3 z z", data=path, proofs=0)
+
+
 def test_scores_are_those_of_a_dense_solution():
     rng = np.random.default_rng(0)
     g, q = rng.normal(size=(30, 8)).astype(np.float32), rng.normal(size=8).astype(np.float32)

@@ -64,6 +64,13 @@ def test_one_expert_is_plain_training(found, tmp_path):
     assert one.content["against"] == {}
 
 
+def test_the_encoder_that_routes_is_named_in_the_result(found, tmp_path):
+    _, call, _ = found
+    short = {**call, "settings": th.TrainSettings(max_steps=2, batch_size=12, max_length=16), "encoder": None}
+    result = th.experts(make_rows(0, 4), k=1, out=tmp_path / "auto", **short)
+    assert result.content["encoder"] in ("static", "minilm")
+
+
 def test_rows_are_divided_by_direction_and_questions_go_to_the_nearest_mean():
     rng = np.random.default_rng(0)
     base = np.eye(3, dtype=np.float32)[rng.integers(0, 3, 60)]

@@ -30,12 +30,13 @@ from thresher.experiments.result_folder import RunClock, read_result
 from thresher.numeric.arrays import Float64, Int64
 from thresher.progress import OnProgress, Progress
 from thresher.trainer.adapter import Adapter
-from thresher.trainer.context import PACKAGES, RunContext, load_rows, resolve_run
+from thresher.trainer.context import PACKAGES, RunContext, content_hash, load_rows, resolve_run
 from thresher.trainer.engine.adapters.kinds import LOW_RANK
 from thresher.trainer.engine.fit import load_trained_model
 from thresher.trainer.engine.tokenization import Examples
 from thresher.trainer.held_out import HeldOut, prepare_held_out
 from thresher.trainer.settings import TrainSettings
+from thresher.trainer.split import split_rows
 from thresher.validation import build_settings, document_options
 
 KIND, RESULT, ROWS, WORK = "why", "why.json", "rows.parquet", ".proof"
@@ -151,12 +152,12 @@ def _resolve(trained: Adapter, rows: Dataset) -> RunContext:
         raise SettingsError(f"why: gradients are compared in low-rank matrices, got an adapter of kind '{kind}'")
     if metrics["task"] == "text":
         raise SettingsError("why: explains answers to questions, got an adapter that was trained on plain texts")
-    own = trained.manifest.content["data"]["fingerprint"]
-    if rows.fingerprint != own:
-        raise InputError(
-            f"data: must be the rows that {trained.path} was trained on (fingerprint {own[:12]}), got others "
-            f"({rows.fingerprint[:12]}, {len(rows):,} rows); give the same file"
+    if "start" in trained.manifest.content:
+        raise SettingsError(
+            f"why: trains anew without some rows, which does not explain an adapter that goes on from another one, as "
+            f"{trained.path} does; train it without --from"
         )
+    rows = _find_learned(trained, rows)
     stored = {**metrics["settings"], "epochs": None, "min_steps": None, "max_steps": metrics["n_steps"]}
     stored |= {"early_stopping_patience": None, "eval_every": None, "stop_at": 1.0}
     return resolve_run(
@@ -165,6 +166,33 @@ def _resolve(trained: Adapter, rows: Dataset) -> RunContext:
         settings=TrainSettings(**stored),
         seed=int(metrics["seed"]),
         labels=metrics["labels"],
+    )
+
+
+def _find_learned(trained: Adapter, rows: Dataset) -> Dataset:
+    """Return the rows that the adapter has learned: those that were held out are left out.
+
+    Raises:
+        InputError: these are other rows, or it cannot be told which of them were held out.
+    """
+    data = trained.manifest.content["data"]
+    if content_hash(rows) == data["train"]:
+        return rows
+    if rows.fingerprint != data["fingerprint"]:
+        raise InputError(
+            f"data: must be the rows that {trained.path} was trained on (fingerprint {data['fingerprint'][:12]}), got "
+            f"others ({rows.fingerprint[:12]}, {len(rows):,} rows); give the same file"
+        )
+    measured = trained.path / "predictions.parquet"
+    ids = read_table(measured)["row_id"].unique().to_list() if measured.is_file() else []
+    held_out = rows.take(np.flatnonzero(rows.frame["row_id"].is_in(ids).to_numpy()))
+    if 0 < len(held_out) < len(rows):
+        learned = split_rows(rows, pool=None, held_out=held_out, seed=0, control=False).train
+        if content_hash(learned) == data["train"]:
+            return learned
+    raise InputError(
+        f"data: {trained.path} has learned some of these rows only, as others were held out or repeat rows that were; "
+        f"give the rows that it has learned"
     )
 
 

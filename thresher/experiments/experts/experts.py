@@ -34,6 +34,7 @@ from thresher.experiments.experts.clusters import Division, embed_prompts
 from thresher.experiments.experts.runs import EXPERTS, RANDOM, SINGLE, ExpertRun, embed_sides, run_seed
 from thresher.experiments.experts.settings import ExpertOptions, ExpertSettings
 from thresher.experiments.result_folder import RunClock, read_result
+from thresher.features import resolve_encoder
 from thresher.progress import OnProgress, Progress
 from thresher.trainer.context import PACKAGES, RunContext, resolve_run
 from thresher.trainer.engine.tokenization import require_rows
@@ -107,6 +108,8 @@ def experts(
         OutputError: `out` holds something else.
     """
     settings = build_settings(ExpertSettings, "experts", options)
+    # what routes later questions must not depend on the machine that does it
+    settings = replace(settings, encoder=resolve_encoder(settings.encoder))
     kind = settings.settings.adapter
     if kind not in CONTINUED:
         raise SettingsError(f"experts: continue a common adapter, which {', '.join(CONTINUED)} can, got '{kind}'")

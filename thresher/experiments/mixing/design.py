@@ -39,11 +39,11 @@ class Sources:
         Args:
             pool: rows, those of the task first.
             by: column of the sources.
-            n_rows: of the largest mixes; fewer where the pool has fewer.
+            n_rows: of the largest mixes, fewer than the pool has.
             n_task: rows that are of the task, where those behind them are the replay.
 
         Raises:
-            InputError: there are too few or too many sources.
+            InputError: there are too few or too many sources, or the largest mixes take all rows.
             NotFoundError: there is no such column.
         """
         n_task = len(pool) if n_task is None else n_task
@@ -58,7 +58,12 @@ class Sources:
                 f"mix: needs 2 to {MOST_SOURCES} sources, found {len(found)} by {by}; give several --source, or "
                 f"another column with --by"
             )
-        return Sources(tuple(found), tuple(places), min(n_rows, len(pool)))
+        if n_rows >= len(pool):  # every mix of all rows has the same shares
+            raise InputError(
+                f"mix: rows must be fewer than the {len(pool):,} rows of all sources together, so that their shares can "
+                f"differ, got {n_rows:,}; give --rows {max(1, len(pool) // 2)}"
+            )
+        return Sources(tuple(found), tuple(places), n_rows)
 
     @property
     def short_names(self) -> list[str]:

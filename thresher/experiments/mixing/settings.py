@@ -18,7 +18,7 @@ class MixSettings(ExperimentSettings):
     command: ClassVar[str] = "mix"
 
     by: str = option("source", "Column whose values are the sources; source is the file of a row where there is none.")
-    rows: int = option(500, "Rows of the largest mixes that are trained.", ge=20)
+    rows: int = option(500, "Rows of the largest mixes that are trained; fewer than all sources have together.", ge=20)
     mixes: int | None = option(None, "Mixes that are trained; default: 8 for each source.", ge=6, panel=CELLS)
     next_rows: int = option(1000, "Further rows of each source to find the value of.", ge=1)
     seeds: int = option(3, "Runs of the best shares and of equal shares; 0: do not compare them.", ge=0, panel=CELLS)
