@@ -66,6 +66,8 @@ def test_what_cannot_be_explained_is_refused(planted, tmp_path):
         th.why(folder / "adapter", "a", data=other)
     with pytest.raises(InputError, match="answer: must be a label of the adapter, got 'pink'"):
         th.why(folder / "adapter", "a", data=path, answer="pink")
+    with pytest.raises(InputError, match="the question must hold a word"):
+        th.why(folder / "adapter", " ", data=path)
     with pytest.raises(SettingsError, match="proofs must be 0 or at least 3, got 1"):
         th.why(folder / "adapter", "a", data=path, proofs=1)
 

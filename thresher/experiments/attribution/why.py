@@ -105,6 +105,8 @@ def why(
         OutputError: `out` holds something else.
     """
     settings = build_settings(WhySettings, "why", options)
+    if not question.strip():
+        raise InputError("why: the question must hold a word, found none; give the one that the adapter was asked")
     trained = Adapter.read(adapter)
     rows = load_rows(data)
     context = _resolve(trained, rows)

@@ -60,7 +60,7 @@ class Sources:
             )
         if n_rows >= len(pool):  # every mix of all rows has the same shares
             raise InputError(
-                f"mix: rows must be fewer than the {len(pool):,} rows of all sources together, so that their shares can "
+                f"mix: rows must be fewer than the {len(pool):,} rows of all sources together, so that shares can "
                 f"differ, got {n_rows:,}; give --rows {max(1, len(pool) // 2)}"
             )
         return Sources(tuple(found), tuple(places), n_rows)
