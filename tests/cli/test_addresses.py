@@ -4,6 +4,7 @@ import pytest
 
 import thresher as th
 from thresher.artifacts.local_path import expand_path, refuse_address
+from thresher.cli.addresses import resolve_addresses
 from thresher.cli.main import main
 from thresher.errors import InputError, SettingsError, ThresherError
 
@@ -88,3 +89,11 @@ def test_paths_are_no_addresses(tmp_path, monkeypatch):
     for path in ("a/b", "./s3:/a", "C:/rows.jsonl", "a:b", "owner/name", "x.jsonl", "", "/s3://a"):
         refuse_address(path)
     assert expand_path("~") != expand_path("./~")
+
+
+@pytest.mark.parametrize("option", ["--model", "--annotator", "--teacher"])
+def test_whoever_answers_may_be_a_server(option):
+    words = ["label", "ask", "rows.jsonl", option, "http://localhost:8000/v1#m"]
+    assert resolve_addresses(words) == words
+    with pytest.raises(InputError, match="a path of this machine"):
+        resolve_addresses([*words[:-1], "s3://bucket/model"])

@@ -227,3 +227,34 @@ def test_options_are_said_once():
 def test_answers_to_another_folder_than_that_of_ask_are_refused(labeled):
     with pytest.raises(ManifestError, match="must be a folder that 'label ask' wrote, found one of kind 'labeled'"):
         th.add_labels(labeled / "labeled-1", labeled / "answers-1.jsonl")
+
+
+@pytest.mark.parametrize("share", ["abc", "nan", "120%", "-1%", ""])
+def test_an_illegal_share_to_check_is_refused_without_an_annotator_too(share, pool):
+    with pytest.raises(SettingsError, match="check must be a share of the batch such as 10%"):
+        th.ask_labels(pool[0], check=share)
+
+
+def test_labels_of_all_rounds_stand_in_the_column_that_was_named(pool):
+    texts = list(pool[1])
+    before = [{"text": text, "intent": pool[1][text], "n": 1} for text in texts[:10]]
+    asked = th.ask_labels(
+        [{"text": text} for text in texts], labeled=before, label_column="category", batch=3, encoder="static"
+    )
+    answers = [{"thresher_row_id": row["thresher_row_id"], "label": pool[1][row["text"]]} for row in asked.rows]
+    labeled = th.add_labels(asked, answers).labeled
+    assert [(row["text"], row["category"]) for row in labeled[:10]] == [(row["text"], row["intent"]) for row in before]
+    assert all("intent" not in row and row["category"] for row in labeled)
+    again = th.ask_labels([{"text": text} for text in texts], labeled=labeled, batch=3, encoder="static")
+    assert again.content["counts"]["labeled"] == 13
+    other = th.load([{**row, "category": "x"} for row in before], columns={"text": "text", "label": "intent"})
+    with pytest.raises(InputError, match="have their label in 'intent' and something else in 'category'"):
+        th.ask_labels([{"text": text} for text in texts], labeled=other, label_column="category", encoder="static")
+
+
+def test_rows_that_cannot_be_asked_for_are_told(tmp_path, capsys):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({"key": i // 2, "text": f"text {i}"}) + "\n" for i in range(6)))
+    command = ["label", "ask", str(path), "--id-column", "key", "--encoder", "static", "--out", str(tmp_path / "out")]
+    assert main(command) == 0
+    assert "3 of 6 rows rejected as unusable" in capsys.readouterr().err

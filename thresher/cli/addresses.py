@@ -13,7 +13,7 @@ from thresher.artifacts.remote.storage import check_package
 from thresher.errors import OutputError
 from thresher.models.server_address import SCHEMES
 
-_SERVERS = {"--model"}
+_SERVERS = {"--model", "--annotator", "--teacher"}
 _COMMAND_OPTIONS, _COMMANDS = ("--metric", "--trainer"), ("command:", "lower:command:")
 _OTHERS = {"--address"}  # of a Ray cluster, which has words of its own for what is wrong with one
 _ROWS = {

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -167,6 +168,7 @@ def join(
             f"{counts['unlabeled']:,} have none"
         ]
         lines += [f"  {name}: {describe_rule(rule)}" for name, rule in content["rules"].items()]
+        lines += _tell_rejected(counts)
         lines.append(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
         print_block(join_lines(lines), err=True)
 
@@ -198,7 +200,7 @@ def summarize_asked(asked: Asked, out: Path) -> str:
     content = asked.manifest.content
     counts = content["counts"]
     lines = [content["answer"]]
-    chosen = "answered by people" if content["annotator"] is not None else "to label"
+    chosen = "for people to label as well" if content["annotator"] is not None else "to label"
     lines.append(
         f"{counts['asked']:,} rows {chosen} (by {content['by']}, {content['encoder']}), of {counts['unlabeled']:,} "
         f"without a label; {counts['labeled']:,} are labeled"
@@ -207,10 +209,18 @@ def summarize_asked(asked: Asked, out: Path) -> str:
         lines.append(f"{content['annotator']} labeled {counts['answered_by_annotator']:,} rows")
     if counts["conflicting_texts"]:
         lines.append(f"{counts['conflicting_texts']:,} texts have several labels, and count as not labeled")
+    lines += _tell_rejected(counts)
     lines.append(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
     if asked.rows:
         lines.append(f"then: thresher label add {out} ANSWERS --out labeled")
     return join_lines(lines)
+
+
+def _tell_rejected(counts: Mapping[str, Any]) -> list[str]:
+    if not counts["rejected"]:
+        return []
+    told = f"{counts['rejected']:,} of {counts['read']:,} rows rejected as unusable"
+    return [told, *options.format_rejected(counts["rejected_by_reason"])]
 
 
 def summarize_labeled(labeled: Labeled, out: Path) -> str:

@@ -173,6 +173,7 @@ def ask_labels(
     settings, models, read = split_options("label ask", options, AskSettings, ModelSettings, ReadSettings)
     if models.model is not None:
         raise SettingsError(f"label ask: model is not used, got '{models.model}'; name who labels with --annotator")
+    split_check_rows([], settings.check)  # an illegal share is told before anything is read
     rows = read_pool(pool, labeled, read, settings.label_column)
     test = None if eval is None else _load_test(eval, read)
     context = choose_encoder(FeatureContext(models=models, on_progress=on_progress))

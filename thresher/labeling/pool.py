@@ -86,7 +86,8 @@ def read_pool(pool: Any, labeled: Any, read: ReadSettings, label_column: str | N
         label_column: named by the user, or None.
 
     Raises:
-        InputError: the rows cannot be read, or all have a label.
+        InputError: the rows cannot be read, or all have a label, or those with one have something
+            else where labels will stand.
     """
     texts, own = load_unlabeled(pool, read)
     parts = [rows for rows in (own, None if labeled is None else _load_labeled(labeled, read)) if rows is not None]
@@ -103,7 +104,7 @@ def read_pool(pool: Any, labeled: Any, read: ReadSettings, label_column: str | N
     is_open = ~texts.frame["response"].is_in(list(known)).to_numpy()
     if not is_open.any():
         raise InputError(f"label ask: rows without a label are required, all {len(texts):,} have one; add rows")
-    rows = [parts[row["part"]].rows([row["at"]])[0] for row in known.values()]
+    rows = [_name_label(parts[row["part"]], row["at"], column) for row in known.values()]
     return LabelingPool(
         texts=texts,
         open_rows=np.flatnonzero(is_open),
@@ -142,6 +143,21 @@ def _guess_label(labeled: Any, columns: Any) -> dict[str, str]:
 
 def _find_label_column(rows: Dataset) -> str:
     return rows.schema.columns.get("label", rows.schema.columns.get("response", (LABEL,)))[0]
+
+
+def _name_label(rows: Dataset, at: int, column: str) -> dict[str, Any]:
+    """Return a labeled row with its label in the column in which new labels will stand.
+
+    Raises:
+        InputError: the row has another value in that column.
+    """
+    row, own = rows.rows([at])[0], _find_label_column(rows)
+    if column != own and row.get(column) not in (None, ""):
+        raise InputError(
+            f"label ask: labels are written to the column '{column}', and labeled rows have their label in '{own}' and "
+            f"something else in '{column}'; name another with --label-column"
+        )
+    return {column if name == own else name: value for name, value in row.items() if name == own or name != column}
 
 
 def _list_labels(rows: Dataset, number: int) -> pl.DataFrame:
