@@ -146,6 +146,23 @@ def test_the_page_shows_each_layer():
     assert build_diagnosis(None) == []
 
 
+@pytest.mark.parametrize(
+    ("moved", "text"),
+    [
+        (None, "base is zero"),
+        (0.0, "0 %"),
+        (1e-6, "below 0.01 %"),
+        (0.0152, "1.5 %"),
+        (0.0996, "10 %"),
+        (2.94, "294 %"),
+    ],
+)
+def test_movement_is_written_without_exponents(moved, text):
+    section = write_section(0)
+    section["matrices"][0]["moved"] = moved
+    assert build_diagnosis(section)[2].rows[0][1] == text
+
+
 def test_a_training_writes_it_when_asked(tiny_bert, color_rows, tmp_path):
     given = {"model": tiny_bert, "settings": QUICK, "merge": True, "out": tmp_path / "a"}
     adapter = train(color_rows, diagnose=True, **given)

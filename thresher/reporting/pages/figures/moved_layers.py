@@ -9,6 +9,9 @@ from thresher.reporting import formatting as fmt
 from thresher.reporting.page import Block, Paragraph, Share, ShareBars, Table
 from thresher.trainer.diagnosis import describe_intruders
 
+SMALLEST = 0.01  # percent that are still written
+ROUNDED = 10.0  # percent from which on none of their decimals are
+
 
 def build_diagnosis(section: Mapping[str, Any] | None) -> list[Block]:
     """Return a sentence on new directions, how far each layer moved, and all matrices."""
@@ -54,7 +57,12 @@ def _name_layer(number: int | None) -> str:
 
 
 def _format_moved(moved: float | None) -> str:
-    return "base is zero" if moved is None else f"{100 * moved:.2g} %"
+    if moved is None:
+        return "base is zero"
+    percent = 100 * moved
+    if 0 < percent < SMALLEST:
+        return f"below {SMALLEST:g} %"
+    return f"{percent:,.0f} %" if percent >= ROUNDED else f"{percent:.2g} %"
 
 
 def _count_new(n: int) -> str:
