@@ -93,3 +93,10 @@ def test_an_unknown_check_and_wrong_settings_are_refused():
         create_check("regex")
     with pytest.raises(SettingsError, match="must be a regular expression"):
         create_check("regex:(")
+
+
+@pytest.mark.parametrize("minus", ["-", "\u2212", "\u2012", "\u2013"])
+def test_a_lone_number_is_one_with_every_minus(minus):
+    check = create_check("auto")
+    assert check.is_right("so it is -5", f"{minus}5")
+    assert not check.is_right("so it is 5", f"{minus}5")

@@ -9,7 +9,7 @@ from thresher.checks.contract import Check
 from thresher.checks.number import MARK, Number
 from thresher.checks.words import Choice, Exact, Json
 
-_ALONE = re.compile(r"[-+]?[$\u20ac\u00a3]?\s?[\d.,/]*\d\s?%?\.?")
+_ALONE = re.compile(r"[-+\u2212\u2012\u2013]?[$\u20ac\u00a3]?\s?[\d.,/]*\d\s?%?\.?")
 _LETTER = re.compile(r"\W*[A-Z]\W*")
 
 

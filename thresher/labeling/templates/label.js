@@ -28,6 +28,7 @@
   };
   const show = () => {
     const row = rows[at];
+    if (row === undefined) { get("state").textContent = "No rows to label"; return; }
     const n = count();
     get("place").textContent = `Row ${at + 1} of ${rows.length}`;
     get("text").textContent = row.text;
