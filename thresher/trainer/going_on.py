@@ -146,6 +146,12 @@ def open_start(folder: str | Path) -> Start:
         raise InputError(f"from: {damage}; train it again")
     try:
         config = read_json(path / ADAPTER_CONFIG)
-        return Start(path, {"base_model_name_or_path": config["base_model_name_or_path"], **config})
-    except (KeyError, json.JSONDecodeError) as error:
-        raise InputError(f"from: {path / ADAPTER_CONFIG} must name the base, got {error}; copy it anew") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"from: {path / ADAPTER_CONFIG} must be JSON, got {error}; copy it anew") from None
+    needed = ["base_model_name_or_path", "peft_type"]
+    if isinstance(config, dict) and config.get("peft_type") == "LORA":
+        needed += ["r", "lora_alpha"]
+    absent = [name for name in needed if not isinstance(config, dict) or config.get(name) is None]
+    if absent:
+        raise InputError(f"from: {path / ADAPTER_CONFIG} must hold {', '.join(absent)}, found none; copy it anew")
+    return Start(path, config)

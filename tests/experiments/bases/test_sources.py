@@ -150,6 +150,14 @@ def test_the_answer_names_the_best_mix_and_what_harms():
     assert describe_sources(near, [nothing]) == "no other data set was seen to help"
 
 
+def test_a_candidate_of_test_rows_alone_is_not_trained_on(call):
+    notes = []
+    options = {"candidates": [call["eval"]], "rows": 20, "on_progress": lambda event: notes.append(event.stage)}
+    result = th.rank_sources(call["pool"], eval=call["eval"], **options)
+    assert result.content["answer"].endswith("nothing was trained: all of its rows ask what a test row asks")
+    assert set(notes) == {"candidates", "embedding"}
+
+
 def test_bad_requests_are_refused_in_one_sentence(call):
     with pytest.raises(SettingsError, match="at least one candidate is needed"):
         th.rank_sources(call["pool"], candidates=[])

@@ -85,5 +85,5 @@ def test_rows_are_divided_by_direction_and_questions_go_to_the_nearest_mean():
 
 
 def test_kinds_that_cannot_be_continued_are_refused():
-    with pytest.raises(SettingsError, match="lora, loraplus, lorafa, half can, got 'vera'"):
+    with pytest.raises(SettingsError, match="must be one of lora, loraplus, lorafa, half, got 'vera'"):
         th.experts(pl.DataFrame(make_rows(0, 3)), eval="10%", settings=th.TrainSettings(adapter="vera"))

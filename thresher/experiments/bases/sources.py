@@ -236,6 +236,8 @@ class _SourceRanker:
             return []
         clean = {name: self._drop_leaks(self.candidates[name]) for name in names}
         clean = {name: rows for name, rows in clean.items() if len(rows)}
+        if not clean:
+            return []
         mixture = _Mixture.join(self.own, clean)
         n_own, seeds = self._count_own(), range(self.settings.seeds)
         most = max((share for share in self.settings.shares), default=0.5)
@@ -337,7 +339,8 @@ def _summarize(name: str, verdicts: Sequence[Mapping[str, Any]]) -> dict[str, An
 def describe_sources(near: Sequence[Closeness], verdicts: Sequence[Mapping[str, Any]]) -> str:
     """Return which candidates help, and which ones harm."""
     if not verdicts:
-        return f"{near[0].name} is nearest; whether it helps is not known, as nothing was trained"
+        said = f"{near[0].name} is nearest; whether it helps is not known, as nothing was trained"
+        return f"{said}: all of its rows ask what a test row asks" if near[0].leaks == 1 else said
     better = [each for each in verdicts if each["verdict"] == "better"]
     worse = [each for each in verdicts if each["verdict"] == "worse"]
     harm = "; ".join(f"{each['arm']} is {each['sentence']}" for each in worse)

@@ -112,7 +112,9 @@ def experts(
     settings = replace(settings, encoder=resolve_encoder(settings.encoder))
     kind = settings.settings.adapter
     if kind not in CONTINUED:
-        raise SettingsError(f"experts: continue a common adapter, which {', '.join(CONTINUED)} can, got '{kind}'")
+        raise SettingsError(
+            f"experts: adapter must be one of {', '.join(CONTINUED)}, got '{kind}'; others cannot be continued"
+        )
     context = resolve_run(data, model=model, settings=settings.settings, seed=settings.seed, eval=eval)
     if context.split.held_out is None:
         raise InputError("experts: adapters are compared on held-out rows, found none; give eval")

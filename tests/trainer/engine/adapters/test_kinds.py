@@ -225,3 +225,8 @@ def test_training_goes_on_from_an_adapter(prepare, tmp_path):
         prepare("classification", start_from=tmp_path / "adapter")
     with pytest.raises(InputError, match="found no adapter_config.json"):
         prepare(start_from=tmp_path)
+    no_rank = '{"base_model_name_or_path": "a", "peft_type": "LORA"}'
+    for content, absent in (("[]", "base_model_name_or_path, peft_type"), (no_rank, "r, lora_alpha")):
+        (tmp_path / "adapter_config.json").write_text(content)
+        with pytest.raises(InputError, match=f"must hold {absent}, found none"):
+            prepare(start_from=tmp_path)
