@@ -157,3 +157,10 @@ def test_ids_of_a_second_round_are_new(stub, model):
     assert first
     assert second
     assert len(set(names)) == len(names)
+
+
+def test_a_row_that_keeps_its_answer_keeps_its_id(stub, model):
+    stub.reply = lambda body, number: stub.format_reply("#### -1")
+    rows = [{"id": f"r{i}", **row} for i, row in enumerate(make_sums(3))]
+    kept = th.grow(th.load(rows, id_column="id"), how="own", **model).rows
+    assert [(row["id"], row["answer_from"]) for row in kept] == [(f"r{i}", "gold") for i in range(3)]

@@ -40,7 +40,7 @@ def build_rows(pool: Dataset, candidates: Sequence[Candidate]) -> list[dict[str,
             row = set_prompt(row, pool.schema, each.prompt)
         if each.response is not None:
             row = set_answer(row, pool.schema, each.response)
-        if pool.id_column is not None:
+        if pool.id_column is not None and each.answer_from != "gold":  # that row is the user's
             number = counts.get(each.seed, 0) + 1
             while (name := f"{row[pool.id_column]}-grown-{number}") in taken:  # in an earlier round
                 number += 1
