@@ -11,6 +11,7 @@ import pytest
 import thresher as th
 from thresher.errors import InputError
 from thresher.evaluation import own_metric
+from thresher.evaluation.gain import estimate_gain
 from thresher.evaluation.own_metric import find_own_metric
 from thresher.experiments.experiment import prepare_experiment
 from thresher.trainer.settings import TrainSettings
@@ -33,6 +34,12 @@ import json, sys
 rows = [json.loads(line) for line in sys.stdin]
 print(json.dumps([float(row["label"] == row["prediction"]) for row in rows]))
 """
+
+
+def test_a_gain_over_a_reference_is_of_the_own_values():
+    others = OUTCOMES.with_columns(prediction=pl.lit("none of them"))
+    gain = estimate_gain(find_own_metric(is_right), [OUTCOMES], [others])
+    assert gain.value == 0.75  # three of four are right, and none
 
 
 def test_a_function_gives_a_number_per_row_and_its_mean_is_the_metric():

@@ -70,6 +70,7 @@ def _build_grown_command(against: str, read: shared.RowSettings, *, quiet: bool)
 def summarize(result: Comparison) -> str:
     """Return scores, verdicts and costs, in a few lines."""
     from thresher.evaluation.effect import ENOUGH_SEEDS
+    from thresher.evaluation.lm_eval_task import names_lm_eval_task
     from thresher.experiments.untouched.forgetting import format_forgetting
     from thresher.experiments.untouched.row_zero import format_row_zero
 
@@ -88,9 +89,8 @@ def summarize(result: Comparison) -> str:
         lines.append(f"{entry['method']:<{width}} {entry['n_rows']:>8,} {score:>18}{lost}  {sentence}")
     lines += _list_others(result)
     n_test = max(result.cells["n"].drop_nulls().to_list())
-    lines.append(
-        f"95 % intervals over {n_test:,} test rows and seeds; verdicts after Holm's correction for their number"
-    )
+    what = "documents" if names_lm_eval_task(content["metric"]) else "test rows"
+    lines.append(f"95 % intervals over {n_test:,} {what} and seeds; verdicts after Holm's correction for their number")
     lines += [*format_row_zero(content.get("base"), content["metric"]), *format_forgetting(content.get("general"))]
     if any(verdict.effect.n_seeds < ENOUGH_SEEDS for verdict in result.verdicts):
         lines.append(

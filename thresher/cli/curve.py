@@ -80,13 +80,15 @@ def summarize_points(result: LearningCurve) -> str:
 
 def summarize(result: LearningCurve) -> str:
     """Return the points and the answer of each method, in a few lines."""
+    from thresher.evaluation.lm_eval_task import names_lm_eval_task
     from thresher.experiments.untouched.forgetting import format_forgetting
     from thresher.experiments.untouched.row_zero import format_row_zero
 
     content = result.content
     lines = [content["answer"], *_format_points(content)]
     n_test = max(result.cells["n"].drop_nulls().to_list())
-    lines.append(f"rows       mean ± standard error over {n_test:,} test rows and seeds (number of seeds)")
+    what = "documents" if names_lm_eval_task(content["metric"]) else "test rows"
+    lines.append(f"rows       mean ± standard error over {n_test:,} {what} and seeds (number of seeds)")
     lines += [*format_row_zero(content.get("base"), content["metric"]), *format_forgetting(content.get("general"))]
     lines += _format_methods(result)
     failed = result.cells["status"].to_list().count("failed")

@@ -65,11 +65,7 @@ def estimate_gain(metric: Metric, ours: Sequence[pl.DataFrame], theirs: Sequence
         return None
     if any(not ours[0]["row_id"].equals(table["row_id"]) for table in (*ours, *theirs)):
         raise InputError("gain: both sides must be measured on the same held-out rows in one order, found others")
-    column = metric.column
-    stacked = [
-        np.stack([table[column].cast(pl.Float64).fill_null(np.nan).to_numpy() / metric.scale for table in side])
-        for side in (ours, theirs)
-    ]
+    stacked = [np.stack([metric.per_row_or_nan(table) for table in side]) for side in (ours, theirs)]
     is_known = np.isfinite(stacked[0]).all(axis=0) & np.isfinite(stacked[1]).all(axis=0)  # (n,)
     if not is_known.any():
         return None

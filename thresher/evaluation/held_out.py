@@ -11,6 +11,7 @@ import polars as pl
 
 from thresher.evaluation.classification import classification_report
 from thresher.evaluation.estimate import Estimate, exp, mean, mean_over_seeds, paired_difference, proportion, ratio
+from thresher.evaluation.lm_eval_task import list_columns
 from thresher.numeric.arrays import Float64
 
 
@@ -60,7 +61,8 @@ def language_metrics(outcomes: pl.DataFrame) -> dict[str, Any]:
 
     Args:
         outcomes: `loss` (summed over the row), `n_tokens`, and for rows with an answer
-            `exact_match`, `rouge_l`, `chrf` (null elsewhere).
+            `exact_match`, `rouge_l`, `chrf` (null elsewhere); of an lm-eval task, the values of its
+            documents (`lm_eval_task.put_values`).
     """
     loss = ratio(outcomes["loss"].to_numpy(), outcomes["n_tokens"].to_numpy())
     metrics = {"loss": loss, "perplexity": exp(loss)}
@@ -68,6 +70,8 @@ def language_metrics(outcomes: pl.DataFrame) -> dict[str, Any]:
     if len(answered):
         metrics["exact_match"] = proportion(answered["exact_match"].to_numpy())
         metrics |= {name: mean(answered[name].to_numpy()) for name in ("rouge_l", "chrf")}
+    for name in list_columns(outcomes):
+        metrics[name] = mean(outcomes[name].drop_nulls().explode().to_numpy())
     return {name: estimate.to_json() for name, estimate in metrics.items()}
 
 

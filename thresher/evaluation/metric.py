@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
 
 from thresher.errors import NotFoundError, did_you_mean
@@ -45,6 +46,10 @@ class Metric:
         if self.column is None:
             return LINEARIZED[self.name](outcomes["label"].to_list(), outcomes["prediction"].to_list())
         return outcomes[self.column].drop_nulls().cast(pl.Float64).to_numpy() / self.scale
+
+    def per_row_or_nan(self, outcomes: pl.DataFrame) -> Float64:
+        """Return the value of each test row, (n,), NaN where it has none, of a metric with a column."""
+        return outcomes[str(self.column)].cast(pl.Float64).fill_null(np.nan).to_numpy() / self.scale
 
     def weights(self, outcomes: pl.DataFrame) -> Float64 | None:
         """Return the weight of each test row: (n,), or None where all have the same."""

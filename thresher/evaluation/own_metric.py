@@ -58,6 +58,10 @@ class OwnMetric(Metric):
             )
         return array
 
+    def per_row_or_nan(self, outcomes: pl.DataFrame) -> Float64:
+        """Return the value of each test row, (n,): all have one."""
+        return self.per_row(outcomes)
+
     def weights(self, outcomes: pl.DataFrame) -> None:
         """Return None: all rows count alike."""
         del outcomes

@@ -18,6 +18,7 @@ from thresher.artifacts.stored import read_table
 from thresher.evaluation.curves.curve_fit import CurveFit
 from thresher.evaluation.curves.enough import Enough, find_enough
 from thresher.evaluation.effect import LEVEL, adjust_p_values
+from thresher.evaluation.lm_eval_task import LmEvalMetric
 from thresher.experiments.curve import CurveProgress, LearningCurve, fit_method, fit_runs, group_values
 from thresher.experiments.design.variants import compare_factors
 from thresher.experiments.result_folder import RunClock, read_result, run_in_folder
@@ -158,7 +159,9 @@ def _describe_axis(runner: ExperimentRunner) -> dict[str, Any]:
 
 
 def _answer(runner: ExperimentRunner, progress: CurveProgress, fit: CurveFit) -> Enough:
-    n_test, axis = len(runner.experiment.test), runner.axis
+    experiment, axis = runner.experiment, runner.axis
+    # documents of an lm-eval task are as many as the task has: nobody can add some
+    n_test = None if isinstance(experiment.metric, LmEvalMetric) else len(experiment.test)
     n_pool, unit = (len(runner.experiment.pool), "rows") if axis is None else (len(axis.places), axis.unit)
     return find_enough(fit, within=progress.settings.tolerance, n_pool=n_pool, n_test=n_test, unit=unit)
 

@@ -13,6 +13,7 @@ from thresher.dataset import Dataset
 from thresher.dataset.own_text.matching import describe_matches, match_rows
 from thresher.errors import InputError, SettingsError
 from thresher.evaluation.classification import count_unknown_labels, describe_unknown_labels
+from thresher.evaluation.lm_eval_task import LmEvalMetric, find_lm_eval_metric, names_lm_eval_task
 from thresher.evaluation.metric import Metric, find_metric
 from thresher.evaluation.own_metric import OwnMetric, find_own_metric
 from thresher.experiments.design.hold_out import hold_out
@@ -129,6 +130,10 @@ def load_experiment(
         NotFoundError: there is no such metric or model.
         SettingsError: the settings let the training look at the test rows.
     """
+    if names_lm_eval_task(settings.metric) and settings.command not in ("curve", "compare"):
+        raise SettingsError(
+            f"{settings.command}: {settings.metric} is a metric of train, curve and compare alone; give another one"
+        )
     trainer = None
     if isinstance(settings, MethodExperimentSettings) and settings.trainer is not None:
         trainer = OwnTrainer.parse(settings.trainer, settings.trainer_time)
@@ -192,8 +197,13 @@ def prepare_experiment(
     if len(test) < 2:
         raise InputError("eval: at least 2 test rows are needed, as their spread is the error bar, got 1; add some")
     untouched.check_rows(rows.kind, has_held_out=True)
+    if names_lm_eval_task(metric) and any(untouched.prompts):
+        raise SettingsError(
+            f"shots: no rows can be put before the documents of {metric}, got {list(untouched.shots)}; leave shots "
+            f"out, or set num_fewshot in the task's file"
+        )
     compared = _find_any_metric(metric, rows.kind) if trainer is None else find_trainer_metric(metric, rows.kind)
-    settings = _check_answers(compared, settings, rows.kind) if trainer is None else settings
+    settings = _check_answers(compared, settings, rows.kind, metric) if trainer is None else settings
     needs_model = model is None and rows.kind != "classification" and trainer is None
     experiment = Experiment(
         pool=rows,
@@ -213,18 +223,26 @@ def prepare_experiment(
 
 
 def _find_any_metric(metric: Any, kind: str) -> Metric:
+    if names_lm_eval_task(metric):
+        if kind == "classification":
+            raise SettingsError(f"metric: {metric} asks a language model, got rows with labels; give another metric")
+        return find_lm_eval_metric(metric)
     own = metric if isinstance(metric, Metric) else find_own_metric(metric)
     return own or find_metric(metric, kind)
 
 
-def _check_answers(metric: Metric, settings: TrainSettings, kind: str) -> TrainSettings:
-    """Return settings by which no answers are written where the loss is compared.
+def _check_answers(metric: Metric, settings: TrainSettings, kind: str, name: Any) -> TrainSettings:
+    """Return settings that measure the metric, and write no answers where it needs none.
 
     Raises:
         InputError: they forbid answers that the metric needs.
     """
     if metric.column in ("exact_match", "rouge_l", "chrf") and settings.eval_generations < 2:
         raise InputError(f"metric: {metric.name} needs generated answers; set eval_generations to 2 or more")
+    if isinstance(metric, LmEvalMetric):
+        if settings.metric not in (None, name):
+            raise SettingsError(f"metric: must be one lm-eval task, got {name}, and {settings.metric} in --train")
+        return replace(settings, eval_generations=0, metric=name)
     has_no_reader = kind != "classification" and metric.column == "loss"
     return replace(settings, eval_generations=0) if has_no_reader else settings
 

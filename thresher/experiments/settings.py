@@ -74,7 +74,8 @@ class ExperimentSettings(UntouchedSettings):
     metric: Any = option(
         None,
         "accuracy, macro_f1, balanced_accuracy, loss; or loss, exact_match, rouge_l, chrf for language models; or your "
-        "own: 'command:PROGRAM' or an entry point of thresher.metrics. Default: the first one.",
+        "own: 'command:PROGRAM' or an entry point of thresher.metrics; or lm-eval:TASK (curve, compare). Default: the "
+        "first one.",
         panel=MODEL,
     )
     settings: TrainSettings = option(

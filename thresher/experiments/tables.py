@@ -16,6 +16,7 @@ from thresher.dataset.provenance import describe_schema, describe_sides
 from thresher.dataset.values.given import hash_given
 from thresher.errors import InputError
 from thresher.evaluation.estimate import mean_over_seeds
+from thresher.evaluation.lm_eval_task import LmEvalMetric
 from thresher.experiments.cells.cell import Outcome
 from thresher.experiments.experiment import Experiment
 from thresher.experiments.own.trainer import ONE_NUMBER
@@ -143,7 +144,7 @@ def check_slices(runner: ExperimentRunner, columns: Sequence[str]) -> None:
         NotFoundError: there is no such column.
     """
     metric = runner.experiment.metric
-    if columns and metric.column is None:
+    if columns and (metric.column is None or isinstance(metric, LmEvalMetric)):
         raise InputError(f"slices: {metric.name} has no value per row to slice; choose accuracy or loss")
     _group_test_rows(runner.experiment, columns)
 
@@ -161,13 +162,14 @@ def build_slice_table(runner: ExperimentRunner, columns: Sequence[str]) -> pl.Da
     names = {"method": pl.String, "n_rows": pl.Int64, "slice": pl.String, "group": pl.String}
     schema: dict[str, Any] = {**names, "value": pl.Float64, "stderr": pl.Float64, "n": pl.Int64}
     metric, lines = runner.experiment.metric, []
-    slices = {} if metric.column is None else _group_test_rows(runner.experiment, columns)
+    has_slices = metric.column is not None and not isinstance(metric, LmEvalMetric)
+    slices = _group_test_rows(runner.experiment, columns) if has_slices else {}
     for method, n_rows in runner.list_groups() if slices else ():
         tables = runner.list_tables(method, n_rows)
         if not tables or (ONE_NUMBER in tables[0].columns and tables[0][ONE_NUMBER].any()):
             continue  # one number for all test rows says nothing of parts of them
         # test rows that have a value, in the order of `values`: (seeds, rows)
-        row_ids = tables[0].filter(pl.col(str(metric.column)).is_not_null())["row_id"].to_list()
+        row_ids = tables[0].filter(~np.isnan(metric.per_row_or_nan(tables[0])))["row_id"].to_list()
         values, weights = np.stack([metric.per_row(table) for table in tables]), metric.weights(tables[0])
         for name, group_by_row in slices.items():
             groups = np.array([group_by_row[row] for row in row_ids])

@@ -11,6 +11,7 @@ import polars as pl
 
 from thresher.dataset import Dataset
 from thresher.evaluation.estimate import Estimate, mean, ratio
+from thresher.evaluation.lm_eval_task import open_lm_eval_task, put_values, score_documents
 from thresher.evaluation.outcomes import Evaluator, classification_outcomes, language_outcomes
 from thresher.models.causal_lm.chat_template import render_prompt, start_tokens
 from thresher.models.causal_lm.turn_markers import find_markers
@@ -82,6 +83,18 @@ class HeldOut:
                 "n_tokens": pl.Series([count for _, count in losses], dtype=pl.Int64),
             }
         )
+
+    def measure_all(self, model: Any) -> pl.DataFrame:
+        """Return what `measure` does, and the documents of an lm-eval task, where one is set.
+
+        Every process answers all of them.
+        """
+        outcomes, settings = self.measure(model), self.context.settings
+        if settings.metric is None:
+            return outcomes
+        with self.context.accelerator.autocast():
+            values = score_documents(settings.metric, model, self.context.tokenizer, limit=settings.metric_limit)
+        return put_values(outcomes, open_lm_eval_task(settings.metric).column, values)
 
     def measure(self, model: Any) -> pl.DataFrame:
         """Return the outcome of each usable row, one row each, equal on all processes."""

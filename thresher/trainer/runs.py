@@ -223,7 +223,7 @@ def _train_and_measure(
             folder.mkdir(parents=True, exist_ok=True)
             content = {"scale": chosen, "points": [point.to_json() for point in front]}
             write_atomic(folder / SCALE, json.dumps(content).encode())
-    outcomes = held_out.measure(trained.model)
+    outcomes = held_out.measure_all(trained.model)
     if context.task == "classification" and is_main:
         probe = folder / PROBE  # goes with the checkpoints: a run killed here goes on from both
         outcomes = add_probe(outcomes, read_table(probe) if probe.is_file() else None)

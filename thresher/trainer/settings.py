@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, Literal
 
+from thresher.evaluation.lm_eval_task import PREFIX, names_lm_eval_task
 from thresher.models.settings import TREATMENT_HELP, Treatment
 from thresher.validation import check_settings, option
 
@@ -43,6 +44,8 @@ UNWRITTEN: dict[str, Any] = {
     "adapter": "lora",
     "lora_layers": "all",
     "virtual_tokens": 20,
+    "metric": None,
+    "metric_limit": None,
 }
 
 _optimizer = partial(option, panel="Optimizer and schedule")
@@ -167,6 +170,12 @@ class TrainSettings:
         100, "Held-out rows for which an answer is generated and compared with the reference; 0 for none.", ge=0
     )
     max_new_tokens: int = _measure(128, "Length limit of a generated answer.", ge=1)
+    metric: str | None = _measure(
+        None,
+        "Also measure a language model on a task of the lm-evaluation-harness: lm-eval:TASK, by name or the path of a "
+        "YAML file.",
+    )
+    metric_limit: int | None = _measure(None, "Documents of an lm-eval task, the first ones; default: all.", ge=2)
 
     def __post_init__(self) -> None:
         """Check every field, and raise all problems together."""
@@ -184,6 +193,10 @@ class TrainSettings:
             problems.append(f"lora_targets must be 'auto' or the names of layers, got {targets!r}")
         if self.lora_layers not in ("all", "fisher") and not re.fullmatch(r"\d+(-\d+)?", self.lora_layers):
             problems.append(f"lora_layers must be all, fisher, or layers as 8-15, got {self.lora_layers!r}")
+        if self.metric is not None and not names_lm_eval_task(self.metric):
+            problems.append(f"metric must be {PREFIX}TASK, got {self.metric!r}; the loss is measured in any case")
+        if self.metric_limit is not None and self.metric is None:
+            problems.append(f"metric_limit ({self.metric_limit}) is of an lm-eval task; give metric, too")
         check_settings(self, "train", problems)
 
     def resolved(self, task: Task) -> TrainSettings:

@@ -36,7 +36,10 @@ class ExpertSettings:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        check_settings(self, "experts")
+        own = self.settings.metric
+        check_settings(
+            self, "experts", [] if own is None else [f"metric {own} is of train, curve and compare alone; leave it out"]
+        )
 
 
 class ExpertOptions(TypedDict, total=False):

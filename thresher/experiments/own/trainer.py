@@ -23,6 +23,7 @@ import polars as pl
 from thresher.artifacts.manifest import digest
 from thresher.dataset import Dataset
 from thresher.errors import InputError, NotFoundError, did_you_mean
+from thresher.evaluation.lm_eval_task import PREFIX as LM_EVAL
 from thresher.evaluation.metric import LINEARIZED, METRICS, Metric, names_loss
 from thresher.evaluation.own_metric import COMMAND, LOWER
 from thresher.numeric.units import parse_seconds
@@ -92,7 +93,7 @@ def find_trainer_metric(metric: Any, kind: str) -> Metric:
     if metric is not None and not isinstance(metric, str):
         raise InputError("trainer: the trainer measures, so metric must be a name, got a function; leave it out")
     name = metric or next(iter(METRICS[kind]))
-    if name.removeprefix(LOWER).startswith(COMMAND):
+    if name.removeprefix(LOWER).startswith((COMMAND, LM_EVAL)):
         raise InputError(f"trainer: the trainer measures, so metric must be a name, got {name!r}; give a name")
     is_lower = name.startswith(LOWER) or names_loss(name)
     return Metric(name=name.removeprefix(LOWER), is_higher_better=not is_lower, column=SCORE)

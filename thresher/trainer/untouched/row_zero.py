@@ -103,7 +103,8 @@ class _Measurement:
             held_out, mean_shots = prompts.held_out, prompts.mean_shots
         if self.model is None:
             self.model = load_untouched_model(context)
-        outcomes = held_out.measure(self.model)
+        # rows in the prompt of the test rows are none in that of an lm-eval task
+        outcomes = held_out.measure(self.model) if shots else held_out.measure_all(self.model)
         what = f"with {shots} training rows in the prompt" if shots else "as it is"
         if context.accelerator.is_main_process:
             context.on_event(TrainEvent(kind="note", message=f"measured the untouched model {what}"))
@@ -122,4 +123,6 @@ class _Measurement:
             "examples": content_hash(context.split.train) if shots else None,
             "versions": versions(PACKAGES),
         }
+        if settings.get("metric") is not None and not shots:
+            identity = {**identity, **context.identify_metric(), "metric_limit": settings.get("metric_limit")}
         return digest(identity)

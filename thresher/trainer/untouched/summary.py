@@ -11,6 +11,7 @@ import polars as pl
 from thresher.evaluation.gain import Gain, estimate_gain, format_gain
 from thresher.evaluation.generation import find_lenient_hits, score_leniently
 from thresher.evaluation.held_out import classification_metrics, language_metrics
+from thresher.evaluation.lm_eval_task import LmEvalMetric
 from thresher.evaluation.metric import METRICS, Metric
 
 MAJORITY, PROBE, ZERO_SHOT = "majority class", "probe", "untouched"
@@ -121,7 +122,7 @@ def describe_gain(gain: Gain, name: str, metric: Metric) -> str:
     whose = {MAJORITY: "always naming the most frequent label", PROBE: "a probe on the untouched encoder"}.get(
         name, "the untouched model" if name == ZERO_SHOT else f"the untouched model with {name}"
     )
-    is_rate = metric.name in RATES
+    is_rate = metric.name in RATES or (isinstance(metric, LmEvalMetric) and metric.is_higher_better)
     if gain.direction > 0:
         return f"training pays: better than {whose} by {format_gain(gain, is_rate=is_rate)}"
     if gain.direction < 0:
