@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from thresher.errors import InputError, MissingExtraError, NotFoundError, did_you_mean
+from thresher.errors import InputError, MissingExtraError, NotFoundError, SettingsError, did_you_mean
 from thresher.evaluation.estimate import Estimate, mean
 from thresher.evaluation.metric import Metric
 from thresher.numeric.arrays import Float64
@@ -145,6 +145,24 @@ def open_lm_eval_task(text: str) -> LmEvalTask:
         identity=_identify(task, metric, text),
         task=task,
     )
+
+
+def identify_lm_eval_task(text: str | None) -> dict[str, Any]:
+    """Return what determines the values of a task besides the model; empty without a task."""
+    return {} if text is None else {"lm_eval": open_lm_eval_task(text).identity}
+
+
+def check_lm_eval_task(text: str, *, has_labels: bool, has_held_out: bool) -> None:
+    """Refuse a task that cannot be measured, before anything is trained.
+
+    Raises:
+        SettingsError: the rows have labels, or none are held out.
+    """
+    if has_labels:
+        raise SettingsError(f"train: metric {text} asks a language model, got rows with labels; leave it out")
+    if not has_held_out:
+        raise SettingsError(f"train: metric {text} is measured beside held-out rows, found none; give --eval")
+    open_lm_eval_task(text)
 
 
 def score_documents(text: str, model: Any, tokenizer: Any, *, limit: int | None = None) -> Float64:

@@ -17,7 +17,7 @@ from thresher.dataset import Dataset, Schema, load
 from thresher.dataset.loading import load_side_rows
 from thresher.dataset.settings import ReadSettings
 from thresher.errors import InputError, SettingsError, first_three
-from thresher.evaluation.lm_eval_task import open_lm_eval_task
+from thresher.evaluation.lm_eval_task import check_lm_eval_task, identify_lm_eval_task
 from thresher.models.adapter_files import ADAPTER_CONFIG
 from thresher.models.causal_lm.base_model import BaseModel, find_base, load_tokenizer
 from thresher.models.causal_lm.chat_template import prepare_template
@@ -143,7 +143,7 @@ class RunContext:
             **({"general": [content_hash(rows) for rows in self.general_rows]} if self.general_rows else {}),
             **self._identify_scale(),
             **({"is_diagnosed": True} if self.is_diagnosed else {}),
-            **self.identify_metric(),
+            **identify_lm_eval_task(self.settings.metric),
             **({} if self.start is None else {"start": self.start.identity()}),
             # a checkpoint of a classifier that read something else must not be continued
             **({} if self.task != "classification" else {"learner": self.describe_learner()}),
@@ -156,11 +156,6 @@ class RunContext:
             return {}
         sides = {"train": self.split.train, "control": self.split.control}
         return {"weights": {name: hash_weights(rows, column) for name, rows in sides.items() if rows is not None}}
-
-    def identify_metric(self) -> dict[str, Any]:
-        """Return what determines the values of an lm-eval task, where one is measured."""
-        text = self.settings.metric
-        return {} if text is None else {"lm_eval": open_lm_eval_task(text).identity}
 
     def _identify_scale(self) -> dict[str, Any]:
         """Return what else of `untouched` changes the result."""
@@ -375,15 +370,6 @@ def _find_base(model: str | Path | None, task: Task, on_event: OnEvent) -> BaseM
     return base
 
 
-def _check_metric(metric: str, task: Task, *, has_held_out: bool) -> None:
-    """Refuse an lm-eval task that cannot be measured, before anything is trained."""
-    if task == "classification":
-        raise SettingsError(f"train: metric {metric} asks a language model, got rows with labels; leave it out")
-    if not has_held_out:
-        raise SettingsError(f"train: metric {metric} is measured beside held-out rows, found none; give --eval")
-    open_lm_eval_task(metric)
-
-
 def _resolve_settings(settings: TrainSettings, task: Task, base: BaseModel, *, has_held_out: bool) -> TrainSettings:
     """Fill in the task's defaults, and check what needs the model's configuration."""
     resolved = settings.resolved(task)
@@ -402,7 +388,7 @@ def _resolve_settings(settings: TrainSettings, task: Task, base: BaseModel, *, h
     if settings.early_stopping_patience is not None and not has_held_out:
         raise SettingsError("train: early stopping needs held-out rows; give --eval")
     if settings.metric is not None:
-        _check_metric(settings.metric, task, has_held_out=has_held_out)
+        check_lm_eval_task(settings.metric, has_labels=task == "classification", has_held_out=has_held_out)
     if settings.eval_every is not None and not has_held_out:
         raise SettingsError(f"train: eval_every ({settings.eval_every}) needs held-out rows; give --eval")
     if settings.pooling != AUTO and task != "classification":

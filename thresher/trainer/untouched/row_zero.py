@@ -18,6 +18,7 @@ import polars as pl
 from thresher.artifacts.folder import MANIFEST, write_atomic, write_parquet
 from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
 from thresher.artifacts.stored import read_table
+from thresher.evaluation.lm_eval_task import identify_lm_eval_task
 from thresher.trainer.context import PACKAGES, RunContext, content_hash
 from thresher.trainer.engine.fit import load_untouched_model
 from thresher.trainer.events import TrainEvent
@@ -124,5 +125,9 @@ class _Measurement:
             "versions": versions(PACKAGES),
         }
         if settings.get("metric") is not None and not shots:
-            identity = {**identity, **context.identify_metric(), "metric_limit": settings.get("metric_limit")}
+            identity = {
+                **identity,
+                **identify_lm_eval_task(settings["metric"]),
+                "metric_limit": settings.get("metric_limit"),
+            }
         return digest(identity)
