@@ -48,7 +48,7 @@ class Metric:
         return outcomes[self.column].drop_nulls().cast(pl.Float64).to_numpy() / self.scale
 
     def per_row_or_nan(self, outcomes: pl.DataFrame) -> Float64:
-        """Return the value of each test row, (n,), NaN where it has none, of a metric with a column."""
+        """Return the value of each test row, (n,), NaN where it has none; needs a column."""
         return outcomes[str(self.column)].cast(pl.Float64).fill_null(np.nan).to_numpy() / self.scale
 
     def weights(self, outcomes: pl.DataFrame) -> Float64 | None:
