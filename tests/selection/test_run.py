@@ -185,7 +185,13 @@ def test_a_subset_folder_finds_its_pool_again(tmp_path):
 def test_a_subset_whose_pool_is_gone_or_changed_says_so(tmp_path):
     pool = write(tmp_path / "pool.jsonl", make_rows())
     th.select(pool, "random", budget=9, out=tmp_path / "out")
-    write(pool, make_rows(81))
+    write(pool, make_rows(81))  # another row at the end: the pool is still there
+    assert (
+        open_subset(tmp_path / "out").pool.frame["prompt"].to_list() == th.load(make_rows()).frame["prompt"].to_list()
+    )
+    changed = make_rows()
+    changed[7]["text"] += " changed"
+    write(pool, changed)
     with pytest.raises(ManifestError, match="has changed since"):
         open_subset(tmp_path / "out")
     pool.unlink()

@@ -180,7 +180,7 @@ def format_summary(subset: Subset, out: Path | None, schema: str | None) -> str:
         names = sorted(path.name for path in out.iterdir())
         lines.append(f"{out}: {', '.join(names[:12])}{f' and {len(names) - 12} more' if len(names) > 12 else ''}")
     lines += options.reading_notes(content.get("reading_notes", ()))
-    if "shortfall" in content:
-        lines.append(f"WARNING: {content['shortfall']}; with --strict this is an error")
     lines += [suggest_training(out)] if out is not None else []
+    if "shortfall" in content:  # last, where nobody overlooks it
+        lines.append(f"WARNING: {content['shortfall']}; with --strict this is an error")
     return join_lines(lines)
