@@ -183,6 +183,6 @@ def format_summary(curated: Curated, out: Path, schema: str | None) -> str:
     lines.append(f"{content['run']['seconds']['total']:.1f} s")
     lines.append(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
     lines += options.reading_notes(content.get("reading_notes", ()))
-    lines += [f"warning: {sentence}; look at dropped.parquet" for sentence in content["large_drops"]]
     lines.append(suggest_selection(out, "10%"))
+    lines += [f"warning: {sentence}; look at dropped.parquet" for sentence in content["large_drops"]]
     return join_lines(lines)

@@ -59,5 +59,5 @@ def summarize(result: Experts) -> str:
         )
         lines[-1] += f" be routed there; held-out rows per expert: {', '.join(map(str, content['routed']))}"
     if result.path is not None:
-        lines.append(f"{result.path}: experts/, router.npz, experts.json")
+        lines.append(f"{result.path}: experts/, router.npy, experts.json")
     return join_lines(lines)

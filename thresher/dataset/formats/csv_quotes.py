@@ -127,6 +127,8 @@ class _Lines:
             return False
         if not (self._is_row(lines[0]) and self._is_row(lines[-1])):
             return False
+        if b'"' in lines[-1].removesuffix(b"\r").split(delimiter):  # it closes a text
+            return False
         return sum(map(self._is_row, lines)) >= _MOSTLY * len(lines)
 
     def _is_row(self, line: bytes) -> bool:

@@ -1,7 +1,7 @@
 """`experts`: is one adapter enough, or do several, each on its cluster of rows, do better?
 
     OUT/experts/0..K-1   adapters (peft folders) of the first seed
-    OUT/router.npz       `centroids`, (K, d): a question goes to the nearest one by its embedding
+    OUT/router.npy       centroids, (K, d): a question goes to the nearest one by its embedding
     OUT/experts.json     scores of experts and controls, verdicts, rows per expert
 
 After a common start on all rows, each expert goes on alone on its cluster (after ELREA, Ensembles
@@ -12,7 +12,6 @@ together, and experts on random clusters of the same sizes.
 
 from __future__ import annotations
 
-import io
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,10 +22,11 @@ from typing import Any, Unpack
 import numpy as np
 import polars as pl
 
-from thresher.artifacts.folder import MANIFEST, OutputFolder, copy_folder, write_atomic
+from thresher.artifacts.folder import MANIFEST, OutputFolder, copy_folder, write_array, write_atomic
 from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
 from thresher.artifacts.result import Result
 from thresher.artifacts.seal import encode_record
+from thresher.artifacts.stored import explain_unreadable
 from thresher.errors import InputError, SettingsError
 from thresher.evaluation.gain import Gain, estimate_gain, format_gain
 from thresher.evaluation.metric import METRICS
@@ -42,7 +42,7 @@ from thresher.trainer.held_out import prepare_held_out
 from thresher.trainer.untouched.summary import name_verdict
 from thresher.validation import build_settings, document_options
 
-KIND, RESULT, ROUTER, WORK = "experts", "experts.json", "router.npz", ".runs"
+KIND, RESULT, ROUTER, WORK = "experts", "experts.json", "router.npy", ".runs"
 CONTINUED = ("lora", "loraplus", "lorafa", "half")  # kinds that go on from a common start
 CONTROLS = {SINGLE: "one adapter with as many steps", RANDOM: "experts on random clusters"}
 
@@ -78,8 +78,8 @@ class Experts(Result):
         folders = [self.path / EXPERTS / str(one) for one in range(self.content["k"])]
         if len(folders) == 1:
             return folders * len(questions)
-        with np.load(self.path / ROUTER) as router:
-            centroids = router["centroids"]
+        with explain_unreadable(self.path / ROUTER):
+            centroids = np.load(self.path / ROUTER, allow_pickle=False)
         nearest = np.argmax(embed_prompts(list(questions), self.content["encoder"]) @ centroids.T, axis=1)
         return [folders[one] for one in nearest]
 
@@ -199,9 +199,7 @@ def _keep_first(work: Path, seed: int, division: Division | None) -> None:
     rmtree(work / EXPERTS, ignore_errors=True)
     copy_folder(work / WORK / str(seed) / EXPERTS, work / EXPERTS)
     if division is not None and division.centroids is not None:
-        stored = io.BytesIO()
-        np.savez(stored, centroids=division.centroids)
-        write_atomic(work / ROUTER, stored.getvalue())
+        write_array(division.centroids, work / ROUTER)
 
 
 def _describe(
