@@ -56,6 +56,7 @@ EXTRAS = (
     Extra("pii", "the rule that masks phone numbers", {"phonenumbers": "phonenumbers"}),
     Extra("sql", "jobs that read a database", {"connectorx": "connectorx"}),
     Extra("tune", "tune", {"optuna": "optuna"}),
+    Extra("lm-eval", "metrics lm-eval:TASK", {"lm_eval": "lm-eval"}),
     Extra("ray", "select --engine ray, on a cluster", {"ray": "ray"}),
     Extra("server", "models behind a server", {"httpx2": "httpx2"}),
 )
