@@ -29,7 +29,7 @@ def test_the_average_over_exponents_is_that_of_a_slow_loop():
         # density of the sums of squares where each is its variance times chi-square of 2, v at its
         # best value
         terms = [-np.log(s2) - ((run - run.mean()) ** 2).sum() / (2 * s2) for s2, run in zip(each, runs, strict=True)]
-        likelihoods.append(np.exp(sum(terms) - g))
+        likelihoods.append(np.exp(sum(terms) - 4 * g))
         variances.append(np.log(each))
     expected = np.exp(np.average(variances, axis=0, weights=likelihoods))
     assert estimate_seed_variance(SIZES, runs)[0] == pytest.approx(expected, rel=1e-9)

@@ -7,9 +7,9 @@ nearly the same rows. So the variance is taken to be a power of the size,
     v(n) = v n^-g,   0 <= g <= 1.5,
 
 with v estimated for each g from the sums of squares of all sizes. The result is averaged over g by
-its likelihood (chi-square, with v integrated out) times the prior exp(-g): few runs hardly tell g,
-and a spread that is too small is worse than one that is too large. With two runs at one size only,
-nothing is known of g, and the spread of that size stands for all.
+its likelihood (chi-square, with v integrated out) times the prior exp(-4 g): few runs hardly tell
+g, and a spread that is too small is worse than one that is too large. With two runs at one size
+only, nothing is known of g, and the spread of that size stands for all.
 
 Variance functions of this kind: Davidian and Carroll 1987, doi:10.1080/01621459.1987.10478543.
 """
@@ -23,6 +23,7 @@ import numpy as np
 from thresher.numeric.arrays import Float64
 
 _EXPONENTS = np.linspace(0.0, 1.5, 61)
+_PRIOR_RATE = 4.0
 
 
 def estimate_seed_variance(sizes: Float64, runs: Sequence[Float64]) -> tuple[Float64, float]:
@@ -45,7 +46,7 @@ def estimate_seed_variance(sizes: Float64, runs: Sequence[Float64]) -> tuple[Flo
     log_n = np.log(sizes / sizes.max())
     v = (squares * np.exp(_EXPONENTS[:, None] * log_n)).sum(axis=1) / dof.sum()
     log_likelihood = 0.5 * (_EXPONENTS * (dof @ log_n) - dof.sum() * np.log(v))
-    log_posterior = log_likelihood - _EXPONENTS
+    log_posterior = log_likelihood - _PRIOR_RATE * _EXPONENTS
     weight = np.exp(log_posterior - log_posterior.max())
     log_variance = np.log(v)[:, None] - _EXPONENTS[:, None] * log_n
     return np.maximum(np.exp(weight / weight.sum() @ log_variance), least), float(dof.sum()) - 1
