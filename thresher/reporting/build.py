@@ -67,7 +67,7 @@ def report(folder: str | Path) -> Path:
     manifest = Manifest.read(path)
     kind = manifest.content.get("kind")
     if kind not in PAGES:
-        raise ManifestError(f"{path}: must be a {', '.join(PAGES)} folder to have a report, found '{kind}'")
+        raise ManifestError(f"{path}: a folder of kind '{kind}' has no page; those with one are {', '.join(PAGES)}")
     missing = [key for key in KEYS.get(str(kind), ()) if key not in manifest.content]
     if missing:
         raise ManifestError(f"{path}: its manifest must have {', '.join(missing)}, found none; write the folder again")
