@@ -197,7 +197,7 @@ def test_a_kind_without_a_page_is_refused(copy_folder, edit_json):
     folder = copy_folder("subset")
     with edit_json(folder / "manifest.json") as content:
         content["kind"] = "cell"
-    with pytest.raises(ManifestError, match="found 'cell'"):
+    with pytest.raises(ManifestError, match="kind 'cell' has no page"):
         report(folder)
 
 
