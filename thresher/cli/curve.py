@@ -80,7 +80,7 @@ def summarize_points(result: LearningCurve) -> str:
 
 def summarize(result: LearningCurve) -> str:
     """Return the points and the answer of each method, in a few lines."""
-    from thresher.evaluation.lm_eval_task import names_lm_eval_task
+    from thresher.evaluation.task_name import names_lm_eval_task
     from thresher.experiments.untouched.forgetting import format_forgetting
     from thresher.experiments.untouched.row_zero import format_row_zero
 

@@ -21,9 +21,9 @@ import polars as pl
 from thresher.errors import InputError, MissingExtraError, NotFoundError, SettingsError, did_you_mean
 from thresher.evaluation.estimate import Estimate, mean
 from thresher.evaluation.metric import Metric
+from thresher.evaluation.task_name import PREFIX
 from thresher.numeric.arrays import Float64
 
-PREFIX = "lm-eval:"
 FEWSHOT_SEED = 1234  # lm-eval's own default
 BATCH = 8  # sequences at a time
 _OFFLINE = (
@@ -74,11 +74,6 @@ class LmEvalMetric(Metric):
     def measure(self, outcomes: pl.DataFrame) -> Estimate:
         """Return the mean over documents, with its standard error."""
         return mean(self.per_row(outcomes))
-
-
-def names_lm_eval_task(metric: Any) -> bool:
-    """Tell whether a metric is "lm-eval:TASK"."""
-    return isinstance(metric, str) and metric.startswith(PREFIX)
 
 
 def find_lm_eval_metric(text: str) -> LmEvalMetric:

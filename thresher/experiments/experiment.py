@@ -13,9 +13,10 @@ from thresher.dataset import Dataset
 from thresher.dataset.own_text.matching import describe_matches, match_rows
 from thresher.errors import InputError, SettingsError
 from thresher.evaluation.classification import count_unknown_labels, describe_unknown_labels
-from thresher.evaluation.lm_eval_task import LmEvalMetric, find_lm_eval_metric, names_lm_eval_task
+from thresher.evaluation.lm_eval_task import LmEvalMetric, find_lm_eval_metric
 from thresher.evaluation.metric import Metric, find_metric
 from thresher.evaluation.own_metric import OwnMetric, find_own_metric
+from thresher.evaluation.task_name import names_lm_eval_task
 from thresher.experiments.design.hold_out import hold_out
 from thresher.experiments.own.trainer import OwnTrainer, find_trainer_metric
 from thresher.experiments.settings import ExperimentSettings, MethodExperimentSettings, Overlap

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, Literal
 
-from thresher.evaluation.lm_eval_task import PREFIX, names_lm_eval_task
+from thresher.evaluation.task_name import PREFIX, names_lm_eval_task
 from thresher.models.settings import TREATMENT_HELP, Treatment
 from thresher.validation import check_settings, option
 

@@ -87,3 +87,12 @@ def test_lines_of_a_writer_that_never_quotes_are_rows_or_rejected(tmp_path, quot
     )
     assert loaded.n_read == len(rows) + 10, "no line is swallowed"
     assert all("\n" not in text for text in loaded.frame["prompt"])
+
+
+@pytest.mark.parametrize("text", ["x\t\n", "x\t\n0"])
+def test_a_quoted_text_with_the_delimiter_and_a_line_end_stays_one_row(tmp_path, text):
+    rows = [("x0", "l")] * 4 + [(text, "l")]
+    path = tmp_path / "rows.tsv"
+    with path.open("w", newline="") as file:
+        csv.writer(file, delimiter="\t", lineterminator="\n").writerows([("text", "label"), *rows])
+    assert load(path).frame["prompt"].to_list() == [text for text, _ in rows]

@@ -65,7 +65,7 @@ def split_swallowed(spans: Spans, reader: SpanReader, delimiter: str, n_columns:
     several = _find_multiline(spans, reader)
     if not several:
         return none
-    lines = _Lines(delimiter, n_columns, _learn_columns(spans, fields, reader, delimiter, n_columns))
+    lines = _learn_columns(spans, fields, reader, delimiter, n_columns)
     if not lines.are_certain:
         several = [i for i in several if int(fields[i]) != n_columns]
     texts = {}
@@ -95,11 +95,13 @@ class _Lines:
         delimiter: one character.
         n_columns: of a row.
         values: of each column the texts it holds elsewhere; None where it may hold any.
+        filled: columns that are empty nowhere else.
     """
 
     delimiter: str
     n_columns: int
     values: Sequence[frozenset[bytes] | None]
+    filled: frozenset[int] = frozenset()
 
     def split(self, line: bytes) -> tuple[list[bytes], bool]:
         """Return the fields of a line, and whether its quotes are text."""
@@ -133,6 +135,8 @@ class _Lines:
 
     def _is_row(self, line: bytes) -> bool:
         fields = self.split(line)[0]
+        if len(fields) == self.n_columns and any(not fields[number].strip() for number in self.filled):
+            return False
         return len(fields) == self.n_columns and all(
             values is None or _simplify(field) in values for field, values in zip(fields, self.values, strict=True)
         )
@@ -144,10 +148,8 @@ def _simplify(value: bytes) -> bytes:
     return b"0" if value.lstrip(b"+-").replace(b".", b"", 1).isdigit() else value
 
 
-def _learn_columns(
-    spans: Spans, fields: Int64, reader: SpanReader, delimiter: str, n_columns: int
-) -> list[frozenset[bytes] | None]:
-    """Return the values of each column of few values, from records of one line."""
+def _learn_columns(spans: Spans, fields: Int64, reader: SpanReader, delimiter: str, n_columns: int) -> _Lines:
+    """Return what rows look like, from records of one line: the values of columns of few values."""
     is_single = (fields == n_columns) & np.append(np.diff(spans.line) == 1, False)
     is_single[0] = False
     at = np.flatnonzero(is_single)
@@ -159,7 +161,8 @@ def _learn_columns(
         values = frozenset(column)
         has_classes = len(column) >= _FEWEST and len(values) <= min(_MOST_CLASSES, len(column) // _FEWEST)
         learned.append(values if has_classes else None)
-    return learned
+    filled = frozenset(number for number, column in enumerate(columns) if column and b"" not in column)
+    return _Lines(delimiter, n_columns, learned, filled)
 
 
 def _rebuild(

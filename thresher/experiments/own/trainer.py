@@ -23,9 +23,9 @@ import polars as pl
 from thresher.artifacts.manifest import digest
 from thresher.dataset import Dataset
 from thresher.errors import InputError, NotFoundError, did_you_mean
-from thresher.evaluation.lm_eval_task import PREFIX as LM_EVAL
 from thresher.evaluation.metric import LINEARIZED, METRICS, Metric, names_loss
 from thresher.evaluation.own_metric import COMMAND, LOWER
+from thresher.evaluation.task_name import PREFIX as LM_EVAL
 from thresher.numeric.units import parse_seconds
 from thresher.trainer.context import content_hash
 
