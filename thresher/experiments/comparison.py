@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -26,6 +26,7 @@ from thresher.experiments.settings import (
     BASELINE,
     ComparisonOptions,
     ComparisonSettings,
+    ExperimentSettings,
 )
 from thresher.experiments.tables import (
     CELL_SCHEMA,
@@ -155,15 +156,38 @@ def compare(
 
 
 def _write_comparison(runner: ExperimentRunner, asked: dict[str, Any], settings: ComparisonSettings) -> Comparison:
+    def judge() -> tuple[list[int], Sequence[PairwiseResult]]:
+        _run_cells(runner, asked)
+        return asked["budgets"], compare_with_baseline(runner, detect=asked["detect"])
+
+    return write_comparison(runner, asked, settings, judge)
+
+
+def write_comparison(
+    runner: ExperimentRunner,
+    asked: dict[str, Any],
+    settings: ExperimentSettings,
+    judge: Callable[[], tuple[list[int], Sequence[PairwiseResult]]],
+    *,
+    baseline: str = BASELINE,
+) -> Comparison:
+    """Run a comparison in its folder, or read the one that is there.
+
+    Args:
+        runner: of the cells.
+        asked: what the result is of, besides rows, model and training.
+        settings: of the command.
+        judge: runs the cells, and returns the sizes and the verdicts.
+        baseline: what the others were compared with.
+    """
     clock, identity = RunClock(), compute_identity(runner, asked)
 
     def run(_: Path | None) -> Comparison:
-        _run_cells(runner, asked)
-        verdicts = compare_with_baseline(runner, detect=asked["detect"])
+        sizes, verdicts = judge()
         return Comparison(
             cells=build_cell_table(runner),
             verdicts=tuple(verdicts),
-            content=build_content(runner, asked["budgets"], verdicts),
+            content=build_content(runner, sizes, verdicts, baseline),
             path=None,
             manifest=build_manifest(runner, KIND, identity, asked, clock),
         )

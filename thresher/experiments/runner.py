@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from thresher.errors import IncompleteError, InputError
 from thresher.evaluation.curves.row_noise import estimate_row_values, estimate_test_covariance
 from thresher.evaluation.estimate import Estimate, mean_over_seeds
 from thresher.experiments.cells.cache import CellCache
 from thresher.experiments.cells.cell import Cell, Outcome
-from thresher.experiments.cells.retries import build_retry_listener, describe_unfinished
+from thresher.experiments.cells.retries import build_retry_listener, require_results
 from thresher.experiments.cells.tracking import CellTracking
 from thresher.experiments.cells.worker_pool import WorkerPool, count_workers
 from thresher.experiments.design.group_axis import GroupAxis
@@ -265,13 +264,7 @@ class ExperimentRunner:
             IncompleteError: no cell was finished, and the machine ended some.
             InputError: every cell failed.
         """
-        reasons = [outcome.reason for outcome in self.outcomes.values() if outcome.reason is not None]
-        if not reasons or len(reasons) < len(self.outcomes):
-            return
-        unfinished = self.list_unfinished()
-        if unfinished:
-            raise IncompleteError(f"experiment: {describe_unfinished(unfinished)}")
-        raise InputError(f"experiment: all {len(reasons)} cells failed; the first one by {reasons[0]}")
+        require_results("experiment", self.outcomes.values(), self.list_unfinished())
 
     def _report_damage(self) -> None:
         for note in self.worker_pool.cache.take_notes():

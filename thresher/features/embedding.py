@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -18,7 +18,8 @@ from thresher.features.registry import FeatureProvider
 from thresher.models.encoders.encoder import MINILM, STATIC, Encoder, count_other_script
 from thresher.models.encoders.load import missing_for_minilm
 from thresher.models.stages import Stage
-from thresher.numeric.arrays import Bool
+from thresher.numeric.arrays import Bool, Float32
+from thresher.numeric.vectors import unit_rows
 
 if TYPE_CHECKING:
     from thresher.cache.batch import ComputeBatches
@@ -172,3 +173,19 @@ def _fingerprint(encoder: Encoder, context: FeatureContext) -> str:
     if context.models.embedding_dtype == "float32":
         return encoder.fingerprint
     return f"{encoder.fingerprint}-{context.models.embedding_dtype}"
+
+
+def embed_texts(texts: Sequence[str], context: FeatureContext, *, stage: str) -> Float32:
+    """Return the unit vectors of p texts that are no rows, (p, d); the cache is that of `embedding`."""
+    encoder = context.load_encoder()
+    values = context.run_stage(
+        Stage(
+            name=stage,
+            texts=pl.Series("text", texts, dtype=pl.String),
+            compute=encoder.encode_batches,
+            feature="embedding",
+            model=encoder.name,
+            fingerprint=encoder.fingerprint,
+        )
+    )
+    return np.zeros((0, 1), dtype=np.float32) if values is None else unit_rows(values)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from thresher.features.context import FeatureContext
     from thresher.models.generation.decoding import Decoding
     from thresher.models.generation.generator import Generation, TextGenerator
-    from thresher.numeric.arrays import Int64
+    from thresher.numeric.arrays import Float32, Int64
 
 AT_LEAST_AS_GOOD = 0.5  # a judge's probability that an answer is better than the row's
 
@@ -69,6 +69,12 @@ class Seeds:
     def check(self) -> Check:
         """How answers are compared, also where a judge decides: then by their form."""
         return create_check("auto" if self.settings.check == JUDGE else self.settings.check)
+
+    def embed(self, texts: Sequence[str]) -> Float32:
+        """Return the unit vectors of p texts, (p, d)."""
+        from thresher.features.embedding import embed_texts
+
+        return embed_texts(texts, self.writer.context, stage="grow: embeddings")
 
     def candidate(self, number: int, *, prompt: str | None = None, response: str | None = None) -> Candidate:
         """Return a candidate of the seed of that number."""

@@ -8,11 +8,10 @@ from typing import Any
 
 import polars as pl
 
-from thresher.errors import IncompleteError, InputError
 from thresher.evaluation.effect import Effect, adjust_p_values
 from thresher.experiments.cells.cache import CellCache
 from thresher.experiments.cells.cell import Cell, Outcome
-from thresher.experiments.cells.retries import build_retry_listener, describe_unfinished
+from thresher.experiments.cells.retries import build_retry_listener, require_results
 from thresher.experiments.cells.tracking import CellTracking
 from thresher.experiments.cells.worker_pool import WorkerPool, count_workers
 from thresher.experiments.comparison import describe_effect
@@ -162,13 +161,7 @@ class ArmRunner:
             IncompleteError: the machine ended some of them.
             InputError: every cell failed.
         """
-        reasons = [outcome.reason for outcome in self.outcomes.values() if outcome.reason is not None]
-        if not reasons or len(reasons) < len(self.outcomes):
-            return
-        unfinished = self.list_unfinished()
-        if unfinished:
-            raise IncompleteError(f"{command}: {describe_unfinished(unfinished)}")
-        raise InputError(f"{command}: all {len(reasons)} cells failed; the first one by {reasons[0]}")
+        require_results(command, self.outcomes.values(), self.list_unfinished())
 
     def build_table(self) -> pl.DataFrame:
         """Return one line per cell; those that failed have a reason and no value."""

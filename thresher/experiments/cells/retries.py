@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from thresher.errors import IncompleteError, InputError
 from thresher.experiments.cells.cell import Cell, Outcome
 from thresher.experiments.experiment import Experiment
 from thresher.progress import OnProgress, Progress
@@ -104,6 +105,27 @@ def describe_unfinished(unfinished: Sequence[Mapping[str, Any]]) -> str:
     n, first = len(unfinished), unfinished[0]["reason"]
     cells = "a run" if n == 1 else f"{n:,} runs"
     return f"{cells} could not be finished ({first}); run the same command again to complete the result"
+
+
+def require_results(command: str, outcomes: Iterable[Outcome], unfinished: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse a call of which no cell has a result.
+
+    Args:
+        command: that ran the cells.
+        outcomes: of all cells.
+        unfinished: a mapping with `reason` for each cell that the machine ended.
+
+    Raises:
+        IncompleteError: the machine ended some of them.
+        InputError: every cell failed.
+    """
+    reasons = [outcome.reason for outcome in outcomes]
+    failed = [reason for reason in reasons if reason is not None]
+    if not failed or len(failed) < len(reasons):
+        return
+    if unfinished:
+        raise IncompleteError(f"{command}: {describe_unfinished(unfinished)}")
+    raise InputError(f"{command}: all {len(failed)} cells failed; the first one by {failed[0]}")
 
 
 def build_retry_listener(on_progress: OnProgress | None) -> OnRetry | None:

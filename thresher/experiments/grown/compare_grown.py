@@ -2,40 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
 import polars as pl
 
-from thresher.artifacts.folder import MANIFEST, write_atomic
-from thresher.artifacts.seal import encode_record
 from thresher.dataset import Dataset, load
 from thresher.dataset.loading import ensure_dataset
 from thresher.errors import InputError
 from thresher.evaluation.effect import adjust_p_values, estimate_seeds_needed
 from thresher.experiments.cells.cell import Cell
 from thresher.experiments.comparison import (
-    CELLS,
-    COMPARISON,
-    KIND,
     Comparison,
     PairwiseResult,
-    build_content,
     describe_effect,
-    read_comparison,
+    write_comparison,
 )
-from thresher.experiments.result_folder import RunClock, run_in_folder
 from thresher.experiments.runner import ExperimentRunner
 from thresher.experiments.settings import ComparisonOptions, ComparisonSettings
 from thresher.experiments.tables import (
-    build_cell_table,
     build_cost_table,
-    build_manifest,
-    compute_identity,
-    write_tables,
 )
 from thresher.numeric.arrays import Bool
 from thresher.progress import OnProgress
@@ -85,25 +73,12 @@ def compare_grown(
             raise InputError("compare: needs rows of both sides that are no test rows, found none of one")
         asked = {"sides": {name: len(side) for name, side in sides.items()}, "seeds": settings.seeds}
         asked |= {"equal": settings.equal, "detect": settings.detect, "budgets": [len(ours)]}
-        clock, identity = RunClock(), compute_identity(runner, asked)
 
-        def run(_: Path | None) -> Comparison:
+        def judge() -> tuple[list[int], Sequence[PairwiseResult]]:
             _run_sides(runner, sides, settings)
-            verdicts = _judge(runner, sides, settings)
-            return Comparison(
-                cells=build_cell_table(runner),
-                verdicts=verdicts,
-                content=build_content(runner, sorted({len(side) for side in sides.values()}), verdicts, WITHOUT),
-                path=None,
-                manifest=build_manifest(runner, KIND, identity, asked, clock),
-            )
+            return sorted({len(side) for side in sides.values()}), _judge(runner, sides, settings)
 
-        def write(comparison: Comparison, folder: Path) -> None:
-            write_tables(runner, folder, CELLS)
-            write_atomic(folder / COMPARISON, encode_record(comparison.content))
-            write_atomic(folder / MANIFEST, comparison.manifest.to_json())
-
-        return run_in_folder(identity, settings, run=run, write=write, read=read_comparison)
+        return write_comparison(runner, asked, settings, judge, baseline=WITHOUT)
 
 
 def _refuse_choice(settings: ComparisonSettings) -> None:

@@ -6,19 +6,17 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import polars as pl
 
 from thresher.cache.fingerprint import combine_fingerprints
 from thresher.features.answers.entailment import Entailment
 from thresher.features.answers.prompts import PromptRows, missing_series, plain
 from thresher.features.context import FeatureContext
-from thresher.features.embedding import Embedding
+from thresher.features.embedding import Embedding, embed_texts
 from thresher.features.labels.class_probability import ClassProbability, self_confidence
 from thresher.features.registry import FeatureProvider, FeatureValues, describe_missing
 from thresher.models.generation.generator import Generation, TextGenerator, user_turn
 from thresher.models.generation.load import load_generator
-from thresher.models.stages import Stage
-from thresher.numeric.arrays import Float32, Float64, Int64
+from thresher.numeric.arrays import Float64, Int64
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
@@ -153,23 +151,8 @@ def _compare_meaning(responses: list[str], answers: list[str], context: FeatureC
         pairs = [*zip(responses, answers, strict=True), *zip(answers, responses, strict=True)]
         p, n_cut = entailment.predict_contradictions(pairs, stage="confidence: entailment", context=context)
         return 1 - p.reshape(2, -1).mean(axis=0), n_cut
-    x, y = (_embed_texts(texts, context) for texts in (responses, answers))
+    x, y = (embed_texts(texts, context, stage="confidence: agreement") for texts in (responses, answers))
     return np.clip(np.einsum("pd,pd->p", x, y, dtype=np.float64), 0.0, 1.0), 0
-
-
-def _embed_texts(texts: list[str], context: FeatureContext) -> Float32:
-    """Return (p, d) unit vectors; the cache is that of `embedding`."""
-    encoder = context.load_encoder()
-    stage = Stage(
-        name="confidence: agreement",
-        texts=pl.Series("text", texts, dtype=pl.String),
-        compute=encoder.encode_batches,
-        feature="embedding",
-        model=encoder.name,
-        fingerprint=encoder.fingerprint,
-    )
-    values = context.run_stage(stage)
-    return np.zeros((0, 1), dtype=np.float32) if values is None else values
 
 
 def _score_reflection(

@@ -12,7 +12,6 @@ import numpy as np
 from thresher.errors import InputError
 from thresher.growth.candidate import BROKEN, CUT, NO_ANSWER, WRONG, Candidate
 from thresher.growth.seeds import Seeds
-from thresher.growth.ways.reword import embed_texts
 from thresher.models.generation.generator import Generation, user_turn
 from thresher.numeric.arrays import Float32, Int64
 from thresher.numeric.vectors import unit_rows
@@ -133,7 +132,7 @@ class _LabelModel:
         if len(names) < 2:
             raise InputError("grow: how=constraints needs at least two labels, found one; give rows of more labels")
         codes = np.array([names.index(label) for label in labels], dtype=np.int64)
-        return cls(seeds, embed_texts(seeds.pool.frame["prompt"].to_list(), seeds), names, codes)
+        return cls(seeds, seeds.embed(seeds.pool.frame["prompt"].to_list()), names, codes)
 
     def _rank_words(self) -> dict[str, Float32]:
         """Return the cosine of each word of the seeds with each label's direction, (k,)."""
@@ -144,7 +143,7 @@ class _LabelModel:
                 counts[word] += 1
         # a word of more than half of all texts says nothing of one label
         words = sorted(word for word, n in counts.items() if n <= max(2, len(self._texts) // 2))
-        vectors = embed_texts(words, self._seeds)
+        vectors = self._seeds.embed(words)
         scores = vectors @ self._directions.T if words else np.zeros((0, len(self._names)), np.float32)
         return dict(zip(words, scores, strict=True))
 
@@ -173,5 +172,5 @@ class _LabelModel:
         """Return how likely each text has its label."""
         if not texts:
             return []
-        likely = self._model.predict_proba(embed_texts(texts, self._seeds))
+        likely = self._model.predict_proba(self._seeds.embed(texts))
         return [float(row[self._names.index(label)]) for row, label in zip(likely, labels, strict=True)]
