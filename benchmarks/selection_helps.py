@@ -33,9 +33,8 @@ import numpy as np
 from machine import machine
 
 import thresher as th
-from thresher.evaluation.effect import adjust_p_values, estimate_effect
+from thresher.evaluation.effect import adjust_p_values, describe_effect, estimate_effect
 from thresher.experiments.cells.cell import Cell, Outcome
-from thresher.experiments.comparison import describe_effect
 from thresher.experiments.runner import ExperimentRunner
 from thresher.experiments.settings import MethodExperimentSettings
 from thresher.features import FeatureContext, compute

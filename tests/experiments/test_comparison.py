@@ -7,8 +7,8 @@ import pytest
 from thresher.cli.compare import summarize
 from thresher.dataset import load
 from thresher.errors import InputError, NotFoundError, SettingsError
-from thresher.evaluation.effect import Effect, adjust_p_values, estimate_effect
-from thresher.experiments.comparison import compare, compute_net_effect, describe_effect
+from thresher.evaluation.effect import Effect, adjust_p_values, describe_effect, estimate_effect
+from thresher.experiments.comparison import compare, compute_net_effect
 from thresher.experiments.rankings import choose_methods, has_columns
 from thresher.selectors.herding import Herding
 from thresher.selectors.k_center import KCenter

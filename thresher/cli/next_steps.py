@@ -43,7 +43,7 @@ def suggest_after_curve(curve: LearningCurve) -> list[str]:
 
 def suggest_after_comparison(comparison: Comparison) -> list[str]:
     """Return the selection by the method that is clearly better than random, or by random."""
-    from thresher.experiments.comparison import is_clear
+    from thresher.evaluation.effect import is_clear
     from thresher.experiments.settings import BASELINE
 
     better = [v for v in comparison.verdicts if v.effect.value > 0 and is_clear(v.effect, v.p_holm)]

@@ -245,3 +245,26 @@ def _bootstrap_means(gap: Float64, rng: np.random.Generator) -> Float64:
         rows = rng.multinomial(n, np.full(n, 1 / n), _BLOCK) / n
         means[block] = ((seeds[block] @ gap) * rows).sum(axis=1)
     return means
+
+
+def is_clear(effect: Effect, p_holm: float) -> bool:
+    """Tell whether a difference stands after Holm's correction, its interval without zero."""
+    return p_holm < LEVEL and not effect.low <= 0 <= effect.high
+
+
+def describe_effect(effect: Effect, p_holm: float, *, is_rate: bool) -> str:
+    """Return the verdict in words: rates in points (hundredths), losses in nats per token."""
+    factor, unit = (100.0, "points") if is_rate else (1.0, "nats")
+    digits = 1 if is_rate else 3
+    if not effect.stderr > 0 and effect.value == 0:
+        return "no difference at all: both gave the same outcomes"
+    if not is_clear(effect, p_holm):
+        if is_rate and effect.detectable >= 1:  # beyond any difference that two rates can have
+            return "no difference seen; with so few runs and test rows, none could have been"
+        return f"no difference seen; {effect.detectable * factor:.{digits}f} {unit} would have been detectable"
+    is_better = effect.value > 0
+    value, low, high = (
+        (effect.value, effect.low, effect.high) if is_better else (-effect.value, -effect.high, -effect.low)
+    )
+    word = "better" if is_better else "worse"
+    return f"{word} by {value * factor:.{digits}f} {unit} [{low * factor:.{digits}f}, {high * factor:.{digits}f}]"

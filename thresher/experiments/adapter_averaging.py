@@ -14,8 +14,8 @@ from thresher.artifacts.folder import atomic_file, copy_folder, write_atomic, wr
 from thresher.artifacts.seal import encode_record, find_damage, hash_file, hash_files, seal_record
 from thresher.artifacts.stored import read_table
 from thresher.errors import InputError
+from thresher.evaluation.effect import describe_effect
 from thresher.experiments.cells.cell import Outcome
-from thresher.experiments.comparison import describe_effect
 from thresher.experiments.experiment import Experiment
 from thresher.experiments.paired_runs import PairedRuns
 from thresher.experiments.search import Search, TrialResult, run_settings

@@ -17,7 +17,7 @@ from thresher.artifacts.seal import encode_record
 from thresher.artifacts.stored import read_table
 from thresher.dataset import Dataset
 from thresher.errors import InputError
-from thresher.evaluation.effect import LEVEL, Effect, adjust_p_values, estimate_seeds_needed
+from thresher.evaluation.effect import LEVEL, Effect, adjust_p_values, describe_effect, estimate_seeds_needed
 from thresher.evaluation.metric import find_metric
 from thresher.experiments.rankings import choose_methods, has_columns, name_methods
 from thresher.experiments.result_folder import RunClock, read_result, run_in_folder
@@ -340,29 +340,6 @@ def compute_net_effect(
     gain *= 1 if runner.experiment.metric.is_higher_better else -1
     ends = {"value": effect.value, "low": effect.low, "high": effect.high}
     return {**{name: float(end - gain) for name, end in ends.items()}, "random_rows": float(round(affordable))}
-
-
-def is_clear(effect: Effect, p_holm: float) -> bool:
-    """Tell whether a difference stands after Holm's correction, its interval without zero."""
-    return p_holm < LEVEL and not effect.low <= 0 <= effect.high
-
-
-def describe_effect(effect: Effect, p_holm: float, *, is_rate: bool) -> str:
-    """Return the verdict in words: rates in points (hundredths), losses in nats per token."""
-    factor, unit = (100.0, "points") if is_rate else (1.0, "nats")
-    digits = 1 if is_rate else 3
-    if not effect.stderr > 0 and effect.value == 0:
-        return "no difference at all: both gave the same outcomes"
-    if not is_clear(effect, p_holm):
-        if is_rate and effect.detectable >= 1:  # beyond any difference that two rates can have
-            return "no difference seen; with so few runs and test rows, none could have been"
-        return f"no difference seen; {effect.detectable * factor:.{digits}f} {unit} would have been detectable"
-    is_better = effect.value > 0
-    value, low, high = (
-        (effect.value, effect.low, effect.high) if is_better else (-effect.value, -effect.high, -effect.low)
-    )
-    word = "better" if is_better else "worse"
-    return f"{word} by {value * factor:.{digits}f} {unit} [{low * factor:.{digits}f}, {high * factor:.{digits}f}]"
 
 
 def read_comparison(path: str | Path) -> Comparison:

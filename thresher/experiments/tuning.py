@@ -24,7 +24,7 @@ from thresher.artifacts.result import Result
 from thresher.artifacts.seal import encode_record
 from thresher.artifacts.stored import read_table
 from thresher.errors import InputError, MissingExtraError
-from thresher.evaluation.effect import Effect
+from thresher.evaluation.effect import Effect, describe_effect
 from thresher.evaluation.estimate import Estimate
 from thresher.evaluation.forgetting import describe_loss
 from thresher.evaluation.gain import Gain
@@ -34,7 +34,6 @@ from thresher.experiments.cells.cache import CellCache
 from thresher.experiments.cells.retries import build_retry_listener
 from thresher.experiments.cells.tracking import CellTracking
 from thresher.experiments.cells.worker_pool import WorkerPool, count_workers
-from thresher.experiments.comparison import describe_effect
 from thresher.experiments.experiment import load_experiment
 from thresher.experiments.paired_runs import PairedRuns
 from thresher.experiments.result_folder import RunClock, read_result, run_in_folder

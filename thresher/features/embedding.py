@@ -176,7 +176,7 @@ def _fingerprint(encoder: Encoder, context: FeatureContext) -> str:
 
 
 def embed_texts(texts: Sequence[str], context: FeatureContext, *, stage: str) -> Float32:
-    """Return the unit vectors of p texts that are no rows, (p, d); the cache is that of `embedding`."""
+    """Return the unit vectors of p texts, (p, d); the cache is that of `embedding`."""
     encoder = context.load_encoder()
     values = context.run_stage(
         Stage(

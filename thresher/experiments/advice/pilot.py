@@ -16,7 +16,8 @@ import numpy as np
 
 from thresher.dataset import Dataset
 from thresher.errors import InputError
-from thresher.experiments.comparison import Comparison, PairwiseResult, compare, is_clear
+from thresher.evaluation.effect import is_clear
+from thresher.experiments.comparison import Comparison, PairwiseResult, compare
 from thresher.experiments.experiment import Experiment
 from thresher.experiments.settings import BASELINE
 from thresher.progress import OnProgress

@@ -8,13 +8,12 @@ from typing import Any
 
 import polars as pl
 
-from thresher.evaluation.effect import Effect, adjust_p_values
+from thresher.evaluation.effect import Effect, adjust_p_values, describe_effect
 from thresher.experiments.cells.cache import CellCache
 from thresher.experiments.cells.cell import Cell, Outcome
 from thresher.experiments.cells.retries import build_retry_listener, require_results
 from thresher.experiments.cells.tracking import CellTracking
 from thresher.experiments.cells.worker_pool import WorkerPool, count_workers
-from thresher.experiments.comparison import describe_effect
 from thresher.experiments.experiment import Experiment
 from thresher.experiments.paired_runs import PairedRuns
 from thresher.experiments.settings import ExperimentSettings

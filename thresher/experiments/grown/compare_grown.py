@@ -12,12 +12,11 @@ import polars as pl
 from thresher.dataset import Dataset, load
 from thresher.dataset.loading import ensure_dataset
 from thresher.errors import InputError
-from thresher.evaluation.effect import adjust_p_values, estimate_seeds_needed
+from thresher.evaluation.effect import adjust_p_values, describe_effect, estimate_seeds_needed
 from thresher.experiments.cells.cell import Cell
 from thresher.experiments.comparison import (
     Comparison,
     PairwiseResult,
-    describe_effect,
     write_comparison,
 )
 from thresher.experiments.runner import ExperimentRunner
