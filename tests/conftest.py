@@ -309,3 +309,15 @@ def make_rows():
 @pytest.fixture
 def make_sentences():
     return sentences
+
+
+@pytest.fixture
+def memory():
+    """Return the storage behind memory://, empty."""
+    import fsspec
+
+    files = fsspec.filesystem("memory")
+    files.store.clear()
+    files.pseudo_dirs[:] = [""]
+    yield files
+    files.store.clear()

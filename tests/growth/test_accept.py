@@ -164,3 +164,13 @@ def test_a_row_that_keeps_its_answer_keeps_its_id(stub, model):
     rows = [{"id": f"r{i}", **row} for i, row in enumerate(make_sums(3))]
     kept = th.grow(th.load(rows, id_column="id"), how="own", **model).rows
     assert [(row["id"], row["answer_from"]) for row in kept] == [(f"r{i}", "gold") for i in range(3)]
+
+
+def test_a_column_that_names_the_rows_is_not_copied_though_nobody_says_so(stub, model):
+    write_skilled(stub)
+    rows = [{"question_id": i, "level": "easy", **row} for i, row in enumerate(make_sums(12))]
+    grown = th.grow(rows, n_samples=8, **model).rows
+    assert grown
+    assert {row["level"] for row in grown} == {"easy"}
+    assert all(str(row["question_id"]).partition("-grown-")[0] in map(str, range(12)) for row in grown)
+    assert len({str(row["question_id"]) for row in [*rows, *grown]}) == 12 + len(grown)

@@ -7,6 +7,7 @@ import pytest
 
 import thresher as th
 from tests.growth.growth_rows import make_sums, read_sum
+from thresher.errors import SettingsError
 from thresher.growth.ways.failures import N_VOTES
 
 
@@ -178,3 +179,8 @@ def test_conversations_keep_their_form(stub, model, as_text):
     messages = json.loads(row["messages"]) if as_text else row["messages"]
     assert messages == [*turns[:2], {"role": "assistant", "content": "2 and 3 are\n#### 5"}]
     assert stub.bodies[0]["messages"] == turns[:2]
+
+
+def test_bounds_between_which_no_prompt_lies_are_refused(model):
+    with pytest.raises(SettingsError, match="least_similarity must be below most_similarity, got 0.9 and 0.9"):
+        th.grow(make_sums(2), how="reword", least_similarity=0.9, most_similarity=0.9, **model)

@@ -9,7 +9,7 @@ from sklearn.metrics import cohen_kappa_score
 import thresher as th
 from thresher.cli.main import main
 from thresher.dataset.settings import ReadOptions, ReadSettings
-from thresher.errors import InputError, ManifestError, SettingsError
+from thresher.errors import InputError, ManifestError, OutputError, SettingsError
 from thresher.labeling.agreement import measure_agreement
 from thresher.labeling.annotator import build_prompt, find_label
 from thresher.labeling.ask import AllAskOptions
@@ -134,7 +134,7 @@ def test_two_answers_and_answers_about_other_rows_are_refused(labeled, tmp_path)
 class Annotator:
     """Answers with the color in the text; wrongly for one row in five, and with words at 17."""
 
-    name = "stub#model"
+    name, fingerprint = "stub#model", "first"
 
     def generate(self, conversations, decoding, *, stage, context):
         texts = [json.loads(each)["messages"][0]["content"].split("-----")[1] for each in conversations]
@@ -174,6 +174,46 @@ def test_an_annotator_labels_and_people_check_a_share(pool, monkeypatch, tmp_pat
     assert (added.agreement.n, added.agreement.share) == (18, pytest.approx(same / 18))
     # people see no answer of the annotator
     assert all(row["label"] == "" for row in asked.rows)
+
+
+def test_another_model_at_the_same_address_is_asked_anew(pool, monkeypatch, tmp_path):
+    annotator = Annotator()
+    monkeypatch.setattr("thresher.models.generation.load.load_generator", lambda context: annotator)
+    call = {"batch": 6, "encoder": "static", "classes": COLORS, "annotator": "folder", "out": tmp_path / "ask"}
+    first = th.ask_labels(pool[0], **call)
+    assert first.manifest.content["annotator_fingerprint"] == "first"
+    assert th.ask_labels(pool[0], **call).manifest.identity == first.manifest.identity
+    annotator.fingerprint = "trained on"
+    with pytest.raises(OutputError, match="must be new or empty"):
+        th.ask_labels(pool[0], **call)
+
+
+def test_without_people_the_annotator_s_labels_are_added_by_the_command_that_is_told(
+    pool, monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setattr("thresher.models.generation.load.load_generator", lambda context: Annotator())
+    ask = ["label", "ask", str(pool[0]), "--batch", "9", "--encoder", "static", "--classes", ",".join(COLORS)]
+    assert main([*ask, "--annotator", "http://x/v1#m", "--check", "0", "--out", str(tmp_path / "ask")]) == 0
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told == f"then: thresher label add {tmp_path / 'ask'} --out labeled"
+    assert main(["label", "add", str(tmp_path / "ask"), "--out", str(tmp_path / "labeled")]) == 0
+    assert th.open(tmp_path / "labeled").manifest.content["counts"]["by_annotator"] >= 8
+
+
+def test_labeled_rows_stand_at_addresses_and_are_never_replaced(pool, tmp_path, monkeypatch, memory):
+    monkeypatch.setenv("THRESHER_CACHE", str(tmp_path / "cache"))
+    path, truth = pool
+    known = [{"text": text, "label": label} for text, label in list(truth.items())[:20]]
+    memory.pipe("/in/known.jsonl", "".join(json.dumps(row) + "\n" for row in known).encode())
+    ask = ["label", "ask", str(path), "--labeled", "memory://in/known.jsonl", "--encoder", "static", "--batch", "4"]
+    assert main([*ask, "--out", "memory://out/ask"]) == 0
+    row = json.loads(memory.cat("/out/ask/ask.jsonl").splitlines()[0])
+    memory.pipe("/in/answers.jsonl", json.dumps({**row, "label": "red"}).encode())
+    assert main(["label", "add", "memory://out/ask", "memory://in/answers.jsonl", "--out", "memory://out/labeled"]) == 0
+    assert len(th.open("memory://out/labeled")) == 21
+    again = ["label", "ask", str(path), "--labeled", "memory://out/labeled", "--encoder", "static", "--batch", "4"]
+    assert main([*again, "--out", "memory://out/labeled", "--force"]) == 2
+    assert len(th.open("memory://out/labeled")) == 21
 
 
 def test_agreement_is_wilson_s_interval_and_cohen_s_kappa():
@@ -225,7 +265,7 @@ def test_options_are_said_once():
 
 
 def test_answers_to_another_folder_than_that_of_ask_are_refused(labeled):
-    with pytest.raises(ManifestError, match="must be a folder that 'label ask' wrote, found one of kind 'labeled'"):
+    with pytest.raises(ManifestError, match="must be a folder that 'label ask' wrote, found 'labeled'"):
         th.add_labels(labeled / "labeled-1", labeled / "answers-1.jsonl")
 
 

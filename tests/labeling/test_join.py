@@ -105,6 +105,18 @@ def test_what_is_no_rule_is_refused():
         th.join_labels(rows, ["q"])
 
 
+def test_columns_that_are_no_rules_are_refused():
+    rows = [{"id": i, "text": f"t{i}", "url": f"u{i}", "a": "xy"[i % 2]} for i in range(9)]
+    with pytest.raises(SettingsError, match="a rule is a column of labels, and 'text' is the text of the rows"):
+        th.join_labels(rows, ["a", "text"])
+    with pytest.raises(InputError, match="9 of the 9 labels of 'url' occur once, such as 'u0'"):
+        th.join_labels(rows, ["a", "url"])
+    with pytest.raises(SettingsError, match="'id' is the id of the rows"):
+        th.join_labels(th.load(rows, columns={"text": "text"}, id_column="id"), ["a", "id"])
+    rare = [{"text": f"t{i}", "a": f"{i // 2}", "b": None if i % 2 else f"{i // 2}"} for i in range(12)]
+    assert len(th.join_labels(rare, ["a", "b"])) == 12  # many classes are still classes
+
+
 def test_numbers_keep_their_fractions_and_a_rule_votes_once():
     rows = [{"text": f"t{i}", "a": (3.5, 3.2, 1.0)[i % 3], "b": (3.5, 3.2, 1)[i % 3]} for i in range(9)]
     joined = th.join_labels(rows, ["a", "b"], how="majority")

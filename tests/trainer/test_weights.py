@@ -12,11 +12,13 @@ import torch
 
 from thresher.dataset import load
 from thresher.errors import InputError, NotFoundError
+from thresher.labeling.weak.join import join_labels
 from thresher.trainer.context import resolve_run
 from thresher.trainer.engine.batches import Batch
 from thresher.trainer.engine.fit import fit
 from thresher.trainer.engine.losses import class_loss
 from thresher.trainer.settings import TrainSettings
+from thresher.trainer.train import train
 from thresher.trainer.weights import ZERO, read_weights, weigh_examples
 
 N = 9
@@ -115,3 +117,20 @@ def test_other_weights_are_another_training_in_the_same_order_or_not(tiny_llama,
     assert identify([1, 2, 3], "w") != identify([1, 2, 4], "w")
     assert identify([1, 2, 3], None) == {**identify([1, 2, 4], None), "sources": identify([1, 2, 3], None)["sources"]}
     assert "weight" not in TrainSettings().to_json()
+
+
+def test_weights_of_a_job_are_told_and_folders_of_rows_are_no_subsets(tiny_bert, color_rows, tmp_path):
+    votes = [{"text": row["text"], "anna": row["label"], "thresher_weight": 2} for row in color_rows[:12]]
+    join_labels(votes, ["anna"], out=tmp_path / "joined")
+    told = []
+    fast = {"max_steps": 1, "max_length": 16, "precision": "fp32"}
+
+    def run(name, **options):
+        told.clear()
+        settings = TrainSettings(**fast, **options)
+        out = tmp_path / name
+        train(tmp_path / "joined", model=tiny_bert, settings=settings, out=out, on_event=lambda e: told.append(str(e)))
+        return [line for line in told if "weights of a job, which are not used" in line]
+
+    assert len(run("plain")) == 1
+    assert run("weighed", weight="thresher_weight") == []

@@ -61,6 +61,23 @@ class Manifest:
         return Manifest.read_file(path)
 
     @staticmethod
+    def read_kind(folder: str | Path, kind: str, what: str) -> Manifest:
+        """Read the manifest of an output folder of one kind.
+
+        Args:
+            folder: of a result.
+            kind: that it must have.
+            what: the same in words, for the message.
+
+        Raises:
+            ManifestError: the folder is of another kind, or there is no such manifest.
+        """
+        manifest = Manifest.read(folder)
+        if manifest.content.get("kind") != kind:
+            raise ManifestError(f"{folder}: must be {what}, found '{manifest.content.get('kind')}'")
+        return manifest
+
+    @staticmethod
     def read_file(path: Path) -> Manifest:
         """Read a manifest.
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import orjson
 import polars as pl
 
 from thresher.artifacts.seal import check_file
@@ -43,6 +44,17 @@ def read_json(path: Path) -> Any:
     check_file(path)
     with explain_unreadable(path):
         return json.loads(path.read_bytes())
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Read a stored file of JSON lines that is what its manifest says.
+
+    Raises:
+        ManifestError: it is damaged.
+    """
+    check_file(path)
+    with explain_unreadable(path):
+        return [orjson.loads(line) for line in path.read_bytes().splitlines() if line.strip()]
 
 
 @contextmanager

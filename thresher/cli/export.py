@@ -32,16 +32,14 @@ def export(
 
     [bold]Example:[/bold] thresher export chosen --to trl --out for-trl
     """
-    from thresher.artifacts.manifest import Manifest
     from thresher.dataset import load
     from thresher.subset.export import export_rows
-    from thresher.subset.subset import read_subset_rows
+    from thresher.subset.subset import is_subset_folder, read_subset_rows
 
     path = expand_path(folder)
     if not (path / MANIFEST).is_file():
         raise ManifestError(f"{path}: must be a folder that thresher wrote, found no {MANIFEST} in it; give one")
-    is_subset = Manifest.read(path).content.get("kind") == "subset"
-    rows = read_subset_rows(path) if is_subset else load(path)
+    rows = read_subset_rows(path) if is_subset_folder(path) else load(path)
     written = export_rows(rows, to, out, force=force)
     if not quiet:
         print_line(f"{written}: {len(rows):,} rows for {to}", err=True)

@@ -26,7 +26,11 @@ label_app = App(help="Which rows to label next, and when to stop.", no_args_is_h
 
 Rows = Annotated[str, typer.Argument(help="Rows of text, some or none with a label: file, glob, folder or Hub id.")]
 Answers = Annotated[
-    list[Path], typer.Argument(help="Answers: JSON lines or CSV, or an export of Label Studio or Argilla.")
+    list[Path] | None,
+    typer.Argument(
+        help="Answers: JSON lines or CSV, or an export of Label Studio or Argilla. None where a model answered all.",
+        show_default=False,
+    ),
 ]
 
 
@@ -72,8 +76,8 @@ def ask(
 @label_app.command()
 def add(
     asked: Annotated[Path, typer.Argument(help="Folder that label ask wrote.")],
-    answers: Answers,
     out: Annotated[Path, typer.Option(help="Folder for all labeled rows.")],
+    answers: Answers = None,
     force: options.Force = False,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
@@ -86,7 +90,7 @@ def add(
     from thresher.labeling.add import add_labels
 
     with progress_display(quiet=quiet) as show:
-        labeled = add_labels(asked, answers, out=out, force=force, on_progress=show)
+        labeled = add_labels(asked, answers or [], out=out, force=force, on_progress=show)
     if as_json:
         content = labeled.manifest.content
         print_json({name: content[name] for name in ("counts", "agreement", "label_column", "annotator")})
@@ -211,8 +215,7 @@ def summarize_asked(asked: Asked, out: Path) -> str:
         lines.append(f"{counts['conflicting_texts']:,} texts have several labels, and count as not labeled")
     lines += _tell_rejected(counts)
     lines.append(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
-    if asked.rows:
-        lines.append(f"then: thresher label add {out} ANSWERS --out labeled")
+    lines.append(f"then: thresher label add {out}{' ANSWERS' if asked.rows else ''} --out labeled")
     return join_lines(lines)
 
 

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from thresher.artifacts.folder import MANIFEST
 from thresher.artifacts.hub_push import check_push
-from thresher.artifacts.remote.fetch import localize
 from thresher.cli import options
 from thresher.cli.output import print_block, print_json, print_json_text
 from thresher.cli.with_options import with_options
@@ -127,12 +125,14 @@ def _with_settings(source: str | None, eval_read: EvalReadSettings) -> Any:
 
 
 def _is_subset(data: str | None, read: PoolSettings) -> bool:
-    """Tell whether a folder of results is given, which `train` reads itself and knows the pool of.
+    """Tell whether the folder of a subset is given, which `train` reads with its pool.
 
     Raises:
         InputError: it is, and options say how its rows are read.
     """
-    if data is None or not (Path(localize(data)) / MANIFEST).is_file():
+    from thresher.subset.subset import is_subset_folder
+
+    if data is None or not is_subset_folder(data):
         return False
     if read != PoolSettings():
         names = ", ".join(name for name, value in vars(read).items() if value != getattr(PoolSettings(), name))

@@ -19,7 +19,6 @@ from thresher.curation.rule import Rule
 from thresher.dataset import Dataset
 from thresher.dataset.mixture.reload import load_kept_rows
 from thresher.dataset.values.kept_rows import KeptRows
-from thresher.errors import ManifestError
 
 KIND = "curated"
 STEM = "rows"
@@ -74,9 +73,7 @@ class Curated(KeptRows):
             ManifestError: the folder is not one, or is damaged.
         """
         path = Path(folder)
-        manifest = Manifest.read(path)
-        if manifest.content.get("kind") != KIND:
-            raise ManifestError(f"{path}: must be cleaned rows, found '{manifest.content.get('kind')}'")
+        manifest = Manifest.read_kind(path, KIND, "cleaned rows")
         return Curated(
             dataset=load_kept_rows(path, manifest.content),
             dropped=read_table(path / DROPPED),

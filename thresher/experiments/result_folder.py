@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 from thresher.artifacts.folder import OutputFolder
 from thresher.artifacts.manifest import Manifest
 from thresher.artifacts.stored import read_json
-from thresher.errors import ManifestError
 from thresher.experiments.settings import ExperimentSettings
 
 Result = TypeVar("Result")
@@ -73,7 +72,4 @@ def read_result(folder: Path, kind: str, what: str, name: str) -> tuple[Manifest
     Raises:
         ManifestError: the folder is of another kind, or damaged.
     """
-    manifest = Manifest.read(folder)
-    if manifest.content.get("kind") != kind:
-        raise ManifestError(f"{folder}: must be {what}, found '{manifest.content.get('kind')}'")
-    return manifest, read_json(folder / name)
+    return Manifest.read_kind(folder, kind, what), read_json(folder / name)

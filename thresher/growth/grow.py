@@ -18,7 +18,7 @@ from thresher.errors import InputError
 from thresher.features.answers.prompts import PromptRows
 from thresher.growth.candidate import Candidate
 from thresher.growth.refusing import refuse_copies
-from thresher.growth.result import FROM, Grown, count_outcomes, read_grown, tabulate
+from thresher.growth.result import FROM, KIND, Grown, count_outcomes, read_grown, tabulate
 from thresher.growth.seeds import Seeds, Speaker
 from thresher.growth.settings import GrowOptions, GrowSettings
 from thresher.growth.ways.accept import propose_answers
@@ -35,7 +35,6 @@ from thresher.validation import document_options, split_options
 if TYPE_CHECKING:
     from thresher.features.context import FeatureContext
 
-KIND = "grown"
 RECIPE = "grow-1"
 UNPROVEN = (
     "whether these rows help is not known: thresher compare {out} --against POOL --eval FILE trains without and with "

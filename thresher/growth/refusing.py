@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from thresher.features.context import FeatureContext
 
 UNUSABLE = "unusable"
+_NAME = re.compile(  # of a column: id, row_id, rowId, example-index, but not valid or monkey
+    r"(?:(?:^|[^A-Za-z])(?i:id|uid|uuid|guid|idx|index|key|hash)|(?<=[a-z])(?:Id|ID|Uuid|UUID|Key))$"
+)
 COPIES = ("exact-duplicates", "near-duplicates")
 LEAKS = "contamination"
 Reasons = dict[int, tuple[str, str]]  # by number of a candidate: reason and explanation
@@ -28,26 +32,44 @@ Reasons = dict[int, tuple[str, str]]  # by number of a candidate: reason and exp
 def build_rows(pool: Dataset, candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
     """Return candidates as rows with the user's own columns, those of the seed but for the texts.
 
-    A column that names the rows gets a number behind the seed's name, one that no row of the pool
-    has, as rows of an earlier round may.
+    Columns that name the rows (`find_names`) get a number behind the seed's name, one that no row
+    of the pool has, as rows of an earlier round may.
     """
     originals = pool.rows(np.array([each.seed for each in candidates], dtype=np.int64)) if candidates else []
     rows = []
     counts: dict[int, int] = {}
-    taken = set() if pool.id_column is None else set(pool.column(pool.id_column).cast(pl.String))
+    taken = {column: set(pool.column(column).cast(pl.String)) for column in find_names(pool)}
     for each, row in zip(candidates, originals, strict=True):
         if each.prompt is not None:
             row = set_prompt(row, pool.schema, each.prompt)
         if each.response is not None:
             row = set_answer(row, pool.schema, each.response)
-        if pool.id_column is not None and each.answer_from != "gold":  # that row is the user's
+        if taken and each.answer_from != "gold":  # that row is the user's
             number = counts.get(each.seed, 0) + 1
-            while (name := f"{row[pool.id_column]}-grown-{number}") in taken:  # in an earlier round
-                number += 1
+            while any(f"{row[column]}-grown-{number}" in names for column, names in taken.items()):
+                number += 1  # in an earlier round
             counts[each.seed] = number
-            row = {**row, pool.id_column: name}
+            row = {**row, **{column: f"{row[column]}-grown-{number}" for column in taken}}
         rows.append(dict(row))
     return rows
+
+
+def find_names(pool: Dataset) -> list[str]:
+    """Return the columns that name the rows: that of the ids, or those that look like one.
+
+    Without an id column these are columns called id, uuid, ... (or that end so) of texts or whole
+    numbers, no two alike and none missing: a copy of such a name would name two rows.
+    """
+    if pool.id_column is not None:
+        return [pool.id_column]
+    read = {name for names in pool.schema.columns.values() for name in names}
+    named = [name for name in pool.column_names if name not in read and _NAME.search(name)]
+    return [name for name in named if _is_unique(pool.column(name))]
+
+
+def _is_unique(values: pl.Series) -> bool:
+    is_name = values.dtype == pl.String or values.dtype.is_integer()
+    return is_name and not values.has_nulls() and values.n_unique() == len(values) > 1
 
 
 def refuse_copies(

@@ -13,7 +13,7 @@ import polars as pl
 
 from thresher.artifacts.folder import MANIFEST, write_atomic, write_ndjson, write_parquet
 from thresher.artifacts.manifest import Manifest
-from thresher.artifacts.stored import read_table
+from thresher.artifacts.stored import read_json_lines, read_table
 from thresher.growth.candidate import Candidate
 from thresher.growth.refusing import build_rows
 from thresher.printable import join_lines
@@ -21,7 +21,7 @@ from thresher.printable import join_lines
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
 
-ROWS, REFUSED, REJECTED = "rows.jsonl", "refused.parquet", "rejected.jsonl"
+KIND, ROWS, REFUSED, REJECTED = "grown", "rows.jsonl", "refused.parquet", "rejected.jsonl"
 FROM, BY, ROUND, ANSWER_FROM = "grown_from", "grown_by", "round", "answer_from"
 REFUSED_SCHEMA = {
     **{"grown_from": pl.String, "file": pl.String, "line": pl.UInt64},
@@ -124,7 +124,10 @@ def read_grown(folder: Path, pool: Dataset) -> Grown:
     Args:
         folder: that it wrote.
         pool: the rows that were grown from.
+
+    Raises:
+        ManifestError: it is no such folder, or a file is damaged or missing.
     """
-    rows = [orjson.loads(line) for line in (folder / ROWS).read_bytes().splitlines()]
+    manifest = Manifest.read_kind(folder, KIND, "a folder that 'grow' wrote")
     refused = read_table(folder / REFUSED)
-    return Grown(rows=rows, refused=refused, pool=pool, manifest=Manifest.read(folder), path=folder)
+    return Grown(rows=read_json_lines(folder / ROWS), refused=refused, pool=pool, manifest=manifest, path=folder)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from thresher.checks import create_check
+from thresher.errors import SettingsError
 from thresher.models.generation.decoding import Decoding
 from thresher.models.settings import ModelOptions
 from thresher.validation import Settings, option
@@ -57,6 +58,11 @@ class GrowSettings(Settings):
             NotFoundError: no check has this name.
         """
         super().__post_init__()
+        if self.how == "reword" and self.least_similarity >= self.most_similarity:
+            raise SettingsError(
+                f"grow: least_similarity must be below most_similarity, got {self.least_similarity:g} and "
+                f"{self.most_similarity:g}, between which no prompt lies"
+            )
         if self.check != JUDGE:
             create_check(self.check)
 

@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from thresher.artifacts.folder import MANIFEST, OutputFolder, write_atomic
+from thresher.artifacts.local_path import expand_path
 from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
+from thresher.artifacts.remote.fetch import localize
+from thresher.artifacts.stored import read_json_lines
 from thresher.dataset import Dataset, load
 from thresher.dataset.values.kept_rows import KeptRows
 from thresher.errors import InputError, first_three
@@ -77,15 +80,14 @@ class Labeled(KeptRows):
         Raises:
             ManifestError: the folder is not one, or is damaged.
         """
-        from thresher.labeling.ask import read_jsonl
-
-        path = Path(folder)
-        return Labeled(labeled=read_jsonl(path / ROWS), manifest=Manifest.read(path), path=path)
+        path = expand_path(localize(folder))
+        manifest = Manifest.read_kind(path, KIND, "a folder that 'label add' wrote")
+        return Labeled(labeled=read_json_lines(path / ROWS), manifest=manifest, path=path)
 
 
 def add_labels(
     asked: Any,
-    answers: Any,
+    answers: Any = (),
     *,
     out: str | Path | None = None,
     force: bool = False,
@@ -99,7 +101,8 @@ def add_labels(
     Args:
         asked: what `ask_labels` returned, or its folder.
         answers: files, or rows with `thresher_row_id` and a label: one or a list of them; see
-            `labeling/answers.py` for the forms. Rows that are not answered stay unlabeled.
+            `labeling/answers.py` for the forms. Rows that are not answered stay unlabeled; none
+            are needed for those that an annotator answered.
         out: folder to write the result to; it appears whole or not at all.
         force: replace an earlier result in `out`.
         on_progress: told where the result is there already.
@@ -109,7 +112,7 @@ def add_labels(
             for, or no row is answered.
         OutputError: `out` holds something else.
     """
-    batch = asked if isinstance(asked, Asked) else Asked.read(Path(asked))
+    batch = asked if isinstance(asked, Asked) else Asked.read(asked)
     column = str(batch.manifest.content["label_column"])
     given = [answer for source in _list_sources(answers) for answer in read_answers(source, column)]
     labels = _join(given, {row[ROW_ID] for row in batch.rows})

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from thresher.artifacts.local_path import expand_path
+from thresher.artifacts.remote.fetch import localize
 from thresher.errors import InputError, first_three
 from thresher.labeling.exchange import FROM_NAME, ROW_ID, format_label
 
@@ -73,7 +74,7 @@ def read_answers(source: Any, label_column: str) -> list[Answer]:
 
 def _parse(path: Path) -> list[Any]:
     """Return the entries of a file."""
-    path = expand_path(path)
+    path = expand_path(localize(path))
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

@@ -13,13 +13,15 @@ import numpy as np
 import orjson
 
 from thresher.artifacts.folder import MANIFEST, OutputFolder, write_atomic
+from thresher.artifacts.local_path import expand_path
 from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
+from thresher.artifacts.remote.fetch import localize
 from thresher.artifacts.result import Excerpt, Result
-from thresher.artifacts.stored import explain_unreadable
+from thresher.artifacts.stored import read_json_lines
 from thresher.dataset import Dataset, load
 from thresher.dataset.provenance import describe_reading, describe_rows, describe_run, refuse_input_as_output
 from thresher.dataset.settings import ReadOptions, ReadSettings
-from thresher.errors import InputError, ManifestError, SettingsError
+from thresher.errors import InputError, SettingsError
 from thresher.features import FeatureContext
 from thresher.features.embedding import Embedding
 from thresher.labeling.annotator import MACHINE, Annotation, annotate, split_check_rows
@@ -43,7 +45,7 @@ from thresher.numeric.vectors import unit_rows
 from thresher.progress import Progress, report_done
 from thresher.validation import document_options, split_options
 
-KIND, LABELED, RECIPE = "asked", "labeled.jsonl", "label-ask-1"
+KIND, LABELED, RECIPE = "asked", "labeled.jsonl", "label-ask-2"
 
 
 class AllAskOptions(AskOptions, ModelOptions, ReadOptions, total=False):
@@ -111,19 +113,16 @@ class Asked(Result):
         write_atomic(folder / MANIFEST, self.manifest.to_json())
 
     @staticmethod
-    def read(folder: Path) -> Asked:
+    def read(folder: str | Path) -> Asked:
         """Read what `ask_labels` wrote.
 
         Raises:
             ManifestError: it is no such folder, or a file is damaged or missing.
         """
-        manifest = Manifest.read(folder)
-        if manifest.content.get("kind") != KIND:
-            raise ManifestError(
-                f"{folder}: must be a folder that 'label ask' wrote, found one of kind '{manifest.content.get('kind')}'"
-            )
-        tables = [read_jsonl(folder / name) for name in (ASK, LABELED)]
-        machine = read_jsonl(folder / MACHINE) if manifest.content["annotator"] is not None else []
+        folder = expand_path(localize(folder))
+        manifest = Manifest.read_kind(folder, KIND, "a folder that 'label ask' wrote")
+        tables = [read_json_lines(folder / name) for name in (ASK, LABELED)]
+        machine = read_json_lines(folder / MACHINE) if manifest.content["annotator"] is not None else []
         page = folder / PAGE
         return Asked(
             rows=tables[0],
@@ -181,7 +180,7 @@ def ask_labels(
     if out is None:
         asked = plan.run(started, None)
         return replace(asked, rows=[_strip(row) for row in asked.rows])
-    refuse_input_as_output(Path(out), [rows.texts])
+    refuse_input_as_output(Path(out), [each for each in (rows.texts, rows.given, test) if each is not None])
     with OutputFolder(out, identity=plan.identity(), force=force) as folder:
         if folder.is_done:
             report_done(on_progress, stage="label ask", folder=folder.path, outcome="read back")
@@ -211,6 +210,7 @@ class _Plan:
                 "test": None if self.test is None else self.test.fingerprint,
                 "settings": {name: value for name, value in vars(settings).items()},
                 "encoder": Embedding().describe(self.context),
+                "annotator": describe_annotator(self.context, self.settings),
                 "thresher": versions(()),
             }
         )
@@ -297,6 +297,7 @@ class _Plan:
         self, by: str, gain: Gain | None, machine: list[Annotation], n_people: int, started: float
     ) -> Manifest:
         rows, settings = self.rows, self.settings
+        annotator = describe_annotator(self.context, settings)
         n_answered = sum(each.label is not None and not each.is_checked for each in machine)
         counts = {"labeled": len(rows.label), "unlabeled": len(rows.open_rows), "conflicting_texts": rows.n_conflicts}
         counts |= {"asked": n_people, "answered_by_annotator": n_answered}
@@ -309,12 +310,13 @@ class _Plan:
                 "by": by,
                 "classes": self.classes,
                 "label_column": rows.label_column,
-                "annotator": None if settings.annotator is None else describe_annotator(self.context, settings),
+                "annotator": None if annotator is None else annotator["name"],
+                "annotator_fingerprint": None if annotator is None else annotator["fingerprint"],
                 "check": settings.check,
                 "encoder": self.context.models.encoder,
                 "gain": None if gain is None else gain.to_json(),
                 "answer": f"{TOO_FEW}; label these" if gain is None else str(gain),
-                **describe_rows(rows.texts, counts),
+                **describe_rows(rows.texts, counts, others={"labeled": rows.given, "eval": self.test}),
                 "versions": versions(("numpy", "polars", "scikit-learn")),
                 "run": describe_run(rows.texts, seconds={"total": round(time.monotonic() - started, 3)}),
             }
@@ -326,11 +328,14 @@ def _strip(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name != TEXT}
 
 
-def describe_annotator(context: FeatureContext, settings: AskSettings) -> str:
-    """Return the name of the annotator, without secrets."""
+def describe_annotator(context: FeatureContext, settings: AskSettings) -> dict[str, str] | None:
+    """Return the annotator's name, without secrets, and its fingerprint; None without one."""
     from thresher.models.generation.load import load_generator
 
-    return load_generator(context.with_models(model=settings.annotator)).name
+    if settings.annotator is None:
+        return None
+    annotator = load_generator(context.with_models(model=settings.annotator))
+    return {"name": annotator.name, "fingerprint": annotator.fingerprint}
 
 
 def count_represented(vectors: Float32, labeled: Float32) -> Float64:
@@ -367,13 +372,3 @@ def _load_test(eval_rows: Any, read: ReadSettings) -> Dataset:
     if rows.kind != "classification":
         raise InputError(f"eval: rows with a label are required, found rows of kind '{rows.kind}'")
     return rows
-
-
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Read JSON lines of a result.
-
-    Raises:
-        ManifestError: the file is damaged or missing.
-    """
-    with explain_unreadable(path):
-        return [orjson.loads(line) for line in path.read_bytes().splitlines() if line.strip()]

@@ -34,6 +34,7 @@ class LabelingPool:
         label_column: where labels stand, and where new ones will.
         labeled_rows: the user's own columns of each labeled row.
         n_conflicts: texts that were given several labels, which count as not labeled.
+        given: the labeled rows that were given beside the pool, or None.
     """
 
     texts: Dataset
@@ -43,6 +44,7 @@ class LabelingPool:
     label_column: str
     labeled_rows: list[dict[str, Any]]
     n_conflicts: int
+    given: Dataset | None
 
     @property
     def classes(self) -> list[str]:
@@ -90,7 +92,8 @@ def read_pool(pool: Any, labeled: Any, read: ReadSettings, label_column: str | N
             else where labels will stand.
     """
     texts, own = load_unlabeled(pool, read)
-    parts = [rows for rows in (own, None if labeled is None else _load_labeled(labeled, read)) if rows is not None]
+    given = None if labeled is None else _load_labeled(labeled, read)
+    parts = [rows for rows in (own, given) if rows is not None]
     column = label_column or next((_find_label_column(rows) for rows in reversed(parts)), LABEL)
     frame = pl.concat([_list_labels(rows, number) for number, rows in enumerate(parts)]) if parts else None
     if frame is None:
@@ -113,6 +116,7 @@ def read_pool(pool: Any, labeled: Any, read: ReadSettings, label_column: str | N
         label_column=column,
         labeled_rows=rows,
         n_conflicts=n_conflicts,
+        given=given,
     )
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from thresher.dataset import Dataset
     from thresher.subset.budget import Budget
 
-PILOT = "pilot.json"
+SUBSET, PILOT = "subset", "pilot.json"
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -256,8 +256,15 @@ def read_subset_rows(folder: str | Path) -> Dataset:
     return load_kept_rows(folder, _subset_manifest(folder).content)
 
 
+def is_subset_folder(folder: str | Path) -> bool:
+    """Tell whether rows are the folder of a subset, by its manifest; other folders are just rows.
+
+    Raises:
+        ManifestError: its manifest is damaged.
+    """
+    path = Path(localize(folder))
+    return (path / MANIFEST).is_file() and Manifest.read(path).content.get("kind") == SUBSET
+
+
 def _subset_manifest(folder: str | Path) -> Manifest:
-    manifest = Manifest.read(folder)
-    if manifest.content.get("kind") != "subset":
-        raise ManifestError(f"{folder}: must be a subset, found '{manifest.content.get('kind')}'")
-    return manifest
+    return Manifest.read_kind(folder, SUBSET, "a subset")

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Unpack
 from thresher.artifacts.manifest import Manifest
 from thresher.artifacts.result import Result, copy_result
 from thresher.artifacts.stored import read_json
-from thresher.errors import ManifestError
 from thresher.trainer.deployment.settings import PredictOptions, PredictSettings
 from thresher.validation import build_settings, document_options
 
@@ -47,9 +46,7 @@ class Adapter(Result):
             ManifestError: the folder is not one that `train` wrote, or is damaged.
         """
         path = Path(folder)
-        manifest = Manifest.read(path)
-        if manifest.content.get("kind") != KIND:
-            raise ManifestError(f"{path}: must be an adapter, found '{manifest.content.get('kind')}'")
+        manifest = Manifest.read_kind(path, KIND, "an adapter")
         return Adapter(path, manifest, read_json(path / METRICS))
 
     def save(self, folder: str | Path, *, force: bool = False) -> Path:

@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from thresher.artifacts.folder import MANIFEST
 from thresher.artifacts.manifest import Manifest, versions
 from thresher.artifacts.remote.fetch import localize
 from thresher.dataset import Dataset, Schema, load
@@ -22,7 +21,7 @@ from thresher.models.adapter_files import ADAPTER_CONFIG
 from thresher.models.causal_lm.base_model import BaseModel, find_base, load_tokenizer
 from thresher.models.causal_lm.chat_template import prepare_template
 from thresher.models.causal_lm.default_model import choose_model
-from thresher.subset.subset import Subset, open_subset, read_subset_rows
+from thresher.subset.subset import Subset, is_subset_folder, open_subset, read_subset_rows
 from thresher.trainer.engine.adapters.kinds import check_adapter
 from thresher.trainer.engine.load_model import (
     build_4bit_options,
@@ -301,7 +300,7 @@ def _load_sides(data: Any, control: Any, *, has_eval: bool) -> tuple[Dataset, Da
 
 def _load_data(data: Any, *, with_pool: bool) -> tuple[Dataset, Dataset | None, str | None]:
     """Return the rows, the pool they were chosen from, and the hash of the subset's manifest."""
-    if isinstance(data, str | Path) and (Path(localize(data)) / MANIFEST).is_file():
+    if isinstance(data, str | Path) and is_subset_folder(data):
         data = localize(data)
         if not with_pool:
             return read_subset_rows(data), None, Manifest.read(data).hash

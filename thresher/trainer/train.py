@@ -22,6 +22,7 @@ from thresher.trainer.events import OnEvent, TrainEvent, ignore
 from thresher.trainer.settings import TrainSettings
 from thresher.trainer.tracking.tracker import Tracker
 from thresher.trainer.untouched.settings import UntouchedOptions, UntouchedSettings
+from thresher.trainer.weights import JOB_WEIGHT
 from thresher.validation import build_settings, document_options
 
 if TYPE_CHECKING:
@@ -203,6 +204,11 @@ def _announce_rows(context: RunContext) -> None:
     if split.n_leaked:
         messages.append(
             f"{split.n_leaked:,} rows ask what a held-out row asks, and are left out of training ({split.leaks})"
+        )
+    if context.settings.weight is None and JOB_WEIGHT in context.data.column_names:
+        messages.append(
+            f"the rows have the weights of a job, which are not used: each row counts once; --weight {JOB_WEIGHT} lets "
+            "it count for the rows that it stands for"
         )
     messages += [note for rows in context.loaded.values() for note in rows.notes]
     for message in messages:

@@ -4,18 +4,6 @@ import pytest
 
 
 @pytest.fixture
-def memory():
-    """Return the storage behind memory://, empty."""
-    import fsspec
-
-    files = fsspec.filesystem("memory")
-    files.store.clear()
-    files.pseudo_dirs[:] = [""]
-    yield files
-    files.store.clear()
-
-
-@pytest.fixture
 def rows(tmp_path, monkeypatch):
     monkeypatch.setenv("THRESHER_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)

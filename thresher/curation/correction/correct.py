@@ -29,7 +29,7 @@ from thresher.dataset.provenance import (
     schema_from_json,
 )
 from thresher.dataset.values.kept_rows import KeptRows
-from thresher.errors import InputError, ManifestError, SettingsError
+from thresher.errors import InputError, SettingsError
 from thresher.models.settings import ModelSettings
 from thresher.progress import Progress, report_done
 from thresher.validation import document_options, split_options
@@ -85,9 +85,7 @@ class Corrected(KeptRows):
             ManifestError: the folder is not one, or is damaged.
         """
         path = Path(folder)
-        manifest = Manifest.read(path)
-        if manifest.content.get("kind") != KIND:
-            raise ManifestError(f"{path}: must be corrected rows, found '{manifest.content.get('kind')}'")
+        manifest = Manifest.read_kind(path, KIND, "corrected rows")
         column = str(manifest.content["column"])
         return Corrected(audit=read_table(path / AUDIT), column=column, manifest=manifest, path=path)
 

@@ -10,7 +10,9 @@ from typing import Any
 import polars as pl
 
 from thresher.artifacts.folder import MANIFEST, OutputFolder, write_atomic
+from thresher.artifacts.local_path import expand_path
 from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
+from thresher.artifacts.remote.fetch import localize
 from thresher.artifacts.result import Result
 from thresher.artifacts.seal import encode_record
 from thresher.artifacts.stored import read_json
@@ -54,8 +56,9 @@ class LabelBudget(Result):
         Raises:
             ManifestError: the folder is not one, or is damaged.
         """
-        path = Path(folder)
-        return LabelBudget(content=read_json(path / CONTENT), manifest=Manifest.read(path), path=path)
+        path = expand_path(localize(folder))
+        manifest = Manifest.read_kind(path, KIND, "a folder that 'label budget' wrote")
+        return LabelBudget(content=read_json(path / CONTENT), manifest=manifest, path=path)
 
 
 def label_budget(
@@ -213,12 +216,13 @@ def _read_fit(name: str, given: Any) -> CurveFit:
     if isinstance(given, LearningCurve):
         return _take_method(name, given, None)
     if isinstance(given, str | Path):
-        folder, _, method = str(given).partition("#")
+        place, _, method = str(given).partition("#")
+        folder = str(expand_path(localize(place)))
         if Path(folder).is_dir():
             return _take_method(name, read_curve(folder), method or None)
         if not Path(folder).is_file():
             raise InputError(
-                f"label budget: the curve of '{name}' must be a folder or a table, found nothing at {folder}"
+                f"label budget: the curve of '{name}' must be a folder or a table, found nothing at {place}"
             )
         try:
             rows = pl.read_csv(folder) if folder.endswith(".csv") else pl.read_ndjson(folder)
@@ -226,7 +230,7 @@ def _read_fit(name: str, given: Any) -> CurveFit:
             reason = str(error).strip().partition("\n")[0]
             raise InputError(
                 f"label budget: the curve of '{name}' must be CSV or JSON lines with rows and value, "
-                f"found '{reason}' in {folder}"
+                f"found '{reason}' in {place}"
             ) from None
     else:
         rows = pl.DataFrame(given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,20 +12,23 @@ from typing import Any, Literal
 import numpy as np
 
 from thresher.artifacts.folder import MANIFEST, OutputFolder, write_atomic
+from thresher.artifacts.local_path import expand_path
 from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
+from thresher.artifacts.remote.fetch import localize
+from thresher.artifacts.stored import read_json_lines
 from thresher.dataset import Dataset, load
 from thresher.dataset.loading import load_unlabeled
 from thresher.dataset.provenance import describe_reading, describe_rows, refuse_input_as_output
 from thresher.dataset.settings import ReadSettings
 from thresher.dataset.values.kept_rows import KeptRows
 from thresher.errors import InputError, SettingsError
-from thresher.labeling.ask import read_jsonl
 from thresher.labeling.exchange import format_label, write_jsonl
 from thresher.labeling.weak.dawid_skene import NO_VOTE, LabelModel, count_votes, fit_label_model
 from thresher.numeric.arrays import Float64, Int64
 
 KIND, ROWS, UNLABELED, RECIPE = "joined", "rows.jsonl", "unlabeled.jsonl", "label-join-1"
 LABEL, CONFIDENCE = "label", "confidence"
+FEWEST_TOLD, MOST_UNIQUE = 5, 0.9  # votes of a rule; share of them that occur once, as texts do
 How = Literal["model", "majority"]
 Rule = Callable[[dict[str, Any]], Any]
 
@@ -81,10 +85,13 @@ class Joined(KeptRows):
         Raises:
             ManifestError: the folder is not one, or is damaged.
         """
-        path = Path(folder)
-        manifest = Manifest.read(path)
+        path = expand_path(localize(folder))
+        manifest = Manifest.read_kind(path, KIND, "a folder that 'label join' wrote")
         return Joined(
-            joined=read_jsonl(path / ROWS), unlabeled=read_jsonl(path / UNLABELED), manifest=manifest, path=path
+            joined=read_json_lines(path / ROWS),
+            unlabeled=read_json_lines(path / UNLABELED),
+            manifest=manifest,
+            path=path,
         )
 
 
@@ -139,7 +146,10 @@ def join_labels(
             f"label join: the columns {LABEL} and {CONFIDENCE} are written, "
             f"the rows have {' and '.join(taken)} already; rename it"
         )
+    if not isinstance(rules, Mapping):
+        _refuse_contents(texts, names)
     said = [_apply_rule(texts, name, rules[name] if isinstance(rules, Mapping) else None) for name in names]
+    _refuse_unique_votes(names, said)
     classes = sorted({label for column in said for label in column if label is not None})
     if len(classes) < 2:
         raise InputError(
@@ -155,6 +165,32 @@ def join_labels(
         if not folder.is_done:
             folder.publish_files(result.write_files)
     return Joined.read(folder.path)
+
+
+def _refuse_contents(texts: Dataset, names: Sequence[str]) -> None:
+    """Refuse columns that hold what is labeled, or the names of the rows."""
+    contents = {column: "the text" for column in texts.schema.columns["text"]}
+    contents |= {} if texts.id_column is None else {texts.id_column: "the id"}
+    wrong = next((name for name in names if name in contents), None)
+    if wrong is not None:
+        raise SettingsError(
+            f"label join: a rule is a column of labels, and '{wrong}' is {contents[wrong]} of the rows; name the "
+            "columns of votes"
+        )
+
+
+def _refuse_unique_votes(names: Sequence[str], said: Sequence[Sequence[str | None]]) -> None:
+    """Refuse rules that hardly ever say what was said before, as texts and ids do."""
+    counts = Counter(label for column in said for label in column if label is not None)
+    for name, column in zip(names, said, strict=True):
+        votes = [label for label in column if label is not None]
+        n_unique = sum(counts[label] == 1 for label in votes)
+        if len(votes) >= FEWEST_TOLD and n_unique >= MOST_UNIQUE * len(votes):
+            raise InputError(
+                f"label join: a rule chooses among labels, and {n_unique:,} of the {len(votes):,} labels of '{name}' "
+                f"occur once, such as '{next(label for label in votes if counts[label] == 1)[:60]}'; name the columns "
+                "of votes"
+            )
 
 
 def _apply_rule(texts: Dataset, name: str, rule: Rule | None) -> list[str | None]:
