@@ -34,7 +34,9 @@ from machine import machine
 
 import thresher as th
 from thresher.evaluation.effect import adjust_p_values, describe_effect, estimate_effect
+from thresher.evaluation.metric import find_unit
 from thresher.experiments.cells.cell import Cell, Outcome
+from thresher.experiments.experiment import load_experiment
 from thresher.experiments.runner import ExperimentRunner
 from thresher.experiments.settings import MethodExperimentSettings
 from thresher.features import FeatureContext, compute
@@ -139,7 +141,7 @@ def compare_groups(
                 **asdict(effects[method, budget, base]),
                 "p_holm": adjusted[method, budget, base],
                 "verdict": describe_effect(
-                    effects[method, budget, base], adjusted[method, budget, base], is_rate=metric.name != "loss"
+                    effects[method, budget, base], adjusted[method, budget, base], find_unit(metric.name)
                 ),
             }
             for base in BASELINES
@@ -162,17 +164,14 @@ def measure(name: str, options: argparse.Namespace, equal: str) -> dict:
     """Return the verdicts of one task."""
     pool, test, settings = task(name, options.data)
     began = time.monotonic()
-    runner = ExperimentRunner.open(
-        pool,
-        eval=test,
-        settings=MethodExperimentSettings(
-            settings=settings.get("settings", th.TrainSettings(eval_generations=0)),
-            overlap="drop",
-            method_settings=SETTINGS,
-            encoder="static",
-            workers=options.workers,
-        ),
+    asked = MethodExperimentSettings(
+        settings=settings.get("settings", th.TrainSettings(eval_generations=0)),
+        overlap="drop",
+        method_settings=SETTINGS,
+        encoder="static",
+        workers=options.workers,
     )
+    runner = ExperimentRunner.open(load_experiment(pool, eval=test, settings=asked), asked)
     with runner:
         methods = list_methods(pool) if options.methods is None else options.methods.split(",")
         shares = [float(part) / 100 for part in options.budgets.split(",")]

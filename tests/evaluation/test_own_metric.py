@@ -12,6 +12,7 @@ import thresher as th
 from thresher.errors import InputError
 from thresher.evaluation import own_metric
 from thresher.evaluation.gain import estimate_gain
+from thresher.evaluation.metric import METRICS, NATS, POINTS, find_unit
 from thresher.evaluation.own_metric import find_own_metric
 from thresher.experiments.experiment import prepare_experiment
 from thresher.trainer.settings import TrainSettings
@@ -111,3 +112,23 @@ def test_an_experiment_takes_it():
     assert experiment.metric.name.startswith("is_right-")
     assert experiment.find_problem(OUTCOMES) is None
     assert experiment.describe_score(OUTCOMES).startswith("is_right-")
+
+
+def test_every_metric_of_a_task_has_its_unit():
+    for metrics in METRICS.values():
+        for name, metric in metrics.items():
+            assert find_unit(name) == (POINTS if metric.is_higher_better else NATS)
+
+
+@pytest.mark.parametrize(
+    ("values", "is_higher_better", "shown"),
+    [
+        ([0.1, 0.9], True, "25.0 points"),
+        ([0.1, 4.9], True, "0.250 of words"),
+        ([0.1, 0.9], False, "0.250 of words"),
+        ([], True, "0.250 of words"),
+    ],
+)
+def test_a_score_of_the_users_own_has_points_only_where_it_is_a_rate(values, is_higher_better, shown):
+    unit = find_unit("words-0a1b2c3d", is_higher_better=is_higher_better, values=values)
+    assert f"{unit.format_number(0.25)} {unit.name}" == shown

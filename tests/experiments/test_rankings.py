@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import thresher as th
+from thresher.experiments.experiment import load_experiment
 from thresher.experiments.paired_runs import estimate_overlap
 from thresher.experiments.rankings import MethodName, Rankings
 from thresher.experiments.runner import ExperimentRunner
@@ -33,7 +34,7 @@ def test_a_reference_is_trained_once_for_each_seed_and_never_again(tiny_llama, q
 def test_methods_ask_the_language_model_that_is_trained(kind, tiny_llama, tiny_bert, question_rows, color_rows):
     rows, model = (question_rows, tiny_llama) if kind == "questions" else (color_rows, tiny_bert)
     settings = MethodExperimentSettings(model=model, overlap="drop", encoder="static")
-    with ExperimentRunner.open(rows, eval="20%", settings=settings) as runner:
+    with ExperimentRunner.open(load_experiment(rows, eval="20%", settings=settings), settings) as runner:
         asked = runner.rankings.options.get("model")
     # a classifier gives no likelihoods
     assert asked == (str(tiny_llama) if kind == "questions" else None)

@@ -126,7 +126,19 @@ def test_a_quota_without_a_share_for_a_value_says_which():
         parse_quota("x:a=1,c=1").reorder(np.arange(100), CODES, NAMES)
 
 
-@pytest.mark.parametrize("text", ["label", "label=balanced", "source:a=0.7,b=0.3", "label:a<=5,*<=2"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "label",
+        "label=balanced",
+        "source:a=0.7,b=0.3",
+        "label:a<=5,*<=2",
+        'source:"a, b.jsonl"=0.7,"x=1"=0.3',
+        '"a:b"=sqrt',
+        '"a:b":"5"" pipe, long"<=5,*<=2',
+        'source:5" pipe=0.5,*=1',
+    ],
+)
 def test_a_quota_reads_back_what_it_prints(text):
     assert parse_quota(str(parse_quota(text))) == parse_quota(text)
 
@@ -184,3 +196,12 @@ def test_an_incomplete_curve_is_no_budget(tmp_path):
 def test_a_method_that_the_curve_does_not_have_takes_the_answer_of_the_best_score(tmp_path):
     curve = curve_folder(tmp_path, random=("enough", 200, 0.5), herding=("enough", 800, 0.8))
     assert parse_budget(curve, method="k-center").amount == parse_budget(curve).amount == 800
+
+
+def test_names_with_signs_of_the_forms_stand_in_quotes():
+    names = ["a, b.jsonl", "x=1", "x<=1", '"quoted"', " outer ", "https://host/c.jsonl"]
+    quota = Quota("the:source", {name: 1 + number for number, name in enumerate(names)})
+    assert parse_quota(str(quota)) == quota
+    assert parse_quota('source:"a, b"=70%,*=30%').shares == {"a, b": 0.7, "*": 0.3}
+    with pytest.raises(InputError, match="quota: must be COLUMN"):
+        parse_quota('source:"a, b=70%,*=30%')

@@ -59,7 +59,8 @@ def test_settings_of_before_have_the_same_json():
     assert not {"min_steps", "pooling"} & set(TrainSettings().resolved("sft").to_json())
     resolved = TrainSettings(pooling="cls").resolved("classification")
     assert resolved.to_json()["pooling"] == "cls"
-    assert TrainSettings(**resolved.to_json()) == resolved
+    assert TrainSettings(**resolved.to_json()).resolved("classification") == resolved
+    assert not {"adapter", "virtual_tokens"} & (set(resolved.to_json()) | set(TrainSettings().to_json()))
 
 
 def test_max_steps_leaves_epochs_unset():

@@ -9,6 +9,7 @@ import typer
 from thresher.cli import experiment_options as shared
 from thresher.cli.command import App
 from thresher.cli.with_options import with_options
+from thresher.evaluation.metric import Unit
 from thresher.experiments.bases.settings import BaseRankSettings
 from thresher.experiments.bases.source_settings import SourceRankSettings
 from thresher.experiments.bases.transfer_settings import TransferSettings
@@ -166,10 +167,10 @@ def summarize_transfer(result: Transfer) -> str:
     content = result.content
     names = [each["name"] for each in content["models"]]
     lines = [content["answer"], f"models, by size: {', '.join(names)}"]
-    factor, unit = (1.0, "nats") if content["metric"] == "loss" else (100.0, "points")
+    unit = Unit(**content["unit"])
     for each in content["methods"]:
-        effects = ", ".join(f"{factor * effect['value']:+.3g}" for effect in each["effects"])
-        lines.append(f"{each['method']}, {each['n_rows']:,} rows: {effects} {unit}; {each['sentence']}")
+        effects = ", ".join(unit.format_number(effect["value"], is_signed=True) for effect in each["effects"])
+        lines.append(f"{each['method']}, {each['n_rows']:,} rows: {effects} {unit.name}; {each['sentence']}")
     for step in content["steps"]:
         correlation = step["correlation"]
         order = "" if correlation is None else f"rank correlation of effects {correlation:.2f} "

@@ -55,6 +55,7 @@ def _measure_kinds() -> dict[str, tuple[int, int, str]]:
     from thresher.artifacts.remote.copies import measure_copies
     from thresher.cache.array_folders import get_graph_cache
     from thresher.experiments.cells.cache import CellCache
+    from thresher.jobs.update.adapter_gate import get_gate_cache
     from thresher.models.causal_lm.smollm2 import get_model_cache
     from thresher.selection.pool_adapters import get_adapter_cache
     from thresher.trainer.untouched.base_cache import get_base_cache
@@ -63,6 +64,7 @@ def _measure_kinds() -> dict[str, tuple[int, int, str]]:
         "cells": (*CellCache().size(), "finished cells of experiments"),
         "trained": (*get_adapter_cache().size(), "folders of adapters that methods had trained"),
         "base": (*get_base_cache().size(), "measurements of untouched models"),
+        "gates": (*get_gate_cache().size(), "adapters that gates of jobs had trained"),
         "models": (*get_model_cache().size(), "unpacked language models"),
         "graphs": (*get_graph_cache().size(), "neighbor graphs of pools"),
         "copies": (*measure_copies(), "copies of files at addresses"),
@@ -77,7 +79,7 @@ def prune(
 ) -> None:
     """Delete features, cells, adapters, models, graphs and copies; they are rebuilt as needed.
 
-    The limit holds for each of the seven.
+    The limit holds for each of the eight.
 
     Raises:
         InputError: not exactly one of the options was given.
@@ -86,6 +88,7 @@ def prune(
     from thresher.cache.array_folders import get_graph_cache
     from thresher.experiments.cells.cache import CellCache
     from thresher.features import FeatureCache
+    from thresher.jobs.update.adapter_gate import get_gate_cache
     from thresher.models.causal_lm.smollm2 import get_model_cache
     from thresher.selection.pool_adapters import get_adapter_cache
     from thresher.trainer.untouched.base_cache import get_base_cache
@@ -97,6 +100,7 @@ def prune(
     freed += CellCache().prune(max_bytes=max_bytes, older_than_days=older_than_days)
     freed += get_adapter_cache().prune(max_bytes=max_bytes, older_than_days=older_than_days)
     freed += get_base_cache().prune(max_bytes=max_bytes, older_than_days=older_than_days)
+    freed += get_gate_cache().prune(max_bytes=max_bytes, older_than_days=older_than_days)
     freed += get_model_cache().prune(max_bytes=max_bytes, older_than_days=older_than_days)
     freed += get_graph_cache().prune(max_bytes=max_bytes, older_than_days=older_than_days)
     freed += prune_copies(max_bytes=max_bytes, older_than_days=older_than_days)

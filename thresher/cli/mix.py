@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from thresher.cli import experiment_options as shared
@@ -57,7 +58,9 @@ def summarize(result: Mix) -> str:
             f"{forgotten['high']:+.4f}] of the general rows; allowed are {content['allowed']:g}"
         )
     if content["quota"] is not None:
-        lines.append(f"thresher select ROWS --method random --budget N --quota '{content['quota']}' takes such a mix")
+        lines.append(
+            f"thresher select ROWS --method random --budget N --quota {shlex.quote(content['quota'])} takes such a mix"
+        )
     lines += shared.describe_test_rows(result.manifest.content)
     if result.path is not None:
         lines.append(shared.list_files(result.path))

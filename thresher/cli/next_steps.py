@@ -59,7 +59,8 @@ def suggest_after_tuning(tuning: Tuning) -> list[str]:
     from thresher.experiments.search import describe_length
 
     best = tuning.best
-    options = [f"--learning-rate {best.learning_rate:.3g}", f"--lora-rank {best.lora_rank}"]
+    options = [] if best.adapter == "lora" else [f"--adapter {best.adapter}"]
+    options += [f"--learning-rate {best.learning_rate:.3g}", f"--lora-rank {best.lora_rank}"]
     options += [f"--lora-alpha {best.lora_alpha:g}", f"--lora-dropout {best.lora_dropout:.3g}"]
     options += [f"--batch-size {best.batch_size}", describe_length(best, prefix="--")]
     return [suggest_training(_find_pool(tuning), *options)]

@@ -23,6 +23,7 @@ from thresher.evaluation.estimate import (
     paired_difference,
     two_way_mean_squares,
 )
+from thresher.evaluation.metric import POINTS, Unit
 from thresher.numeric.arrays import Float64
 
 LEVEL, POWER = 0.05, 0.8
@@ -252,19 +253,17 @@ def is_clear(effect: Effect, p_holm: float) -> bool:
     return p_holm < LEVEL and not effect.low <= 0 <= effect.high
 
 
-def describe_effect(effect: Effect, p_holm: float, *, is_rate: bool) -> str:
-    """Return the verdict in words: rates in points (hundredths), losses in nats per token."""
-    factor, unit = (100.0, "points") if is_rate else (1.0, "nats")
-    digits = 1 if is_rate else 3
+def describe_effect(effect: Effect, p_holm: float, unit: Unit) -> str:
+    """Return the verdict in words, with sizes in the unit of the metric."""
     if not effect.stderr > 0 and effect.value == 0:
         return "no difference at all: both gave the same outcomes"
     if not is_clear(effect, p_holm):
-        if is_rate and effect.detectable >= 1:  # beyond any difference that two rates can have
+        if unit == POINTS and effect.detectable >= 1:  # beyond what two rates can differ by
             return "no difference seen; with so few runs and test rows, none could have been"
-        return f"no difference seen; {effect.detectable * factor:.{digits}f} {unit} would have been detectable"
+        return f"no difference seen; {unit.format_number(effect.detectable)} {unit.name} would have been detectable"
     is_better = effect.value > 0
     value, low, high = (
         (effect.value, effect.low, effect.high) if is_better else (-effect.value, -effect.high, -effect.low)
     )
     word = "better" if is_better else "worse"
-    return f"{word} by {value * factor:.{digits}f} {unit} [{low * factor:.{digits}f}, {high * factor:.{digits}f}]"
+    return f"{word} by {unit.format_range(value, low, high)}"

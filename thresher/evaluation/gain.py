@@ -12,7 +12,7 @@ import polars as pl
 from thresher.errors import InputError
 from thresher.evaluation.effect import estimate_effect
 from thresher.evaluation.estimate import paired_difference
-from thresher.evaluation.metric import Metric
+from thresher.evaluation.metric import Metric, Unit
 
 NORMAL_95 = 1.96  # standard errors on either side of a 95 % interval
 
@@ -81,9 +81,7 @@ def estimate_gain(metric: Metric, ours: Sequence[pl.DataFrame], theirs: Sequence
     return Gain(value=difference.value, low=low, high=high, stderr=difference.stderr, n=n, n_seeds=n_seeds)
 
 
-def format_gain(gain: Gain, *, is_rate: bool) -> str:
+def format_gain(gain: Gain, unit: Unit) -> str:
     """Return "22.0 points [18.1, 25.9]", or "0.312 nats [0.290, 0.334]", without the sign."""
-    factor, unit, digits = (100.0, "points", 1) if is_rate else (1.0, "nats", 3)
     ends = (gain.low, gain.high) if gain.value >= 0 else (-gain.high, -gain.low)
-    low, high = (f"{end * factor:.{digits}f}" for end in ends)
-    return f"{abs(gain.value) * factor:.{digits}f} {unit} [{low}, {high}]"
+    return unit.format_range(abs(gain.value), *ends)

@@ -1,8 +1,8 @@
-"""The metrics that experiments compare, as functions of the table of outcomes."""
+"""The metrics that experiments compare, and the units that their differences are told in."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -109,3 +109,53 @@ def find_metric(name: str | None, task: str) -> Metric:
     if name not in known:
         raise NotFoundError(f"metric: {task} has {', '.join(known)}, found no '{name}'{did_you_mean(name, known)}")
     return known[name]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """How the differences of a metric are written.
+
+    Attributes:
+        name: behind the number.
+        factor: that a value is multiplied by.
+        digits: behind the point.
+    """
+
+    name: str
+    factor: float = 1.0
+    digits: int = 3
+
+    def format_number(self, value: float, *, is_signed: bool = False) -> str:
+        """Return a value in this unit, without its name."""
+        return f"{self.factor * value:{'+' if is_signed else ''}.{self.digits}f}"
+
+    def format_range(self, value: float, low: float, high: float, *, is_signed: bool = False) -> str:
+        """Return "1.2 points [0.4, 2.0]"."""
+        value_text, low_text, high_text = (self.format_number(each, is_signed=is_signed) for each in (value, low, high))
+        return f"{value_text} {self.name} [{low_text}, {high_text}]"
+
+
+POINTS = Unit("points", 100.0, 1)
+NATS = Unit("nats")
+RATES = frozenset({"accuracy", "macro_f1", "balanced_accuracy", "exact_match", "lenient_match", "rouge_l", "chrf"})
+
+
+def find_unit(metric: str, *, is_higher_better: bool = False, values: Iterable[float] = ()) -> Unit:
+    """Return the unit of a metric's differences.
+
+    A metric of the user's own is a rate where higher is better and all values lie in 0..1; a score
+    up to 5 has no points, and its differences stay as they are.
+
+    Args:
+        metric: its name, as files have it.
+        is_higher_better: its direction.
+        values: of it, as far as they are known.
+    """
+    known = list(values)
+    if metric == "loss":
+        return NATS
+    if metric in RATES or (is_higher_better and known and all(0 <= value <= 1 for value in known)):
+        return POINTS
+    label, _, number = metric.rpartition("-")  # own metrics carry the hash of their source
+    is_hash = len(number) == 8 and all(digit in "0123456789abcdef" for digit in number)
+    return Unit(f"of {label if label and is_hash else metric}")

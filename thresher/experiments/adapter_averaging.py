@@ -109,7 +109,7 @@ def _compare_average(
         "average": average,
         "winner": winner,
         "difference": asdict(effect),
-        "verdict": describe_effect(effect, effect.p, is_rate=metric.name != "loss"),
+        "verdict": describe_effect(effect, effect.p, pairs.unit),
     }
 
 

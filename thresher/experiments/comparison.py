@@ -18,7 +18,8 @@ from thresher.artifacts.stored import read_table
 from thresher.dataset import Dataset
 from thresher.errors import InputError
 from thresher.evaluation.effect import LEVEL, Effect, adjust_p_values, describe_effect, estimate_seeds_needed
-from thresher.evaluation.metric import find_metric
+from thresher.evaluation.metric import POINTS, Unit, find_metric
+from thresher.experiments.experiment import load_experiment
 from thresher.experiments.rankings import choose_methods, has_columns, name_methods
 from thresher.experiments.result_folder import RunClock, read_result, run_in_folder
 from thresher.experiments.runner import ExperimentRunner
@@ -138,7 +139,8 @@ def compare(
     settings: ComparisonSettings = build_settings(ComparisonSettings, "compare", options_by_name)
     method_settings = settings.method_settings or {}
     names = choose_methods(settings.methods, method_settings, selectors)
-    with ExperimentRunner.open(pool, eval=eval, settings=settings, on_progress=on_progress) as runner:
+    experiment = load_experiment(pool, eval=eval, settings=settings, on_progress=on_progress)
+    with ExperimentRunner.open(experiment, settings, on_progress) as runner:
         runner.rankings.selectors, runner.rankings.redraw = selectors, settings.redraw
         experiment = runner.experiment
         sizes = parse_sizes(settings.budget, len(experiment.pool))
@@ -244,9 +246,11 @@ def compare_with_baseline(runner: ExperimentRunner, *, detect: float) -> list[Pa
     """
     groups = [group for group in runner.list_groups() if group[0] != BASELINE]
     effects: list[tuple[str, int, Effect, int | None]] = []
+    units: dict[tuple[str, int], Unit] = {}
     for method, size in groups:
         pairs = runner.pair_runs((method, size), (BASELINE, size))
         if len(pairs) >= 2:
+            units[method, size] = pairs.unit
             needed = estimate_seeds_needed(*pairs.stack(), gain=detect, n_tests=len(groups), shared=pairs.shared)
             effects.append((method, size, pairs.estimate_effect(n_tests=len(groups)), needed))
     adjusted = adjust_p_values([effect.p for _, _, effect, _ in effects])
@@ -259,7 +263,7 @@ def compare_with_baseline(runner: ExperimentRunner, *, detect: float) -> list[Pa
             n_rows=size,
             effect=effect,
             p_holm=p,
-            sentence=describe_effect(effect, p, is_rate=runner.experiment.metric.name != "loss"),
+            sentence=describe_effect(effect, p, units[method, size]),
             seeds_needed=needed,
             select_seconds=round(seconds[method, size][0], 3),
             train_seconds=round(seconds[method, size][1], 3),
@@ -295,7 +299,7 @@ def compare_in_other_metrics(
             for group in groups
         ]
         for group, effect, p in zip(groups, effects, adjust_p_values([e.p for e in effects]), strict=True):
-            sentence = describe_effect(effect, p, is_rate=True)
+            sentence = describe_effect(effect, p, POINTS)
             verdicts[group][name] = {"difference": asdict(effect), "p_holm": p, "sentence": sentence}
     return verdicts
 

@@ -15,7 +15,7 @@ from thresher.experiments.curve import MIN_SEEDS, MIN_SIZES, CurveProgress, Lear
 from thresher.experiments.curve_io import write_curve
 from thresher.experiments.design.group_axis import GroupAxis
 from thresher.experiments.design.variants import list_variants
-from thresher.experiments.experiment import Experiment
+from thresher.experiments.experiment import Experiment, load_experiment
 from thresher.experiments.own.fit_points import check_only_points, fit_points
 from thresher.experiments.planning import MIN_CELLS, Cost, is_firm, list_doubling_sizes, list_first_cells, propose_cells
 from thresher.experiments.rankings import check_methods, name_methods
@@ -73,7 +73,8 @@ def learning_curve(
         raise InputError("curve: needs rows to choose from and --eval to measure on, or measured scores by --from")
     methods = list_methods(settings.methods, "curve")
     check_methods(methods, settings.method_settings or {}, "curve", selectors)
-    with ExperimentRunner.open(pool, eval=eval, settings=settings, on_progress=on_progress) as runner:
+    experiment = load_experiment(pool, eval=eval, settings=settings, on_progress=on_progress)
+    with ExperimentRunner.open(experiment, settings, on_progress) as runner:
         runner.rankings.selectors = selectors
         for target in settings.targets:
             _check_target(target, runner.experiment.metric)

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from thresher.evaluation.effect import Effect, estimate_effect
-from thresher.evaluation.metric import Metric
+from thresher.evaluation.metric import Metric, Unit, find_unit
 from thresher.experiments.own.trainer import ONE_NUMBER
 from thresher.numeric.arrays import Float64, Int64
 
@@ -58,6 +58,11 @@ class PairedRuns:
             float(np.mean([self.metric.measure(table).value for table in side])) for side in (self.ours, self.theirs)
         )
         return ours, theirs
+
+    @property
+    def unit(self) -> Unit:
+        """What differences of the metric are told in."""
+        return find_unit(self.metric.name, is_higher_better=self.metric.is_higher_better, values=self.compute_means())
 
     def estimate_effect(self, *, n_tests: int = 1) -> Effect:
         """Return the difference, positive where our side is better; needs two pairs.

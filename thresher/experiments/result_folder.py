@@ -3,19 +3,39 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+import polars as pl
+
 from thresher.artifacts.folder import OutputFolder
 from thresher.artifacts.manifest import Manifest
+from thresher.artifacts.result import Result
 from thresher.artifacts.stored import read_json
 from thresher.experiments.settings import ExperimentSettings
 
-Result = TypeVar("Result")
+AnyResult = TypeVar("AnyResult")
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class TableResult(Result):
+    """The result of an experiment that is a table, and what is said of it.
+
+    Attributes:
+        table: of what was compared, as it is in the folder.
+        content: of the JSON file beside it.
+        path: of the folder, or None when none was asked for.
+        manifest: what ran.
+    """
+
+    table: pl.DataFrame
+    content: Mapping[str, Any]
+    path: Path | None
+    manifest: Manifest
 
 
 @dataclass(frozen=True)
@@ -34,10 +54,10 @@ def run_in_folder(
     identity: str,
     settings: ExperimentSettings,
     *,
-    run: Callable[[Path | None], Result],
-    write: Callable[[Result, Path], None],
-    read: Callable[[Path], Result],
-) -> Result:
+    run: Callable[[Path | None], AnyResult],
+    write: Callable[[AnyResult, Path], None],
+    read: Callable[[Path], AnyResult],
+) -> AnyResult:
     """Return the result of an experiment, from its folder where that is finished.
 
     Args:

@@ -18,7 +18,7 @@ from thresher.experiments.cells.tracking import CellTracking
 from thresher.experiments.cells.worker_pool import WorkerPool, count_workers
 from thresher.experiments.design.group_axis import GroupAxis
 from thresher.experiments.design.variants import Variant
-from thresher.experiments.experiment import Experiment, load_experiment
+from thresher.experiments.experiment import Experiment
 from thresher.experiments.paired_runs import PairedRuns, estimate_overlap
 from thresher.experiments.planning import Cost
 from thresher.experiments.rankings import Rankings
@@ -67,21 +67,9 @@ class ExperimentRunner:
 
     @staticmethod
     def open(
-        pool: Any,
-        *,
-        eval: Any,  # noqa: A002 - the name of the command's option
-        settings: MethodExperimentSettings,
-        on_progress: OnProgress | None = None,
+        experiment: Experiment, settings: MethodExperimentSettings, on_progress: OnProgress | None = None
     ) -> ExperimentRunner:
-        """Load and check what an experiment was given.
-
-        Args:
-            pool: rows to choose from, anything `load` accepts.
-            eval: rows to measure on, or a share of the pool to hold out ("10%").
-            settings: of the experiment.
-            on_progress: listener.
-        """
-        experiment = load_experiment(pool, eval=eval, settings=settings, on_progress=on_progress)
+        """Return a runner of an experiment's cells; its workers end with a `with` block."""
         options: dict[str, Any] = {"encoder": settings.encoder, "device": settings.device}
         if experiment.pool.kind != "classification" and experiment.model is not None:
             # methods that ask a language model ask the one that is trained

@@ -186,7 +186,7 @@ def _propose(study: Study, search: Search, base: TrainSettings, *, is_first: boo
     values: dict[str, Any] = {}
     if "learning_rate" not in is_set:
         values["learning_rate"] = trial.suggest_float("learning_rate", *LEARNING_RATES, log=True)
-    rank = base.lora_rank
+    rank = int(base.lora_rank or 0)
     if "lora_rank" not in is_set:
         rank = values["lora_rank"] = trial.suggest_categorical("lora_rank", RANKS)
     if "lora_alpha" not in is_set:

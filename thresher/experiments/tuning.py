@@ -43,7 +43,7 @@ from thresher.experiments.tables import describe_experiment, describe_inputs, de
 from thresher.experiments.untouched.forgetting import estimate_lost, measure_untouched_losses
 from thresher.experiments.untouched.row_zero import describe_gains, measure_references
 from thresher.progress import OnProgress
-from thresher.trainer.settings import TrainSettings
+from thresher.trainer.settings import COMMON, TrainSettings
 from thresher.validation import build_settings, document_options
 
 KIND = "tuning"
@@ -84,7 +84,7 @@ class Tuning(Result):
 
     def list_facts(self) -> list[tuple[str, str]]:
         """Return the number of trials, what the winner changes, and how it did on the test rows."""
-        default = vars(TrainSettings())
+        default = {**vars(TrainSettings()), **COMMON}
         changes = [f"{name}={value}" for name, value in vars(self.best).items() if value != default[name]]
         best = ", ".join(changes) or "the default settings"
         return [("trials", str(len(self.trials))), ("best", best), ("against default", self.content["verdict"])]
@@ -306,7 +306,7 @@ def _build_content(
     if pairs is not None:
         effect, (winner, default) = pairs.estimate_effect(), pairs.compute_means()
         test = {"winner": winner, "default": default, "difference": asdict(effect)}
-        verdict = describe_effect(effect, effect.p, is_rate=metric.name != "loss")
+        verdict = describe_effect(effect, effect.p, pairs.unit)
     return {
         "metric": metric.name,
         "is_higher_better": metric.is_higher_better,

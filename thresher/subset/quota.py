@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 from thresher.errors import InputError
 
+# one value with its number: "quoted" or not, the sign, the number, its percent sign, a comma
+PART = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^,]+?))\s*(<=|=)\s*(\d+(?:\.\d+)?)\s*(%?)\s*(?:(,)|$)')
+
 NamedShares = Literal["proportional", "sqrt", "balanced"]
 
 
@@ -33,11 +36,12 @@ class Quota:
 
     def __str__(self) -> str:
         """Return the form a user would type."""
+        column = _quote(self.column)
         if self.limits:
-            return f"{self.column}:" + ",".join(f"{name}<={limit}" for name, limit in self.limits.items())
+            return f"{column}:" + ",".join(f"{_quote(name)}<={limit}" for name, limit in self.limits.items())
         if isinstance(self.shares, str):
-            return f"{self.column}={self.shares}"
-        return f"{self.column}:" + ",".join(f"{name}={share:.15g}" for name, share in self.shares.items())
+            return f"{column}={self.shares}"
+        return f"{column}:" + ",".join(f"{_quote(name)}={share:.15g}" for name, share in self.shares.items())
 
     def check(self, names: list[str]) -> None:
         """Refuse a quota that does not fit the values of its column, before anything is computed.
@@ -112,7 +116,9 @@ def parse_quota(text: str | Quota) -> Quota:
     """Return the quota a text stands for.
 
     Forms: `label` (as in the pool), `label=balanced`, `label=sqrt`, `source:web=70%,forum=30%` (`*`
-    for all others), `source:web<=500,*<=100` (limits).
+    for all others), `source:web<=500,*<=100` (limits). A name that holds a comma, a colon or a sign
+    of these forms stands in double quotes, as in `source:"a, b"=70%,*=30%`; a quote in it is
+    written twice.
 
     Raises:
         InputError: the text is none of the forms.
@@ -121,24 +127,56 @@ def parse_quota(text: str | Quota) -> Quota:
         return text
     if not isinstance(text, str):
         raise _not_a_quota(text)
-    column, colon, rest = text.partition(":")
-    if not colon:
-        column, _, shares = text.partition("=")
-        if column and (shares or "proportional") in get_args(NamedShares):
-            return Quota(column, cast(NamedShares, shares or "proportional"))
+    column, rest = _take_column(text)
+    if not rest.startswith(":"):
+        shares = rest[1:] or "proportional"
+        if column and shares in get_args(NamedShares):
+            return Quota(column, cast(NamedShares, shares))
         raise _not_a_quota(text)
-    parts = [re.fullmatch(r"\s*(.+?)\s*(<=|=)\s*(\d+(?:\.\d+)?)\s*(%?)\s*", part) for part in rest.split(",")]
-    operators = {match[2] for match in parts if match}
-    if not column or None in parts or len(operators) != 1:
+    parts = _match_parts(rest)
+    operators = {match[3] for match in parts}
+    if not column or not parts or len(operators) != 1:
         raise _not_a_quota(text)
-    numbers = {match[1]: float(match[3]) / (100 if match[4] else 1) for match in parts if match}
+    names = [match[2] if match[1] is None else match[1].replace('""', '"') for match in parts]
+    numbers = {name: float(match[4]) / (100 if match[5] else 1) for name, match in zip(names, parts, strict=True)}
     if operators == {"<="}:
-        if any(match[4] or "." in match[3] for match in parts if match):
+        if any(match[5] or "." in match[4] for match in parts):
             raise InputError(f"quota: a limit must be a whole number of rows, got '{text}'; give {column}:*<=100")
         return Quota(column, limits={name: int(number) for name, number in numbers.items()})
     if not sum(numbers.values()) > 0:
         raise _not_a_quota(text)
     return Quota(column, numbers)
+
+
+def _match_parts(rest: str) -> list[re.Match[str]]:
+    """Return each value with its number; none where one of them is no such thing."""
+    parts, end = [], 1
+    while end <= len(rest):
+        match = PART.match(rest, end)
+        if match is None:
+            return []
+        parts.append(match)
+        end = match.end() if match[6] else len(rest) + 1
+    return parts
+
+
+def _take_column(text: str) -> tuple[str, str]:
+    """Return the column, and what stands behind it with its sign."""
+    quoted = re.match(r'"((?:[^"]|"")*)"(?=[:=]|$)', text)
+    if quoted is not None:
+        return quoted[1].replace('""', '"'), text[quoted.end() :]
+    column, colon, rest = text.partition(":")
+    if colon:
+        return column, f":{rest}"
+    column, sign, rest = text.partition("=")
+    return column, f"{sign}{rest}"
+
+
+def _quote(name: str) -> str:
+    """Return a name as it can be read back."""
+    if not set(name) & set(',:=<"') and name == name.strip():
+        return name
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _not_a_quota(text: object) -> InputError:

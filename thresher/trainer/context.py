@@ -105,8 +105,9 @@ class RunContext:
 
     @cached_property
     def general_rows(self) -> tuple[Dataset, ...]:
-        """The rows that are not of the task, by kind; none for classifiers, and where left out."""
-        return () if self.task == "classification" else tuple(map(load, self.untouched.general_files))
+        """The rows that are not of the task, by kind and sorted by id; none for classifiers."""
+        files = () if self.task == "classification" else self.untouched.general_files
+        return tuple(sort_by_id(load(file)) for file in files)
 
     def tokenize(self, rows: Dataset, labels: Sequence[str] | None = None) -> Examples:
         """Turn rows into examples for this model; default of `labels`: those of the head."""
@@ -139,7 +140,7 @@ class RunContext:
             "versions": versions(PACKAGES),
             **self._identify_weights(),
             **({"shots": list(self.untouched.prompts)} if split.held_out is not None else {}),
-            **({"general": [content_hash(rows) for rows in self.general_rows]} if self.general_rows else {}),
+            **({"general_by_id": [content_hash(rows) for rows in self.general_rows]} if self.general_rows else {}),
             **self._identify_scale(),
             **({"is_diagnosed": True} if self.is_diagnosed else {}),
             **identify_lm_eval_task(self.settings.metric),
@@ -197,19 +198,19 @@ def resolve_run(
         InputError: the rows, the model or the held-out rows do not fit.
         SettingsError: a setting does not fit the model or the machine.
     """
-    _check_seeds(seed, seeds)
     rows, pool, subset_hash, has_control = _load_sides(data, control, has_eval=eval is not None)
     chosen_task = _choose_task(rows, task)
     share = parse_share(eval)
     held_out = share if share is not None or eval is None else load_rows(eval, rows.schema)
     _require_same_kind(rows, {"control": pool, "eval": held_out})
-    sorted_pool = None if pool is None else sort_by_id(pool)
-    split = split_rows(sort_by_id(rows), pool=sorted_pool, held_out=held_out, seed=seed, control=has_control)
+    sides = sort_by_id(rows), None if pool is None else sort_by_id(pool)
+    split = split_rows(sides[0], pool=sides[1], held_out=held_out, seed=seed, control=has_control)
     classes = _list_classes(rows, pool, labels, split.held_out) if chosen_task == "classification" else ()
     start, settings, model = _open_start(start_from, settings, model)
     base = _find_base(model, chosen_task, on_event)
-    check_adapter(settings, chosen_task, scale=untouched.scale, is_merged=is_merged, is_diagnosed=is_diagnosed)
-    pooling = choose_pooling(base, settings.pooling) if chosen_task == "classification" else None
+    own = _resolve_settings(settings, chosen_task, base, has_held_out=split.held_out is not None)
+    check_adapter(own, chosen_task, scale=untouched.scale, is_merged=is_merged, is_diagnosed=is_diagnosed)
+    pooling = choose_pooling(base, own.pooling) if chosen_task == "classification" else None
     if start is not None:
         start.check_fit(base, classes, pooling)
     return RunContext(
@@ -220,8 +221,8 @@ def resolve_run(
         base=base,
         pooling=pooling,
         task=chosen_task,
-        settings=_resolve_settings(settings, chosen_task, base, has_held_out=split.held_out is not None),
-        seeds=tuple(range(seed, seed + seeds)),
+        settings=own,
+        seeds=_list_seeds(seed, seeds),
         is_merged=is_merged,
         is_diagnosed=is_diagnosed,
         untouched=untouched,
@@ -269,11 +270,12 @@ def _require_same_kind(rows: Dataset, others: Mapping[str, Dataset | float | Non
         raise InputError("train: at least one row is needed, found none")
 
 
-def _check_seeds(seed: int, seeds: int) -> None:
+def _list_seeds(seed: int, seeds: int) -> tuple[int, ...]:
     if seeds < 1 or seed < 0:
         raise SettingsError(f"train: seeds must be at least 1 and seed at least 0, got {seeds} and {seed}")
     if seed + seeds > MAX_SEED:
         raise SettingsError(f"train: seeds must stay below 2**63, which is all that torch takes, got {seed}; lower it")
+    return tuple(range(seed, seed + seeds))
 
 
 def _list_loaded(sides: Mapping[str, tuple[Any, Any]]) -> dict[str, Dataset]:

@@ -67,7 +67,7 @@ class Start:
         if kinds is None:
             raise SettingsError(f"from: {kind} adapters cannot be trained further, got {self.folder}; train a new one")
         if settings.adapter not in kinds:
-            if settings.adapter != default.adapter:
+            if settings.adapter is not None:
                 raise SettingsError(
                     f"from: an adapter of kind {kind} goes on as {' or '.join(kinds)}, got adapter "
                     f"'{settings.adapter}'; leave adapter out"

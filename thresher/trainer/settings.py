@@ -26,6 +26,9 @@ BY_TASK: dict[str, dict[str, Any]] = {
     "sft": {"learning_rate": 2e-4, "epochs": 3.0, "max_length": 2048, "batch_size": 16},
     "text": {"learning_rate": 2e-4, "epochs": 1.0, "max_length": 2048, "batch_size": 16},
 }
+# The default of a setting that is None, whatever the task. It is None so that one that was asked
+# for can be told from it: a start or a search may decide the others.
+COMMON: dict[str, Any] = {"adapter": "lora", "lora_rank": 8, "lora_dropout": 0.0, "virtual_tokens": 20}
 # What the default rate is multiplied by for a kind of adapter: few numbers move far, all weights
 # little.
 RATE_FACTORS: dict[str, float] = {"full": 0.1, "loraplus": 0.25, "vera": 10.0, "prompt": 50.0, "prefix": 10.0}
@@ -33,7 +36,7 @@ ADAPTER_HELP = (
     "What is trained. lora: two small matrices per layer; loraplus, lorafa, half: LoRA with a 16-fold rate for the "
     "second matrix, with the first one frozen, with a random half of the layers per step; pissa, olora, orthogonal, "
     "eva, corda: LoRA from another start; adalora: ranks by importance; vera: vectors between random matrices; prompt, "
-    "prefix: virtual tokens; full: all weights."
+    "prefix: virtual tokens; full: all weights. Default: lora, or that of --from."
 )
 # settings that are not written where they are at their default: runs of before have no such key
 UNWRITTEN: dict[str, Any] = {
@@ -104,16 +107,19 @@ class TrainSettings:
         "What a classifier reads of a text's tokens. auto: what the encoder was trained for; head: the head of its "
         "architecture, such as BERT's first token.",
     )
-    adapter: AdapterKind = _lora("lora", ADAPTER_HELP)
-    lora_rank: int = _lora(
-        8, "Rank of the update of each weight matrix; adalora: on average; vera: 32 times as much.", ge=1
+    adapter: AdapterKind | None = _lora(None, ADAPTER_HELP)
+    lora_rank: int | None = _lora(
+        None,
+        "Rank of the update of each weight matrix; adalora: on average; vera: 32 times as much; default: 8, or that "
+        "of --from.",
+        ge=1,
     )
     lora_alpha: float | None = _lora(
         None,
         "The update is scaled by alpha / rank, or alpha / sqrt(rank) with --rslora; default: twice the rank.",
         gt=0,
     )
-    lora_dropout: float = _lora(0.0, "Dropout before the first low-rank matrix.", ge=0, lt=1)
+    lora_dropout: float | None = _lora(None, "Dropout before the first low-rank matrix; default: 0.", ge=0, lt=1)
     lora_targets: tuple[str, ...] | Literal["auto"] = _lora(
         "auto",
         "Layers to adapt, by name: q_proj,v_proj; auto: all linear layers but the head and those that cannot be "
@@ -124,7 +130,9 @@ class TrainSettings:
         "Which of the model's layers are adapted: all, a range from 0 (8-15), or fisher: the quarter in which 200 rows "
         "have the largest squared gradients.",
     )
-    virtual_tokens: int = _lora(20, "Tokens that prompt and prefix put before each row.", ge=1)
+    virtual_tokens: int | None = _lora(
+        None, "Tokens that prompt and prefix put before each row; default: 20, or that of --from.", ge=1
+    )
     rslora: bool = _lora(False, "Rank-stabilized scaling (Kalajdzievski 2023, arXiv:2312.03732).")
     dora: bool = _lora(False, "Weight-decomposed update, DoRA (Liu et al. 2024, arXiv:2402.09353).")
     weight_decay: float = _optimizer(0.01, "Decoupled decay of AdamW.", ge=0)
@@ -201,21 +209,23 @@ class TrainSettings:
 
     def resolved(self, task: Task) -> TrainSettings:
         """Return the settings with the task's defaults; `max_steps` leaves `epochs` None."""
-        chosen = {name: value for name, value in BY_TASK[task].items() if getattr(self, name) is None}
+        defaults = {**BY_TASK[task], **COMMON}
+        chosen = {name: value for name, value in defaults.items() if getattr(self, name) is None}
+        kind, rank = str(chosen.get("adapter", self.adapter)), int(chosen.get("lora_rank", self.lora_rank) or 0)
         if self.max_steps is not None:
             chosen.pop("epochs", None)
         if self.max_steps is not None or self.epochs is not None:
             chosen.pop("min_steps", None)  # whoever asks for few steps means it
         if self.lora_alpha is None:
-            chosen["lora_alpha"] = 2.0 * self.lora_rank
+            chosen["lora_alpha"] = 2.0 * rank
         if self.learning_rate is None:
-            chosen["learning_rate"] *= RATE_FACTORS.get(self.adapter, 1.0)
+            chosen["learning_rate"] *= RATE_FACTORS.get(kind, 1.0)
         return replace(self, **chosen)
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as JSON values, by field name."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         for name, default in UNWRITTEN.items():
-            if values[name] == default:
+            if values[name] == default or (name in COMMON and values[name] is None):
                 del values[name]
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

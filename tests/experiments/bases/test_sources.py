@@ -1,5 +1,7 @@
 """`base sources`: nearness, leaks and conflicts, then cells with other data and without."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ from thresher.experiments.bases.closeness import Closeness, OwnRows
 from thresher.experiments.bases.sources import describe_sources
 from thresher.features.context import make_context
 from thresher.numeric.optimal_transport import compute_transport_distance
+from thresher.selection.pool_adapters import get_adapter_cache
 from thresher.trainer.settings import TrainSettings
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -82,7 +85,12 @@ def test_every_mix_is_trained_on_the_same_own_rows_for_as_many_steps(ranking, ca
     keys = {line[place["cell"]] for line in lines[1:]}
     assert len(keys) == 5 * 2  # what was learned first is part of what a cell is
     assert {arms[arm][place["n_rows"]] for arm in ("own rows alone", "copy first", "leaky first")} == {"30"}
-    assert len({line[place["steps"]] for line in arms.values()}) == 1
+    # what was learned first takes its share of the steps: 30 other rows, then 30 own ones
+    steps = {arm: int(line[place["steps"]]) for arm, line in arms.items()}
+    assert {steps[arm] for arm in arms if "first" not in arm} == {3}
+    assert {steps[arm] for arm in arms if "first" in arm} == {1}
+    starts = get_adapter_cache().root.glob("*/manifest.json")
+    assert {json.loads(path.read_text()).get("n_steps") for path in starts} >= {2}
     assert len(ranking.content["verdicts"]) == 4
     # three steps teach nothing
     assert "no other data set was seen to help" in ranking.content["answer"]

@@ -37,7 +37,7 @@ def test_models_are_put_in_order_of_size_and_every_method_is_on_each(result, tin
     assert [each["name"] for each in result.content["models"]] == [str(tiny_llama), "tiny"]
     methods = {each["method"] for each in result.content["methods"]}
     assert methods == {"perplexity", "length"}
-    assert len(result.effects) == 4
+    assert len(result.table) == 4
     for each in result.content["methods"]:
         assert len(each["effects"]) == 2
         assert 0 <= each["next"]["above_zero"] <= 1
@@ -57,7 +57,7 @@ def test_a_method_that_reads_the_model_is_compared_row_by_row(result):
 
 def test_the_same_call_reads_the_folder_and_compare_finds_the_cells(result, call):
     assert th.transfer(**call).content == result.content
-    assert th.open(result.path).effects.equals(result.effects)
+    assert th.open(result.path).table.equals(result.table)
     summary = summarize_transfer(result)
     assert result.content["answer"] in summary
     assert "rank correlation of scores" in summary

@@ -1,6 +1,7 @@
 """`mix` from several sources to shares, region, further rows and verdict."""
 
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -10,11 +11,13 @@ from thresher.cli.main import main
 from thresher.cli.mix import summarize
 from thresher.dataset import load
 from thresher.errors import InputError, SettingsError
+from thresher.evaluation.metric import find_unit
 from thresher.experiments.mixing.design import Sources, count_rows
-from thresher.experiments.mixing.mix import describe_mix
+from thresher.experiments.mixing.mix import describe_gain, describe_mix
 from thresher.trainer.settings import TrainSettings
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+GOOD, WRONG = "good, or so", "wrong=1"  # names that a quota must quote
 QUICK = TrainSettings(max_steps=2, batch_size=8, max_length=32)
 
 
@@ -33,7 +36,7 @@ def make_rows(n, source, seed, *, is_wrong=False):
 @pytest.fixture(scope="module")
 def call(tiny_bert, tmp_path_factory):
     return {
-        "pool": [*make_rows(60, "good", 0), *make_rows(60, "wrong", 1, is_wrong=True)],
+        "pool": [*make_rows(60, GOOD, 0), *make_rows(60, WRONG, 1, is_wrong=True)],
         "eval": make_rows(45, "test", 2),
         "model": tiny_bert,
         "settings": QUICK,
@@ -52,11 +55,11 @@ def result(call):
 
 def test_correct_labels_get_the_larger_share_and_wrong_ones_are_outside_of_the_region(result):
     sources = {each["name"]: each for each in result.content["sources"]}
-    assert result.shares["good"] > 0.5
+    assert result.shares[GOOD] > 0.5
     assert sum(result.shares.values()) == pytest.approx(1)
-    assert sources["wrong"]["high"] < 1
-    assert sources["good"]["low"] <= result.shares["good"] <= sources["good"]["high"]
-    assert result.content["quota"].startswith("source:good=")
+    assert sources[WRONG]["high"] < 1
+    assert sources[GOOD]["low"] <= result.shares[GOOD] <= sources[GOOD]["high"]
+    assert result.content["quota"].startswith('source:"good, or so"=')
     assert result.content["metric"] == "loss"
 
 
@@ -69,10 +72,10 @@ def test_further_rows_have_a_value_with_an_interval(result):
 
 
 def test_the_mixes_fill_the_space_and_keep_their_shares(result):
-    mixes = result.mixes
+    mixes = result.table
     assert len(mixes) == 8
-    assert mixes["share of good"][0] == pytest.approx(0.5)
-    assert {0.0, 1.0} <= {round(share, 9) for share in mixes["share of good"]}
+    assert mixes[f"share of {GOOD}"][0] == pytest.approx(0.5)
+    assert {0.0, 1.0} <= {round(share, 9) for share in mixes[f"share of {GOOD}"]}
     assert sorted(set(mixes["n_rows"])) == [24, 48]
     assert mixes["value"].null_count() == 0
 
@@ -88,13 +91,13 @@ def test_the_best_shares_are_compared_with_equal_ones(result):
 def test_the_same_call_reads_the_folder_and_the_summary_has_the_quota(result, call):
     again = th.mix(**call)
     assert again.content == result.content
-    assert th.open(result.path).mixes.equals(result.mixes)
-    assert result.content["quota"] in summarize(result)
+    assert th.open(result.path).table.equals(result.table)
+    assert shlex.quote(result.content["quota"]) in summarize(result)
     assert "Mixes trained" in th.report(result.path).read_text()
     quota = result.content["quota"]
     subset = th.select(call["pool"], "random", budget=20, quota=quota)
     kept = [call["pool"][i]["source"] for i in subset.kept]
-    assert kept.count("good") == pytest.approx(20 * result.shares["good"], abs=1)
+    assert kept.count(GOOD) == pytest.approx(20 * result.shares[GOOD], abs=1)
 
 
 def test_a_replay_is_a_source_and_forgetting_keeps_to_its_bound(tiny_llama, question_rows, tmp_path):
@@ -116,7 +119,7 @@ def test_a_replay_is_a_source_and_forgetting_keeps_to_its_bound(tiny_llama, ques
     names = [each["name"] for each in result.content["sources"]]
     assert names == ["sums", "replay"]
     assert result.content["expected_forgetting"]["low"] <= result.content["expected_forgetting"]["value"]
-    assert result.mixes["forgotten"].null_count() == 0
+    assert result.table["forgotten"].null_count() == 0
     assert result.content["quota"] is None
     assert "allowed are 0.02" in summarize(result)
     assert "forget" in th.report(result.path).read_text()
@@ -159,3 +162,14 @@ def test_bad_requests_are_refused_in_one_sentence(call, tmp_path, capsys):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert main(["mix", str(path), "--eval", "20%", "--by", "author"]) == 2
     assert "author" in capsys.readouterr().err
+
+
+def test_what_further_rows_bring_is_told_in_the_unit_of_the_metric():
+    gains = np.full(400, 0.25)
+    sentences = {
+        "loss": "30 more rows: +0.250 nats [+0.250, +0.250]",
+        "accuracy": "30 more rows: +25.0 points [+25.0, +25.0]",
+        "words_kept-0a1b2c3d": "30 more rows: +0.250 of words_kept [+0.250, +0.250]",
+    }
+    for metric, sentence in sentences.items():
+        assert describe_gain(30, gains, find_unit(metric))["sentence"] == sentence

@@ -1,5 +1,6 @@
 """Forgetting as a third axis of a curve, and as a constraint of a search."""
 
+import json
 import math
 
 import polars as pl
@@ -8,6 +9,9 @@ import pytest
 import thresher as th
 from thresher.dataset import load
 from thresher.evaluation.gain import Gain
+from thresher.experiments.cells.cell import compute_cell_key
+from thresher.experiments.experiment import load_experiment
+from thresher.experiments.settings import ComparisonSettings
 from thresher.experiments.tuning import choose_best
 from thresher.experiments.untouched.forgetting import describe_losses, format_forgetting
 from thresher.trainer.settings import TrainSettings
@@ -76,3 +80,17 @@ def test_the_cells_of_a_comparison_say_what_they_forget(tiny_llama, question_row
     without = th.compare(load(question_rows[:30]), eval=load(question_rows[30:]), base="none", **options)
     assert without.content["general"] is None
     assert without.content["base"] is None
+
+
+def test_general_rows_are_measured_in_the_same_order_whatever_that_of_their_file(tiny_llama, question_rows, tmp_path):
+    """A reordered file read the losses of another order from the cache, and paired them wrongly."""
+    experiments = []
+    for name, rows in (("a", question_rows[:20]), ("b", question_rows[:20][::-1])):
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        settings = ComparisonSettings(budget=("8",), model=tiny_llama, general=str(path))
+        experiments.append(load_experiment(load(question_rows[20:]), eval="20%", settings=settings))
+    contexts = [each.build_context(each.pool, seed=0) for each in experiments]
+    first, second = (context.general_rows[0].frame["row_id"].to_list() for context in contexts)
+    assert first == second == sorted(first)
+    assert compute_cell_key(contexts[0]) == compute_cell_key(contexts[1])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from thresher.errors import SettingsError
+from thresher.jobs.update.adapter_gate import get_gate_cache
 
 THINGS = {"red": "apple", "green": "leaf", "blue": "sky"}
 SWAPPED = {"red": "green", "green": "blue", "blue": "red"}
@@ -59,6 +60,10 @@ def test_a_worse_snapshot_is_not_published_and_an_equal_one_is(gated):
     assert equal.outcome == "done"
     assert equal.report["train"]["verdict"] == "not worse"
     assert len(kit.table()) == 120
+    # two seeds for each of three sets of rows, which are listed and make room
+    assert get_gate_cache().size()[0] == 6
+    assert get_gate_cache().prune(max_bytes=0) > 0
+    assert get_gate_cache().size() == (0, 0)
     write(steps=0)
     with pytest.raises(SettingsError, match=r"max_steps"):
         kit.run()

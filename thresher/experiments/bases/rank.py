@@ -7,7 +7,7 @@ OUT/cells.csv       the runs of --confirm
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -17,7 +17,6 @@ import polars as pl
 
 from thresher.artifacts.folder import MANIFEST, write_atomic, write_csv, write_parquet
 from thresher.artifacts.manifest import FORMAT, Manifest, digest
-from thresher.artifacts.result import Result
 from thresher.artifacts.seal import encode_record
 from thresher.artifacts.stored import read_table
 from thresher.dataset import Dataset
@@ -30,7 +29,7 @@ from thresher.experiments.bases.settings import BaseRankOptions, BaseRankSetting
 from thresher.experiments.cells.arms import ArmRunner
 from thresher.experiments.cells.cell import Cell
 from thresher.experiments.experiment import Experiment, load_experiment
-from thresher.experiments.result_folder import RunClock, read_result, run_in_folder
+from thresher.experiments.result_folder import RunClock, TableResult, read_result, run_in_folder
 from thresher.experiments.tables import describe_experiment, describe_inputs, describe_places
 from thresher.progress import OnProgress, Progress
 from thresher.trainer.context import load_rows
@@ -41,20 +40,8 @@ BASES, RESULT, CELLS = "bases.parquet", "bases.json", "cells.csv"
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class BaseRanking(Result):
-    """Base models, from best to worst.
-
-    Attributes:
-        table: one line per model, as in `bases.parquet`.
-        content: of `bases.json`.
-        path: of the folder, or None when none was asked for.
-        manifest: what ran.
-    """
-
-    table: pl.DataFrame
-    content: Mapping[str, Any]
-    path: Path | None
-    manifest: Manifest
+class BaseRanking(TableResult):
+    """Base models, from best to worst; `table` has one line per model, as `bases.parquet`."""
 
     def list_facts(self) -> list[tuple[str, str]]:
         """Return the answer, and the models in their order."""

@@ -20,7 +20,6 @@ import polars as pl
 
 from thresher.artifacts.folder import MANIFEST, write_atomic, write_csv, write_parquet
 from thresher.artifacts.manifest import FORMAT, Manifest, digest
-from thresher.artifacts.result import Result
 from thresher.artifacts.seal import encode_record
 from thresher.artifacts.stored import read_table
 from thresher.dataset import Dataset, Source, load
@@ -33,7 +32,7 @@ from thresher.experiments.bases.source_settings import SourceRankOptions, Source
 from thresher.experiments.cells.arms import ArmRunner
 from thresher.experiments.cells.cell import Cell
 from thresher.experiments.experiment import Experiment, load_experiment
-from thresher.experiments.result_folder import RunClock, read_result, run_in_folder
+from thresher.experiments.result_folder import RunClock, TableResult, read_result, run_in_folder
 from thresher.experiments.tables import describe_experiment, describe_inputs, describe_places
 from thresher.features.context import make_context
 from thresher.numeric.arrays import Int64
@@ -47,20 +46,8 @@ ALONE = "own rows alone"
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class SourceRanking(Result):
-    """Other data sets, the nearest first, and whether they help.
-
-    Attributes:
-        table: one line per candidate, as in `sources.parquet`.
-        content: of `sources.json`.
-        path: of the folder, or None when none was asked for.
-        manifest: what ran.
-    """
-
-    table: pl.DataFrame
-    content: Mapping[str, Any]
-    path: Path | None
-    manifest: Manifest
+class SourceRanking(TableResult):
+    """Other data sets, the nearest first, and whether they help; `table` has a line for each."""
 
     def list_facts(self) -> list[tuple[str, str]]:
         """Return the answer, and the verdict on each mix."""
@@ -250,20 +237,22 @@ class _SourceRanker:
             Cell(method=ALONE, n_rows=n_own, seed=seed, rows=_draw(np.arange(len(self.own.pool)), n_own, seed))
             for seed in seeds
         ]
-        cells = []
+        cells, second = [], dict[int | None, list[Cell]]()  # of those that go on, by their steps
         for seed in seeds:
             for (name, share), n_more in sizes.items():
                 if share is None:
                     n_first = _count_more(most, n_own, len(clean[name]))
-                    start = self._train_first(mixture.experiment, name, draws[name, seed][:n_first], seed)
-                    cells.append(
-                        Cell(method=name_mix(name, share), n_rows=n_own, seed=seed, rows=own[seed], start_from=start)
-                    )
+                    n_steps = self._split_steps(steps, n_first, n_own)
+                    start = self._train_first(mixture, name, draws[name, seed][:n_first], n_steps[0], seed)
+                    cell = Cell(method=name_mix(name, share), n_rows=n_own, seed=seed, rows=own[seed], start_from=start)
+                    second.setdefault(n_steps[1], []).append(cell)
                     continue
                 rows = np.concatenate([own[seed], draws[name, seed][:n_more]])
                 cells.append(Cell(method=name_mix(name, share), n_rows=len(rows), seed=seed, rows=rows))
         runner.run(alone, own_cells, stage="own rows alone")
         runner.run(mixed, cells, stage="mixes")
+        for n, own_cells in second.items():
+            runner.run(replace(mixture.experiment, n_equal_steps=n), own_cells, stage="the other data first")
         runner.require_results("base sources")
         verdicts = runner.compare([(name_mix(*arm), ALONE) for arm in sizes])
         about = {name_mix(*arm): arm for arm in sizes}
@@ -283,13 +272,21 @@ class _SourceRanker:
         """The shares to mix in; None for the other data first."""
         return [*self.settings.shares, *([None] if self.settings.before else [])]
 
-    def _train_first(self, experiment: Experiment, name: str, rows: Int64, seed: int) -> Path:
+    def _split_steps(self, steps: int | None, n_first: int, n_own: int) -> tuple[int | None, int | None]:
+        """Return the steps on the other data and then on one's own: together those of every mix."""
+        if steps is None:
+            return None, None
+        n = min(steps - 1, max(1, round(steps * n_first / (n_first + n_own))))
+        return n, steps - n
+
+    def _train_first(self, mixture: _Mixture, name: str, rows: Int64, n_steps: int | None, seed: int) -> Path:
         from thresher.experiments.bases.starts import train_start
 
         if self.on_progress is not None:
             note = f"{name}, seed {seed}: {len(rows):,} rows are learned first"
             self.on_progress(Progress(stage="first", done=0, total=1, note=note))
-        return train_start(replace(experiment, untouched=NOTHING), experiment.pool.take(rows), seed=seed)
+        experiment = replace(mixture.experiment, untouched=NOTHING, n_equal_steps=n_steps)
+        return train_start(experiment, experiment.pool.take(rows), seed=seed)
 
     def _drop_leaks(self, rows: Dataset) -> Dataset:
         return rows.take(np.flatnonzero(match_rows(rows, self.own.test) < 0))

@@ -46,6 +46,7 @@ def train_start(experiment: Experiment, rows: Dataset, *, seed: int) -> Path:
         save_adapter(trained.model, work)
         rmtree(checkpoints, ignore_errors=True)
         content = {"format": FORMAT, "kind": ROLE, "identity": key, "model": context.identity()["model"]}
+        content["n_steps"] = trained.history.step
         write_atomic(work / MANIFEST, Manifest(content).to_json())
 
     return get_adapter_cache().make(key, write)

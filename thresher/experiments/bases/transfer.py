@@ -19,18 +19,18 @@ import polars as pl
 
 from thresher.artifacts.folder import MANIFEST, write_atomic, write_csv
 from thresher.artifacts.manifest import FORMAT, Manifest, digest
-from thresher.artifacts.result import Result
 from thresher.artifacts.seal import encode_record
 from thresher.artifacts.stored import read_table
 from thresher.errors import InputError
 from thresher.evaluation.effect import LEVEL
+from thresher.evaluation.metric import Unit, find_unit
 from thresher.evaluation.transfer import NextStep, compare_orders, correlate_ranks, predict_next
 from thresher.experiments.bases.candidates import Candidate
 from thresher.experiments.bases.transfer_settings import TransferOptions, TransferSettings
 from thresher.experiments.comparison import Comparison, PairwiseResult, compare
 from thresher.experiments.experiment import Experiment, load_experiment
 from thresher.experiments.rankings import MethodName, name_methods
-from thresher.experiments.result_folder import RunClock, read_result, run_in_folder
+from thresher.experiments.result_folder import RunClock, TableResult, read_result, run_in_folder
 from thresher.experiments.settings import BASELINE, ComparisonSettings
 from thresher.experiments.tables import describe_experiment, describe_inputs, describe_places
 from thresher.numeric.arrays import Float64
@@ -45,20 +45,8 @@ RESULT, EFFECTS = "transfer.json", "transfer.csv"
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Transfer(Result):
-    """How far verdicts on methods hold from model to model.
-
-    Attributes:
-        effects: one line per method, budget and model.
-        content: of `transfer.json`.
-        path: of the folder, or None when none was asked for.
-        manifest: what ran.
-    """
-
-    effects: pl.DataFrame
-    content: Mapping[str, Any]
-    path: Path | None
-    manifest: Manifest
+class Transfer(TableResult):
+    """How far verdicts on methods hold from model to model; `table` has a line for each effect."""
 
     def list_facts(self) -> list[tuple[str, str]]:
         """Return the answer, and what to expect of every method one model further up."""
@@ -142,10 +130,10 @@ class _Ladder:
                     "run": {**clock.to_json(), **describe_places(self.experiment)},
                 }
             )
-            return Transfer(effects=effects, content=content, path=None, manifest=manifest)
+            return Transfer(table=effects, content=content, path=None, manifest=manifest)
 
         def write(result: Transfer, folder: Path) -> None:
-            write_csv(result.effects, folder / EFFECTS)
+            write_csv(result.table, folder / EFFECTS)
             write_atomic(folder / RESULT, encode_record(result.content))
             write_atomic(folder / MANIFEST, result.manifest.to_json())
 
@@ -177,9 +165,9 @@ class _Ladder:
             raise InputError("base transfer: no method has a verdict on every model; see the failed runs of compare")
         values = np.array([[own[key].effect.value for own in by_model] for key in shared])  # (m, k)
         stderr = np.array([[own[key].effect.stderr for own in by_model] for key in shared])
-        step, is_rate = predict_next(values, stderr), self.experiment.metric.name != "loss"
+        step, unit = predict_next(values, stderr), _find_unit(self.experiment, comparisons)
         methods = [
-            _describe_method(key, [own[key] for own in by_model], step, code, names, is_rate=is_rate)
+            _describe_method(key, [own[key] for own in by_model], step, code, names, unit)
             for code, key in enumerate(shared)
         ]
         steps = [self._describe_step(number, shared, by_model, values, stderr) for number in range(1, len(self.ladder))]
@@ -198,6 +186,7 @@ class _Ladder:
         content = {
             "answer": describe_transfer(methods, steps),
             "metric": self.experiment.metric.name,
+            "unit": asdict(unit),
             "task": self.experiment.pool.kind,
             "models": [{"name": each.name, **each.describe()} for each in self.ladder],
             "methods": methods,
@@ -268,21 +257,25 @@ def _name_verdict(result: PairwiseResult) -> str:
     return "better" if result.effect.value > 0 else "worse"
 
 
+def _find_unit(experiment: Experiment, comparisons: Sequence[Comparison]) -> Unit:
+    values = [value for each in comparisons for value in each.cells["value"].drop_nulls()]
+    return find_unit(experiment.metric.name, is_higher_better=experiment.metric.is_higher_better, values=values)
+
+
 def _describe_method(
     key: tuple[str, int],
     results: Sequence[PairwiseResult],
     step: NextStep,
     code: int,
     names: Sequence[str],
-    *,
-    is_rate: bool,
+    unit: Unit,
 ) -> dict[str, Any]:
     """Return the verdict on the largest model, and the probability that it holds one step up."""
-    verdict, factor, unit = _name_verdict(results[-1]), *((100.0, "points") if is_rate else (1.0, "nats"))
+    verdict = _name_verdict(results[-1])
     above = float(step.above_zero[code])
     holds = None if verdict == "no difference" else above if verdict == "better" else 1 - above
-    mean, low, high = (factor * float(each[code]) for each in (step.mean, step.low, step.high))
-    expected = f"one step up {mean:+.3g} {unit} [{low:+.3g}, {high:+.3g}] are expected"
+    ends = (float(each[code]) for each in (step.mean, step.low, step.high))
+    expected = f"one step up {unit.format_range(*ends, is_signed=True)} are expected"
     said = f"{verdict} than {BASELINE} on {names[-1]}" if holds is not None else f"no difference seen on {names[-1]}"
     return {
         "method": key[0],
@@ -317,4 +310,4 @@ def read_transfer(path: str | Path) -> Transfer:
     """
     folder = Path(path)
     manifest, content = read_result(folder, KIND, "a transfer between base models", RESULT)
-    return Transfer(effects=read_table(folder / EFFECTS), content=content, path=folder, manifest=manifest)
+    return Transfer(table=read_table(folder / EFFECTS), content=content, path=folder, manifest=manifest)

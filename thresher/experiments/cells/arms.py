@@ -140,7 +140,7 @@ class ArmRunner:
                     "against_value": other,
                     "difference": asdict(effect),
                     "p_holm": p,
-                    "sentence": describe_effect(effect, p, is_rate=runs.metric.name != "loss"),
+                    "sentence": describe_effect(effect, p, runs.unit),
                 }
             )
         return verdicts

@@ -40,7 +40,7 @@ def plan_curve(pool: Any, *, eval: Any, **options: Any) -> TrainingPlan:  # noqa
     n_methods = len(list_methods(settings.methods, "curve")) * max(
         1, len(settings.ranks or ()), len(settings.models or ())
     )
-    with ExperimentRunner.open(pool, eval=eval, settings=settings) as runner:
+    with ExperimentRunner.open(load_experiment(pool, eval=eval, settings=settings), settings) as runner:
         experiment, n_workers = runner.experiment, runner.n_workers
         sizes = choose_sizes(settings, experiment)
         if settings.equal == "steps":
@@ -88,7 +88,7 @@ def plan_comparison(pool: Any, *, eval: Any, **options: Any) -> TrainingPlan:  #
     _refuse_own_trainer(settings)
     method_settings = settings.method_settings or {}
     methods = choose_methods(settings.methods, method_settings, selectors)
-    with ExperimentRunner.open(pool, eval=eval, settings=settings) as runner:
+    with ExperimentRunner.open(load_experiment(pool, eval=eval, settings=settings), settings) as runner:
         n_workers, pool_rows = runner.n_workers, runner.experiment.pool
         if settings.methods == "all":
             methods = [name for name in methods if has_columns(name, method_settings, pool_rows)]

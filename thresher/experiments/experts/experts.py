@@ -29,7 +29,7 @@ from thresher.artifacts.seal import encode_record
 from thresher.artifacts.stored import explain_unreadable
 from thresher.errors import InputError, SettingsError
 from thresher.evaluation.gain import Gain, estimate_gain, format_gain
-from thresher.evaluation.metric import METRICS
+from thresher.evaluation.metric import METRICS, Unit, find_unit
 from thresher.experiments.experts.clusters import Division, embed_prompts
 from thresher.experiments.experts.runs import EXPERTS, RANDOM, SINGLE, ExpertRun, embed_sides, run_seed
 from thresher.experiments.experts.settings import ExpertOptions, ExpertSettings
@@ -111,7 +111,7 @@ def experts(
     # what routes later questions must not depend on the machine that does it
     settings = replace(settings, encoder=resolve_encoder(settings.encoder))
     kind = settings.settings.adapter
-    if kind not in CONTINUED:
+    if kind not in (None, *CONTINUED):
         raise SettingsError(
             f"experts: adapter must be one of {', '.join(CONTINUED)}, got '{kind}'; others cannot be continued"
         )
@@ -207,12 +207,12 @@ def _describe(
 ) -> dict[str, Any]:
     """Return the content of `experts.json`."""
     metric = next(iter(METRICS[context.task].values()))
-    is_rate = metric.is_higher_better
+    unit = find_unit(metric.name)
     against = {}
     for name, words in CONTROLS.items():
         gain = estimate_gain(metric, sides[EXPERTS], sides[name]) if name in sides else None
         if gain is not None:
-            against[name] = {**gain.to_json(), "verdict": _name_verdict(gain, words, is_rate=is_rate)}
+            against[name] = {**gain.to_json(), "verdict": _name_verdict(gain, words, unit)}
     about = {"k": settings.k, "clusters": settings.clusters, "common": settings.common, "seeds": settings.seeds}
     return {
         "metric": metric.name,
@@ -229,8 +229,8 @@ def _describe(
     }
 
 
-def _name_verdict(gain: Gain, control: str, *, is_rate: bool) -> str:
-    size = format_gain(gain, is_rate=is_rate)
+def _name_verdict(gain: Gain, control: str, unit: Unit) -> str:
+    size = format_gain(gain, unit)
     n = f"n = {gain.n:,}, {gain.n_seeds} seed{'s' if gain.n_seeds > 1 else ''}"
     if gain.direction == 0:
         return f"{name_verdict(gain)} seen to {control}: {size} ({n})"

@@ -19,6 +19,7 @@ from thresher.experiments.comparison import (
     PairwiseResult,
     write_comparison,
 )
+from thresher.experiments.experiment import load_experiment
 from thresher.experiments.runner import ExperimentRunner
 from thresher.experiments.settings import ComparisonOptions, ComparisonSettings
 from thresher.experiments.tables import (
@@ -64,7 +65,8 @@ def compare_grown(
     settings: ComparisonSettings = build_settings(ComparisonSettings, "compare", options)
     _refuse_choice(settings)
     rows, replaces = _join_rows(ensure_dataset(against), ensure_dataset(grown))
-    with ExperimentRunner.open(rows, eval=eval, settings=settings, on_progress=on_progress) as runner:
+    experiment = load_experiment(rows, eval=eval, settings=settings, on_progress=on_progress)
+    with ExperimentRunner.open(experiment, settings, on_progress) as runner:
         is_grown: Bool = runner.experiment.pool.column(MARK).cast(pl.String).eq("1").to_numpy()
         ours = np.flatnonzero(is_grown) if replaces else np.arange(len(is_grown))
         sides = {WITHOUT: np.flatnonzero(~is_grown), (INSTEAD if replaces else WITH): ours}
@@ -132,7 +134,6 @@ def _judge(
         return ()
     effect = pairs.estimate_effect(n_tests=1)
     p = adjust_p_values([effect.p])[0]
-    is_rate = runner.experiment.metric.name != "loss"
     costs = build_cost_table(runner).filter(pl.col("method") == our_name[0])["train_seconds"].mean()
     return (
         PairwiseResult(
@@ -140,7 +141,7 @@ def _judge(
             n_rows=our_name[1],
             effect=effect,
             p_holm=p,
-            sentence=describe_effect(effect, p, is_rate=is_rate),
+            sentence=describe_effect(effect, p, pairs.unit),
             seeds_needed=estimate_seeds_needed(*pairs.stack(), gain=settings.detect, n_tests=1, shared=pairs.shared),
             select_seconds=0.0,
             train_seconds=round(float(costs), 3),  # type: ignore[arg-type]

@@ -17,24 +17,25 @@ import polars as pl
 
 from thresher.artifacts.folder import MANIFEST, write_atomic, write_csv
 from thresher.artifacts.manifest import FORMAT, Manifest, digest
-from thresher.artifacts.result import Result
 from thresher.artifacts.seal import encode_record
 from thresher.artifacts.stored import read_table
 from thresher.dataset import load
 from thresher.dataset.mixture.join import join_datasets
 from thresher.dataset.own_text.matching import match_rows
 from thresher.errors import InputError
+from thresher.evaluation.metric import Unit, find_unit
 from thresher.evaluation.mixture_law import BestShares, MixtureLaw, find_best_shares
 from thresher.experiments.cells.arms import ArmRunner
 from thresher.experiments.cells.cell import Cell
 from thresher.experiments.experiment import Experiment, load_experiment
 from thresher.experiments.mixing.design import REPLAY, Sources, count_rows
 from thresher.experiments.mixing.settings import MixOptions, MixSettings
-from thresher.experiments.result_folder import RunClock, read_result, run_in_folder
+from thresher.experiments.result_folder import RunClock, TableResult, read_result, run_in_folder
 from thresher.experiments.tables import describe_experiment, describe_inputs, describe_places
 from thresher.experiments.untouched.forgetting import estimate_lost, measure_untouched_losses
 from thresher.numeric.arrays import Float64
 from thresher.progress import OnProgress, Progress
+from thresher.subset.quota import Quota
 from thresher.validation import build_settings, document_options
 
 KIND = "mix"
@@ -45,20 +46,8 @@ SPARE = 3  # mixes beyond the law's linear part, at least
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Mix(Result):
-    """The best shares of sources.
-
-    Attributes:
-        mixes: one line per mix that the law was fitted to: its shares, `n_rows`, `value`.
-        content: of `mix.json`.
-        path: of the folder, or None when none was asked for.
-        manifest: what ran.
-    """
-
-    mixes: pl.DataFrame
-    content: Mapping[str, Any]
-    path: Path | None
-    manifest: Manifest
+class Mix(TableResult):
+    """The best shares of sources; `table` has one line per mix that the law was fitted to."""
 
     @property
     def shares(self) -> dict[str, float]:
@@ -172,10 +161,10 @@ class _Mixer:
                     "run": {**clock.to_json(), **describe_places(self.experiment)},
                 }
             )
-            return Mix(mixes=mixes, content=content, path=None, manifest=manifest)
+            return Mix(table=mixes, content=content, path=None, manifest=manifest)
 
         def write(result: Mix, folder: Path) -> None:
-            write_csv(result.mixes, folder / MIXES)
+            write_csv(result.table, folder / MIXES)
             write_csv(cells[0], folder / CELLS)
             write_atomic(folder / RESULT, encode_record(result.content))
             write_atomic(folder / MANIFEST, result.manifest.to_json())
@@ -272,19 +261,20 @@ class _Mixer:
     def _describe(
         self, law: MixtureLaw, best: BestShares, cost: MixtureLaw | None, verdict: dict[str, Any] | None
     ) -> dict[str, Any]:
-        sources = self.sources
-        values = self._value_next(law, best.chosen)
+        sources, metric = self.sources, self.experiment.metric
+        unit = find_unit(metric.name, is_higher_better=metric.is_higher_better, values=self.sign * law.values)
+        values = self._value_next(law, best.chosen, unit)
         lines: list[dict[str, Any]] = [
             {"name": name, "rows": int(count), "share": float(share), "low": low, "high": high, "next": value}
             for name, count, share, (low, high), value in zip(
                 sources.short_names, sources.counts, best.chosen, best.ranges, values, strict=True
             )
         ]
-        quota = ",".join(f"{name}={share:.3g}" for name, share in zip(sources.names, best.chosen, strict=True))
+        shares = {name: float(f"{share:.3g}") for name, share in zip(sources.names, best.chosen, strict=True)}
         return {
             "answer": describe_mix(lines, verdict, is_equal=best.holds(sources.equal_shares)),
-            "metric": self.experiment.metric.name,
-            "is_higher_better": self.experiment.metric.is_higher_better,
+            "metric": metric.name,
+            "is_higher_better": metric.is_higher_better,
             "task": self.experiment.pool.kind,
             "n_rows": sources.n_rows,
             "mixes": len(law.values),
@@ -293,7 +283,7 @@ class _Mixer:
             "equal_shares": [float(share) for share in sources.equal_shares],
             "holds_equal": best.holds(sources.equal_shares),
             "share_of_mixes": float(best.region.mean()),
-            "quota": None if cost is not None else f"{self.settings.by}:{quota}",
+            "quota": None if cost is not None else str(Quota(self.settings.by, shares)),
             "expected_forgetting": None if cost is None else self._expect_forgetting(cost, best.chosen),
             "allowed": None if cost is None else self.settings.forget,
             "verdict": verdict,
@@ -303,7 +293,7 @@ class _Mixer:
         lost = cost.sample(shares[None, :], np.array([float(self.sources.n_rows)]))[:, 0]
         return {"value": float(np.median(lost)), "low": _quantile(lost, 0), "high": _quantile(lost, 1)}
 
-    def _value_next(self, law: MixtureLaw, shares: Float64) -> list[dict[str, Any] | None]:
+    def _value_next(self, law: MixtureLaw, shares: Float64, unit: Unit) -> list[dict[str, Any] | None]:
         """Return what further rows of each source bring, on top of the best mix."""
         counts = count_rows(shares, self.sources.n_rows, self.sources.counts)
         more = np.minimum(self.settings.next_rows, self.sources.counts - counts)
@@ -312,20 +302,17 @@ class _Mixer:
         sizes = all_counts.sum(axis=1)
         draws = law.sample(all_counts / sizes[:, None], sizes)  # (draws, 1 + m)
         gains = draws[:, :1] - draws[:, 1:]
-        return [
-            None if not n else _describe_gain(int(n), gains[:, code], self.experiment.metric.name)
-            for code, n in enumerate(more)
-        ]
+        return [None if not n else describe_gain(int(n), gains[:, code], unit) for code, n in enumerate(more)]
 
 
 def _quantile(values: Float64, end: int) -> float:
     return float(np.quantile(values, INTERVAL[end]))
 
 
-def _describe_gain(n_rows: int, gains: Float64, metric: str) -> dict[str, Any]:
+def describe_gain(n_rows: int, gains: Float64, unit: Unit) -> dict[str, Any]:
+    """Return what further rows bring, with its interval and a sentence."""
     value, low, high = float(np.median(gains)), _quantile(gains, 0), _quantile(gains, 1)
-    factor, unit = (1.0, "nats") if metric == "loss" else (100.0, "points")
-    shown = f"{factor * value:+.3f} {unit} [{factor * low:+.3f}, {factor * high:+.3f}]"
+    shown = unit.format_range(value, low, high, is_signed=True)
     return {"rows": n_rows, "value": value, "low": low, "high": high, "sentence": f"{n_rows:,} more rows: {shown}"}
 
 
@@ -348,4 +335,4 @@ def read_mix(path: str | Path) -> Mix:
     folder = Path(path)
     manifest, content = read_result(folder, KIND, "a mix", RESULT)
     schema = {"value": pl.Float64, "forgotten": pl.Float64, "reason": pl.String}
-    return Mix(mixes=read_table(folder / MIXES, schema=schema), content=content, path=folder, manifest=manifest)
+    return Mix(table=read_table(folder / MIXES, schema=schema), content=content, path=folder, manifest=manifest)

@@ -20,8 +20,9 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from thresher.artifacts.cache_root import default_root
-from thresher.artifacts.manifest import digest
+from thresher.artifacts.folder import MANIFEST, write_atomic
+from thresher.artifacts.manifest import FORMAT, Manifest, digest
+from thresher.cache.folder_cache import FolderCache
 from thresher.dataset import Dataset, load
 from thresher.errors import InputError
 from thresher.evaluation.effect import LEVEL, Effect, adjust_p_values, estimate_effect
@@ -34,7 +35,7 @@ from thresher.jobs.settings import TrainSection
 from thresher.jobs.snapshots.table import ROW_ID
 from thresher.jobs.state import UpdateInputs
 
-FOLDER = "gates"  # in the cache
+KIND, ADAPTER = "gates", "adapter"  # folder of the cache, and in each of its folders
 SMALLEST_SLICE = 5  # rows
 BITS = Metric(name="bits per byte", is_higher_better=False, column="bits_after", weight="n_bytes")
 ALL, GENERAL = "all rows", "general rows"
@@ -54,6 +55,11 @@ class AdapterReport:
 
 
 NOT_TRAINED = AdapterReport(None, [])
+
+
+def get_gate_cache() -> FolderCache:
+    """Return where the adapters of gates are kept."""
+    return FolderCache(KIND)
 
 
 def check_adapter(job: Job, inputs: UpdateInputs, table: pa.Table, log: EventLog) -> AdapterReport:
@@ -111,13 +117,18 @@ def _train(job: Job, settings: TrainSection, rows: Dataset, held_out: Dataset, l
     folders = []
     for seed in range(job.settings.seed, job.settings.seed + settings.seeds):
         about = [content_hash(rows), content_hash(held_out), own.to_json(), model, seed]
-        folder = default_root() / FOLDER / digest({"gate": about})[:32]
-        adapter = train(
-            rows, model=model, eval=held_out, control="none", settings=own, seed=seed, base="none",
-            out=folder, force=True,
-        )  # fmt: skip
+        key = digest({"gate": about})
+
+        def write(work: Path, key: str = key, seed: int = seed) -> None:
+            train(
+                rows, model=model, eval=held_out, control="none", settings=own, seed=seed, base="none",
+                out=work / ADAPTER, force=True,
+            )  # fmt: skip
+            write_atomic(work / MANIFEST, Manifest({"format": FORMAT, "kind": KIND, "identity": key}).to_json())
+
+        folder = get_gate_cache().make(key, write) / ADAPTER
         log.send("train", f"adapter on {len(rows):,} rows, seed {seed}: {folder}")
-        folders.append(adapter.path)
+        folders.append(folder)
     return folders
 
 

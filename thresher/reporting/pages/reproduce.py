@@ -15,7 +15,7 @@ from thresher.reporting.page import Code, Section, Table
 from thresher.reporting.pages.rows.pool import list_pool_files
 from thresher.selection.request import ROLES
 from thresher.trainer.engine.load_model import MINILM
-from thresher.trainer.settings import TrainSettings
+from thresher.trainer.settings import COMMON, TrainSettings
 
 COMMANDS = {
     "subset": "select",
@@ -235,7 +235,7 @@ def _build_other_words(content: Mapping[str, Any]) -> list[str]:
 
 def _select_changed(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the training settings that differ from their defaults."""
-    defaults = TrainSettings().to_json()
+    defaults = {**TrainSettings().to_json(), **COMMON}
     return {name: value for name, value in settings.items() if value is not None and value != defaults.get(name, value)}
 
 

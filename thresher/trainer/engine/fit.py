@@ -85,7 +85,9 @@ def build_model(context: RunContext, *, seed: int, rows: Sequence[Example] = (),
     if not settings.load_in_4bit:  # those weights are loaded to where they stay
         model = model.to(device)
     with context.accelerator.autocast():
-        set_start(model.body if isinstance(model, PooledClassifier) else model, settings.adapter, rows, device=device)
+        set_start(
+            model.body if isinstance(model, PooledClassifier) else model, str(settings.adapter), rows, device=device
+        )
     return model
 
 

@@ -12,13 +12,11 @@ from thresher.evaluation.gain import Gain, estimate_gain, format_gain
 from thresher.evaluation.generation import find_lenient_hits, score_leniently
 from thresher.evaluation.held_out import classification_metrics, language_metrics
 from thresher.evaluation.lm_eval_task import LmEvalMetric
-from thresher.evaluation.metric import METRICS, Metric
+from thresher.evaluation.metric import METRICS, POINTS, Metric, find_unit
 
 MAJORITY, PROBE, ZERO_SHOT = "majority class", "probe", "untouched"
 # whether the answer holds what was expected, whatever its form: no metric to train or choose by
 LENIENT = Metric(name="lenient_match", is_higher_better=True, column="lenient")
-# 0..1; chrF as a metric is divided by 100
-RATES = ("accuracy", "exact_match", "rouge_l", "chrf", "lenient_match")
 
 
 @dataclass(frozen=True)
@@ -122,13 +120,14 @@ def describe_gain(gain: Gain, name: str, metric: Metric) -> str:
     whose = {MAJORITY: "always naming the most frequent label", PROBE: "a probe on the untouched encoder"}.get(
         name, "the untouched model" if name == ZERO_SHOT else f"the untouched model with {name}"
     )
-    is_rate = metric.name in RATES or (isinstance(metric, LmEvalMetric) and metric.is_higher_better)
+    is_lm_eval = isinstance(metric, LmEvalMetric) and metric.is_higher_better
+    unit = POINTS if is_lm_eval else find_unit(metric.name)
     if gain.direction > 0:
-        return f"training pays: better than {whose} by {format_gain(gain, is_rate=is_rate)}"
+        return f"training pays: better than {whose} by {format_gain(gain, unit)}"
     if gain.direction < 0:
-        return f"training hurts: worse than {whose} by {format_gain(gain, is_rate=is_rate)}"
+        return f"training hurts: worse than {whose} by {format_gain(gain, unit)}"
     reach = Gain(**{**vars(gain), "value": (gain.high - gain.low) / 2})
-    size = format_gain(reach, is_rate=is_rate).split(" [")[0]
+    size = format_gain(reach, unit).split(" [")[0]
     return f"no difference seen to {whose}; one of {size} or more would likely have shown"
 
 

@@ -208,7 +208,7 @@ def test_training_goes_on_from_an_adapter(prepare, tmp_path):
     context, rows = prepare(lora_rank=5)
     first = fit(context, rows, seed=0, folder=tmp_path / "run", run="run")
     save_adapter(first.model, tmp_path / "adapter")
-    later, _ = prepare(lora_rank=8, start_from=tmp_path / "adapter")  # the default: not said
+    later, _ = prepare(start_from=tmp_path / "adapter")
     assert later.settings.lora_rank == 5
     assert later.identity() != context.identity()
     model = build_model(later, seed=1)
@@ -216,11 +216,12 @@ def test_training_goes_on_from_an_adapter(prepare, tmp_path):
     assert get_trainable_parameters(model).keys() == get_trainable_parameters(first.model).keys()
     for options, said in (
         ({"lora_rank": 6}, "lora_rank is that of the adapter, 5, got 6"),
+        ({"lora_rank": 8}, "lora_rank is that of the adapter, 5, got 8"),  # the default
         ({"adapter": "pissa"}, "leave adapter out"),
         ({"lora_layers": "0"}, "leave lora_targets and lora_layers out"),
     ):
         with pytest.raises(SettingsError, match=said):
-            prepare(**{"lora_rank": 8, **options}, start_from=tmp_path / "adapter")
+            prepare(**options, start_from=tmp_path / "adapter")
     with pytest.raises(InputError, match="adapts '.*tiny-llama.*', got model"):
         prepare("classification", start_from=tmp_path / "adapter")
     with pytest.raises(InputError, match="found no adapter_config.json"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,7 @@ def _build_shares(result: Mapping[str, Any]) -> list[Block]:
     )
     if result["quota"] is None:
         return [figure]
-    command = f"thresher select ROWS --method random --budget N --quota '{result['quota']}'"
+    command = f"thresher select ROWS --method random --budget N --quota {shlex.quote(result['quota'])}"
     return [figure, Code(command, "The command that takes rows in these shares")]
 
 

@@ -30,7 +30,7 @@ def check_adapter(
     """Refuse what a kind of adapter cannot do.
 
     Args:
-        settings: of the training.
+        settings: of the training, resolved.
         task: of the training.
         scale: as in `UntouchedSettings`.
         is_merged: a merged model is asked for.
@@ -57,7 +57,7 @@ def check_adapter(
 
 def _find_problem(settings: TrainSettings, task: str) -> str | None:
     """Return why these settings do not fit the kind, or None."""
-    kind, is_low_rank = settings.adapter, settings.adapter in LOW_RANK
+    kind, is_low_rank, rank = settings.adapter, settings.adapter in LOW_RANK, int(settings.lora_rank or 0)
     checks = (
         (kind == "prefix" and task == "classification", "a prefix is for language models; take prompt"),
         (kind in SOFT and settings.packing, "packed rows would share its virtual tokens; leave packing out"),
@@ -71,7 +71,7 @@ def _find_problem(settings: TrainSettings, task: str) -> str | None:
             "its start takes the weights apart, which 4 bits do not allow; leave load_in_4bit out",
         ),
         (
-            kind in FROM_WEIGHTS and settings.lora_dropout > 0,
+            kind in FROM_WEIGHTS and (settings.lora_dropout or 0) > 0,
             "its start cancels a part of the weights, which dropout would disturb; set lora_dropout to 0",
         ),
         (
@@ -80,8 +80,8 @@ def _find_problem(settings: TrainSettings, task: str) -> str | None:
         ),
         (settings.rslora and not is_low_rank, f"rslora goes with {', '.join(LOW_RANK)} only; leave rslora out"),
         (
-            kind == "orthogonal" and settings.lora_rank % 2 == 1,
-            f"its rank must be even, got {settings.lora_rank}; set lora_rank to {settings.lora_rank + 1}",
+            kind == "orthogonal" and rank % 2 == 1,
+            f"its rank must be even, got {rank}; set lora_rank to {rank + 1}",
         ),
         (
             kind in (*SOFT, "full") and settings.lora_targets != "auto",
@@ -115,7 +115,8 @@ def fit_settings(settings: TrainSettings, task: str) -> TrainSettings:
     if kind not in LOW_RANK:
         changes["rslora"] = False
     if kind == "orthogonal":
-        changes["lora_rank"] = settings.lora_rank + settings.lora_rank % 2
+        rank = int(settings.lora_rank or 0)
+        changes["lora_rank"] = rank + rank % 2
     if kind in (*SOFT, "full"):
         changes |= {"lora_targets": "auto", "lora_layers": "all"}
     fitted = replace(settings, **changes)
@@ -146,7 +147,7 @@ def build_config(
     """
     import peft
 
-    kind, targets = settings.adapter, settings.lora_targets
+    kind, targets, rank = settings.adapter, settings.lora_targets, int(settings.lora_rank or 0)
     if kind in SOFT:
         common: dict[str, Any] = {"task_type": task_type, "num_virtual_tokens": settings.virtual_tokens}
         if kind == "prefix":
@@ -156,7 +157,7 @@ def build_config(
     if kind == "vera":  # knows no layers to exclude
         return peft.VeraConfig(
             target_modules=[name for name in linear if name not in set(excluded) and _is_meant(name, targets)],
-            r=VERA_FACTOR * settings.lora_rank,
+            r=VERA_FACTOR * rank,
             vera_dropout=settings.lora_dropout,
             projection_prng_key=seed % 2**32,
             **common,
@@ -169,14 +170,14 @@ def build_config(
     if kind == "adalora":
         n_first = int(PRUNING_STARTS * n_steps)
         return peft.AdaLoraConfig(
-            init_r=max(settings.lora_rank + 1, round(INITIAL_RANK * settings.lora_rank)),
-            target_r=settings.lora_rank,
+            init_r=max(rank + 1, round(INITIAL_RANK * rank)),
+            target_r=rank,
             total_step=n_steps,
             tinit=n_first,
             tfinal=max(0, min(n_steps - n_first - 1, round((1 - PRUNING_ENDS) * n_steps))),
             **common,
         )
-    return peft.LoraConfig(r=settings.lora_rank, use_rslora=settings.rslora, use_dora=settings.dora, **common)
+    return peft.LoraConfig(r=rank, use_rslora=settings.rslora, use_dora=settings.dora, **common)
 
 
 def _is_meant(name: str, targets: Sequence[str] | str) -> bool:

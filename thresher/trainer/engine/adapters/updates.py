@@ -171,7 +171,7 @@ def build_updates(
     model: Any, parameters: Mapping[str, torch.nn.Parameter], settings: TrainSettings, *, seed: int
 ) -> Updates:
     """Return what the kind of adapter does around a step."""
-    return KINDS.get(settings.adapter, Updates)(model, parameters, seed=seed)
+    return KINDS.get(str(settings.adapter), Updates)(model, parameters, seed=seed)
 
 
 def _get_peft(model: Any) -> Any:
