@@ -109,7 +109,7 @@ def check_members(cls: Any, contract: type, label: str) -> None:
 
     Args:
         cls: the class of a plug-in; its fields are settings and may have any name.
-        contract: its base class.
+        contract: its base class; one between the two with `_extends_contract` declares more.
         label: what to call it in messages: "selector 'outlying'".
 
     Raises:
@@ -117,7 +117,8 @@ def check_members(cls: Any, contract: type, label: str) -> None:
     """
     if not (isinstance(cls, type) and issubclass(cls, contract)):
         raise SettingsError(f"{label}: must inherit from {contract.__module__}.{contract.__name__}, got {cls!r}")
-    members = [name for name in dir(contract) if not name.startswith("_")]
+    declaring = [contract, *(part for part in cls.__mro__ if "_extends_contract" in vars(part))]
+    members = sorted({name for part in declaring for name in dir(part) if not name.startswith("_")})
     settings = {field.name for field in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else set()
     own = [part for part in cls.__mro__ if issubclass(part, contract)]
     public = {name for part in own for name in vars(part) if not name.startswith("_")} | settings

@@ -1,4 +1,4 @@
-"""Groups of large arrays, kept as folders: the neighbor graphs of pools.
+"""Groups of large arrays, kept as folders: neighbor graphs and rankings of pools.
 
 ROOT/graphs/v1/KEY/{NAME.npy ..., manifest.json}
 """
@@ -71,5 +71,5 @@ class ArrayFolders(FolderCache):
 
 
 def get_graph_cache() -> FolderCache:
-    """Return where the neighbor graphs of pools are kept."""
+    """Return where the neighbor graphs and rankings of pools are kept."""
     return FolderCache(KIND)

@@ -66,7 +66,7 @@ def _measure_kinds() -> dict[str, tuple[int, int, str]]:
         "base": (*get_base_cache().size(), "measurements of untouched models"),
         "gates": (*get_gate_cache().size(), "adapters that gates of jobs had trained"),
         "models": (*get_model_cache().size(), "unpacked language models"),
-        "graphs": (*get_graph_cache().size(), "neighbor graphs of pools"),
+        "graphs": (*get_graph_cache().size(), "neighbor graphs and rankings of pools"),
         "copies": (*measure_copies(), "copies of files at addresses"),
     }
 

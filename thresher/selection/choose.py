@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from thresher.errors import InputError
 from thresher.features.container import Features
 from thresher.selection.request import Request
-from thresher.selectors.contract import score_rows
+from thresher.selectors.nested import rank_rows
 from thresher.subset.cut import Cut, cut, describe_shortfall
 from thresher.subset.scores import Scores
 
@@ -58,8 +58,10 @@ def choose(
     lengths = features.get("length")
     rng = np.random.default_rng(request.seed)
     fresh_state = rng.bit_generator.state
-    _announce_plan(request, features)
-    scores = score_rows(request.selector, features, n_ranked=_count_ranked(request, lengths), rng=rng)
+    plan = request.selector.describe_plan(features)
+    _announce_plan(request, features, plan)
+    n_ranked = _count_ranked(request, lengths)
+    scores = rank_rows(request.selector, features, n_ranked=n_ranked, rng=rng, plan=plan)
     depends_on_seed = bool(request.planned_adapters) or rng.bit_generator.state != fresh_state
     codes = None if request.quota is None else features[f"column:{request.quota.column}"]
     cut_rows = cut(scores, request.budget, lengths=lengths, quota=request.quota, codes=codes, names=names)
@@ -109,12 +111,9 @@ def _reorder_scores(scores: Scores, order: NDArray[np.int64], row_id: pl.Series)
     )
 
 
-def _announce_plan(request: Request, features: Features) -> None:
+def _announce_plan(request: Request, features: Features, plan: str | None) -> None:
     """Say what the selector is about to do, where it can tell: method, memory and guarantee."""
     from thresher.progress import Progress
 
-    if request.context.on_progress is None:
-        return
-    note = request.selector.describe_plan(features)
-    if note is not None:
-        request.context.on_progress(Progress(stage="select", done=0, total=features.n_rows, note=note))
+    if request.context.on_progress is not None and plan is not None:
+        request.context.on_progress(Progress(stage="select", done=0, total=features.n_rows, note=plan))

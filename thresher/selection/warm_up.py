@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 # methods and settings whose kernels the first commands need: dense and sparse coverage, distances
 CALLS = (
     ("facility-location", {"kernel": "dense"}),
@@ -17,10 +19,14 @@ def compile_kernels() -> None:
     from thresher.curation.curate import curate
     from thresher.dataset import load
     from thresher.dataset.formats.csv_spans import CsvScanner
-    from thresher.selection.run import select
+    from thresher.features import compute, make_context
+    from thresher.selectors import create
+    from thresher.selectors.nested import rank_rows
 
     CsvScanner(",").feed(b"a,b\n" * N_LINES)
     rows = load([{"prompt": f"Question {i} of {i % 7} things?", "response": f"Answer {i * i}."} for i in range(N_ROWS)])
     curate(rows, eval=load([{"prompt": f"Question {i}?", "response": f"{i}."} for i in range(3)]))
+    # without a store: what is read from one needs no kernel
+    features = compute(rows, ["embedding"], make_context(encoder="static", device="cpu").resolved())
     for method, settings in CALLS:
-        select(rows, method, budget=20, settings=settings, encoder="static", device="cpu")
+        rank_rows(create(method, settings), features, n_ranked=20, rng=np.random.default_rng(0), plan=None)

@@ -120,7 +120,15 @@ def score_rows(selector: Selector, features: Features, *, n_ranked: int, rng: np
     """
     if not 1 <= n_ranked <= features.n_rows:
         raise InputError(f"{selector.name}: the number of rows to rank must be in 1..{features.n_rows}, got {n_ranked}")
-    scores = selector.score(features, n_ranked=n_ranked, rng=rng)
+    return check_scores(selector, selector.score(features, n_ranked=n_ranked, rng=rng), features)
+
+
+def check_scores(selector: Selector, scores: Scores, features: Features) -> Scores:
+    """Return what a selector said of rows, once it is clear that it speaks of these.
+
+    Raises:
+        InputError: the scores are not those of these rows.
+    """
     if not isinstance(scores, Scores):
         raise InputError(
             f"{selector.name}: score must return Scores, got {type(scores).__name__}; correct the selector"

@@ -11,12 +11,13 @@ from thresher.features.container import Features
 from thresher.features.requirements import Requirements
 from thresher.numeric.arrays import Float64, Int64
 from thresher.numeric.vectors import Distinct
+from thresher.selectors.nested import Nested
 from thresher.selectors.submodular.distinct_cover import DistinctGreedy
-from thresher.subset.scores import Scores
+from thresher.selectors.submodular.kernel_method import NestedGreedy
 
 
 @dataclass(frozen=True, kw_only=True)
-class FacilityLocation(DistinctGreedy):
+class FacilityLocation(DistinctGreedy, NestedGreedy):
     """Rank rows so that every prefix represents the whole pool as well as greedy can.
 
     Optimizes f(S) = sum over all rows i of max(0, max over j in S of cos(i, j)): each row counts
@@ -67,7 +68,7 @@ class FacilityLocation(DistinctGreedy):
         features={"embedding"}, side_features={"existing": {"embedding"}}, takes_weights=True
     )
 
-    def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
+    def rank(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Nested:
         """Rank `n_ranked` rows greedily; the others score -inf.
 
         Raises:
@@ -88,4 +89,5 @@ class FacilityLocation(DistinctGreedy):
             "n_distinct_rows": len(cover.vectors),
             "n_picks_with_gain": len(picked),
         }
-        return cover.score(self.name, features, picked, n_ranked, notes, objective=objective)
+        scores = cover.score(self.name, features, picked, n_ranked, notes, objective=objective)
+        return Nested(scores, lambda: cover.trace(picked))

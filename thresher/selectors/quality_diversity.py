@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import polars as pl
@@ -14,8 +14,9 @@ from thresher.features.registry import available as available_features
 from thresher.features.requirements import Requirements
 from thresher.numeric.arrays import Float64
 from thresher.numeric.vectors import inverse_norms
-from thresher.selectors.submodular.kernel_method import PairwiseGreedy
-from thresher.subset.scores import Scores, fill_ranking
+from thresher.selectors.nested import Nested
+from thresher.selectors.submodular.kernel_method import NestedGreedy
+from thresher.subset.scores import fill_ranking
 from thresher.validation import option
 
 COLUMN = "column:"
@@ -23,7 +24,7 @@ NUMBER = "number:"
 
 
 @dataclass(frozen=True, kw_only=True)
-class QualityDiversity(PairwiseGreedy):
+class QualityDiversity(NestedGreedy):
     """Rank rows so that every prefix scores high and represents the pool, by greedy picks (QDIT).
 
     Optimizes F(S) = (1 - alpha) f(S) / f(pool) + alpha q(S) / q(pool): f is that of
@@ -82,7 +83,7 @@ class QualityDiversity(PairwiseGreedy):
             return self.quality
         return NUMBER + self.quality.removeprefix(COLUMN)
 
-    def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
+    def rank(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Nested:
         """Rank `n_ranked` rows greedily, or as many as have a quality; the others score -inf.
 
         Raises:
@@ -90,7 +91,8 @@ class QualityDiversity(PairwiseGreedy):
                 dense kernel was asked for and is too large.
         """
         # these compile on first use
-        from thresher.selectors.submodular import greedy, kernels, pick_rules
+        from thresher.selectors.neighbors.csr import Graph
+        from thresher.selectors.submodular import cover_trace, greedy, kernels, pick_rules
 
         vectors = np.ascontiguousarray(features["embedding"], dtype=np.float32)  # (n, d)
         n = len(vectors)
@@ -106,6 +108,8 @@ class QualityDiversity(PairwiseGreedy):
         cover.is_pick[~has_quality] = True  # of the engine: not to be picked
         weight = self._weights(reach, worth)
         notes: dict[str, str | int | float] | None = None
+        kernel: Any = Graph(np.zeros(n + 1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32))
+        covering = np.zeros(0, np.int64)
         if weight[0] == 0:  # only quality counts, or nothing is left to cover
             picks = np.argsort(np.where(has_quality, -quality, np.inf), kind="stable")[:n_picks].astype(np.int64)
             gains = np.zeros(n_picks)
@@ -116,12 +120,12 @@ class QualityDiversity(PairwiseGreedy):
                 plan, vectors * scale.astype(np.float32)[:, None], rng, features.products, features.store
             )
             rule = pick_rules.start_pick_rule(self.optimizer, self.epsilon, rng, cover.is_pick)
-            picks, gains, n_visited = kernels.pick_greedily(kernel, cover, n_picks, rule, bonus)
+            covering, gains, n_visited = kernels.pick_greedily(kernel, cover, n_picks, rule, bonus)
             notes = {**notes, "guarantee": self._guarantee(plan), "n_pair_updates": n_visited}
             # the rule "threshold" ends early: no gain was above its last threshold
-            picks = fill_ranking(picks, n_picks, has_quality)
+            picks = fill_ranking(covering, n_picks, has_quality)
             gains = np.pad(gains, (0, len(picks) - len(gains)))
-        return kernels.score_ranking(
+        scores = kernels.score_ranking(
             self.name,
             features.row_id,
             picks,
@@ -130,6 +134,7 @@ class QualityDiversity(PairwiseGreedy):
             objective=np.cumsum(gains * weight[0] + quality[picks] * weight[1]),
             notes=notes,
         )
+        return Nested(scores, lambda: cover_trace.trace_cover(kernel, covering, floor))
 
     def _weights(self, reach: float, worth: float) -> tuple[float, float]:
         """Return what one unit of f and one of quality add to F."""

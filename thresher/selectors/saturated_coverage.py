@@ -10,13 +10,15 @@ import numpy as np
 from thresher.features.container import Features
 from thresher.features.requirements import Requirements
 from thresher.numeric.vectors import inverse_norms
-from thresher.selectors.submodular.kernel_method import PairwiseGreedy
-from thresher.subset.scores import Scores, fill_ranking
+from thresher.selectors.nested import Nested
+from thresher.selectors.submodular.kernel_method import NestedGreedy
+from thresher.subset.cover_history import CoverHistory
+from thresher.subset.scores import fill_ranking
 from thresher.validation import option
 
 
 @dataclass(frozen=True, kw_only=True)
-class SaturatedCoverage(PairwiseGreedy):
+class SaturatedCoverage(NestedGreedy):
     """Rank rows so that every prefix is similar to all rows, each up to its share, by greedy picks.
 
     Optimizes f(S) = sum over rows i of min(sum over j in S of s_ij, saturation * sum over all rows
@@ -54,14 +56,14 @@ class SaturatedCoverage(PairwiseGreedy):
 
     saturation: float = option(0.1, ge=0, le=1)
 
-    def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
+    def rank(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Nested:
         """Rank `n_ranked` rows greedily; the others score -inf.
 
         Raises:
             InputError: the kernel does not fit into memory.
         """
         # these compile on first use
-        from thresher.selectors.submodular import greedy, kernels, pick_rules
+        from thresher.selectors.submodular import cover_trace, greedy, kernels, pick_rules
 
         vectors = np.ascontiguousarray(features["embedding"], dtype=np.float32)  # (n, d)
         n = len(vectors)
@@ -82,7 +84,18 @@ class SaturatedCoverage(PairwiseGreedy):
 
         ranking = fill_ranking(picks, n_ranked, np.ones(n, np.bool_))
         gains = np.pad(gains, (0, len(ranking) - len(gains)))
-        return kernels.score_ranking(
+
+        def trace() -> CoverHistory:
+            ranks = cover_trace.rank_picks(picks, n)
+            filled = cover.filled_by[cover.filled_by >= 0]
+            at_start = np.full(int((cover.open_to <= 0).sum()) - len(filled), -1)
+            marks = {
+                "n_picks_with_gain": np.arange(len(picks)),
+                "n_saturated_rows": np.concatenate([at_start, np.sort(ranks[filled].astype(np.int64))]),
+            }
+            return cover_trace.trace_cover(kernel, picks, floor, marks=marks)
+
+        scores = kernels.score_ranking(
             self.name,
             features.row_id,
             ranking,
@@ -96,3 +109,4 @@ class SaturatedCoverage(PairwiseGreedy):
                 "n_saturated_rows": int((cover.open_to <= 0).sum()),
             },
         )
+        return Nested(scores, trace)

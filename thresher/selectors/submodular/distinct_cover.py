@@ -12,6 +12,7 @@ from thresher.features.container import Features
 from thresher.numeric.arrays import Float32, Float64, Int64
 from thresher.numeric.vectors import Distinct, distinct_rows, inverse_norms
 from thresher.selectors.submodular.kernel_method import PairwiseGreedy
+from thresher.subset.cover_history import CoverHistory
 from thresher.subset.scores import Scores, fill_ranking
 
 if TYPE_CHECKING:  # these compile on first use
@@ -114,6 +115,18 @@ class DistinctCover:
         near = kernels.similarity_to_existing(self.vectors, self.scale, self.vectors[rows])
         np.maximum(self.state.floor, near, out=self.state.floor)
         np.maximum(self.state.open_from, near.astype(np.float32), out=self.state.open_from)
+
+    def trace(self, picked: Int64) -> CoverHistory:
+        """Return what stood for each row after any number of picks of one greedy run.
+
+        Args:
+            picked: (k,) distinct rows that gained something, best first.
+        """
+        from thresher.selectors.submodular.cover_trace import trace_cover
+
+        group = None if len(self.distinct.first) == len(self.distinct.group) else self.distinct.group
+        marks = {"n_picks_with_gain": np.arange(len(picked))}
+        return trace_cover(self.kernel, picked, self.floor, group, marks)
 
     def score(
         self, method: str, features: Features, picked: Int64, n_ranked: int, notes: dict[str, Any], **more: Any

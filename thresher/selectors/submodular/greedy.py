@@ -60,6 +60,8 @@ class CoverageState(NamedTuple):
         by: (n,) int64, that pick, -1 while none.
         is_pick: (n,) bool.
         is_sum: whether picks close intervals from above (saturated coverage).
+        filled_by: (n,) int64, the pick that closed the last of a row's interval, -1 while none;
+            (0,) where picks close intervals from below.
     """
 
     vectors: Float32
@@ -72,6 +74,7 @@ class CoverageState(NamedTuple):
     by: Int64
     is_pick: NDArray[np.bool_]
     is_sum: bool
+    filled_by: Int64
 
 
 def start_coverage(vectors: Float32, inverse_norm: Float64, weight: Float32, floor: Float64) -> CoverageState:
@@ -79,8 +82,19 @@ def start_coverage(vectors: Float32, inverse_norm: Float64, weight: Float32, flo
     n = len(vectors)
     open_from = floor.astype(np.float32)
     none, never = np.full(n, -1, np.int64), np.full(n, NO_CAP, np.float32)
-    is_pick = np.zeros(n, np.bool_)
-    return CoverageState(vectors, inverse_norm, weight, floor, open_from, never, open_from, none, is_pick, False)
+    return CoverageState(
+        vectors=vectors,
+        inverse_norm=inverse_norm,
+        weight=weight,
+        floor=floor,
+        open_from=open_from,
+        open_to=never,
+        nearest=open_from,
+        by=none,
+        is_pick=np.zeros(n, np.bool_),
+        is_sum=False,
+        filled_by=none[:0],
+    )
 
 
 def start_saturation(n: int, room: Float64) -> CoverageState:
@@ -94,7 +108,17 @@ def start_saturation(n: int, room: Float64) -> CoverageState:
     vectors, weight = np.empty((n, 0), np.float32), np.ones(n, np.float32)
     none, is_pick = np.full(n, -1, np.int64), np.zeros(n, np.bool_)
     return CoverageState(
-        vectors, zero, weight, zero, np.zeros(n, np.float32), room.copy(), nearest, none, is_pick, True
+        vectors=vectors,
+        inverse_norm=zero,
+        weight=weight,
+        floor=zero,
+        open_from=np.zeros(n, np.float32),
+        open_to=room.copy(),
+        nearest=nearest,
+        by=none,
+        is_pick=is_pick,
+        is_sum=True,
+        filled_by=none.copy(),
     )
 
 
@@ -204,6 +228,8 @@ def close_interval(cover: Any, i: Any, similarity: Any, pick: Any) -> Any:
     if cover.is_sum:
         low = max(high - similarity, 0.0)
         cover.open_to[i] = low
+        if low <= 0 < high:
+            cover.filled_by[i] = pick
         return low, min(high, 1.0)  # no similarity is above 1
     # rows that count with their nearest pick: all below its similarity is closed
     high = min(np.float64(similarity), high)

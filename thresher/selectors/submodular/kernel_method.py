@@ -7,6 +7,7 @@ from typing import Literal
 
 from thresher.features.container import Features
 from thresher.selectors.contract import Selector
+from thresher.selectors.nested import NestedSelector
 from thresher.selectors.submodular.memory import KernelSettings, MemoryPlan, plan_memory
 from thresher.selectors.submodular.optimizers import EPSILON, describe_guarantee
 from thresher.validation import option
@@ -56,3 +57,23 @@ class PairwiseGreedy(Selector):
     def _guarantee(self, plan: MemoryPlan) -> str:
         """Say what every prefix of the picks has of the largest objective."""
         return describe_guarantee(self.optimizer, self.epsilon, plan.n_neighbors)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NestedGreedy(PairwiseGreedy, NestedSelector):
+    """A method of one greedy run, which costs little beyond its first picks.
+
+    Attributes:
+        kernel, n_neighbors, max_kernel_gb, optimizer, epsilon: as in `PairwiseGreedy`.
+    """
+
+    def count_ahead(self, n_ranked: int, n_rows: int) -> int:
+        """Return a quarter of the rows, or all: what most budgets and no quota want, or anything.
+
+        The first picks change most gains, so that up to a quarter takes 0.4 s more than 5 % do of
+        the 22 s of 100,000 rows. The other optimizers look through the rows at each pick.
+        """
+        if self.optimizer != "lazy":
+            return n_ranked
+        quarter = n_rows // 4
+        return quarter if n_ranked <= quarter else n_rows

@@ -150,6 +150,7 @@ class _Run:
         if cover.is_sum:  # the pick uses up the topmost part of what is still open
             low = np.maximum(high - similarity, 0)
             cover.open_to[rows] = low
+            cover.filled_by[rows[(low <= 0) & (high > 0)]] = pick
         else:  # all below its similarity is closed
             high = np.minimum(similarity, high)
             cover.open_from[rows] = np.maximum(low, high)

@@ -101,7 +101,7 @@ def cover_pairs(pairs: Pairs, candidates: Int64, n_picks: int, n: int) -> Covere
     open_from = np.zeros(n)
     by = np.full(n, -1, dtype=np.int64)
     weight, vectors = np.ones(n, np.float32), np.empty((n, 0), np.float32)
-    cover = CoverageState(vectors, zero, weight, zero, open_from, never, open_from, by, is_pick, False)
+    cover = CoverageState(vectors, zero, weight, zero, open_from, never, open_from, by, is_pick, False, by[:0])
     alone = np.bincount(candidate, weights=worth, minlength=n)
     rule = start_pick_rule("lazy", 0.5, np.random.default_rng(0), is_pick)  # draws nothing
     picks, gains, n_visited = pick_from_graph(by_row, cover, n_picks, rule, by_candidate=by_candidate, least=NOTHING)
