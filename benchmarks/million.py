@@ -4,12 +4,14 @@
     python benchmarks/million.py --data t0_pool.jsonl.gz  # rows of a file, repeated with noise
     python benchmarks/million.py --rows 100000 --stages read,embed
     python benchmarks/million.py --repeats 3              # three times each: the median run counts
+    python benchmarks/million.py --second                 # then another budget, another method
 
 Rows have about 60 tokens: product listings by the generator of `data/`, or 40 words out of a row of
 --data, one word in ten replaced. One row in twenty is an exact copy of an earlier one. Each number
 of rows runs in a process of its own with an empty feature cache: read, curate (exact and semantic
 duplicates), embed, neighbors, greedy, write. The kernel's own high-water mark, reset at each
-stage, is the peak (Linux only).
+stage, is the peak (Linux only). With --second two more processes read the cleaned rows of the first
+one and choose from them, with its cache: twice the budget, and another method.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ RULES = ("exact-duplicates", "semantic-duplicates")
 N_WORDS = 40  # of a row of --data: about 60 tokens
 SHARE_NOISE = 0.1
 SHARE_COPIED = 0.05
+SECOND = {"second budget": ("facility-location", 2), "second method": ("saturated-coverage", 1)}
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -173,11 +176,23 @@ def run_stages(path: Path, folder: Path, stage_names: list[str], budget: str) ->
     return {**result, "stages": times}
 
 
-def measure(path: Path, stages: list[str], budget: str) -> dict[str, object]:
-    """Run the stages in a new process with an empty feature cache."""
-    folder = Path(tempfile.mkdtemp(dir=path.parent))
-    command = [sys.executable, __file__, "--child", str(path), "--folder", str(folder)]
-    command += ["--stages", ",".join(stages), "--budget", budget]
+def choose_again(folder: Path, name: str, budget: str) -> dict[str, object]:
+    """Choose from the cleaned rows of an earlier run once more, in this process."""
+    import thresher as th
+
+    method, factor = SECOND[name]
+    budget = f"{factor * float(budget.removesuffix('%')):g}%" if budget.endswith("%") else str(factor * int(budget))
+    out = folder / name.replace(" ", "-")
+    subset = th.select(th.load(folder / "curated"), method, budget=budget, encoder="static", out=out)
+    return {"method": method, "budget": budget, "kept": len(subset), "notes": subset.manifest.content["notes"]}
+
+
+def run_child(folder: Path, arguments: list[str]) -> tuple[float, dict[str, object]]:
+    """Run this script in a new process, with the cache of that folder.
+
+    Returns seconds, and what it printed.
+    """
+    command = [sys.executable, __file__, "--folder", str(folder), *arguments]
     began = time.perf_counter()
     with open(folder / "result.json", "wb") as out:
         process = subprocess.Popen(command, stdout=out, env={**os.environ, "THRESHER_CACHE": str(folder / "cache")})
@@ -185,7 +200,16 @@ def measure(path: Path, stages: list[str], budget: str) -> dict[str, object]:
     seconds = time.perf_counter() - began
     if status:
         raise SystemExit(f"{' '.join(command)} failed with status {status}")
-    result = json.loads((folder / "result.json").read_bytes())
+    return seconds, json.loads((folder / "result.json").read_bytes())
+
+
+def measure(path: Path, stages: list[str], budget: str, *, has_second: bool = False) -> dict[str, object]:
+    """Run the stages in a new process with an empty cache, and then what is chosen second."""
+    folder = Path(tempfile.mkdtemp(dir=path.parent))
+    seconds, result = run_child(folder, ["--child", str(path), "--stages", ",".join(stages), "--budget", budget])
+    for name in SECOND if has_second else ():
+        again, chosen = run_child(folder, ["--again", name, "--budget", budget])
+        result[name] = {"seconds": round(again, 2), "ratio": round(again / seconds, 3), **chosen}
     shutil.rmtree(folder)
     peak = max(entry["peak_mb"] for entry in result["stages"].values())
     return {"seconds": round(seconds, 2), "peak_mb": round(peak), **result}
@@ -214,12 +238,17 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--pools", type=Path, help="folder where generated pools are kept for the next call")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--second", action="store_true", help="choose twice more, with the cache of the first choice")
+    parser.add_argument("--again", choices=list(SECOND), help=argparse.SUPPRESS)
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     stage_names = options.stages.split(",")
     if options.child:
         print(json.dumps(run_stages(options.child, options.folder, stage_names, options.budget)))
+        return
+    if options.again:
+        print(json.dumps(choose_again(options.folder, options.again, options.budget)))
         return
     name = "generated" if options.data is None else options.data.name.split(".")[0]
     results = []
@@ -231,7 +260,8 @@ def main() -> None:
             if not path.exists():
                 write_rows(path, generated_rows(n) if options.data is None else repeated_rows(options.data, n))
             runs = sorted(
-                (measure(path, stage_names, options.budget) for _ in range(options.repeats)), key=read_seconds
+                (measure(path, stage_names, options.budget, has_second=options.second) for _ in range(options.repeats)),
+                key=read_seconds,
             )
             of_runs = {name: [run[name] for run in runs] for name in ("seconds", "peak_mb")}
             results.append({**runs[len(runs) // 2], "runs": of_runs})
