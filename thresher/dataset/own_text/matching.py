@@ -106,6 +106,8 @@ def _strip(texts: pl.Series) -> pl.Series:
 
 def _compare_wrappers(a: Int64, b: Int64, wrappers: Wrappers) -> Bool:
     """Tell of each pair of wrappers whether one has no more than the other, (m,)."""
+    # a loop is compiled anew for arrays that may not be written
+    a, b = (np.require(each, np.int64, "W") for each in (a, b))
     return _are_nested(a, b, wrappers.hashes, wrappers.offsets)
 
 
