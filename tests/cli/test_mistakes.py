@@ -89,6 +89,11 @@ MISTAKES = [  # what was typed, and what the sentence must say
     ("curate history --job nowhere", "nowhere"),
     ("curate rules pi", "did you mean 'pii'"),
     ("curve labels.jsonl --out out", "needs --eval"),
+    ("curve labels.jsonl --eval labels.jsonl --max-steps 5", "given as --train max_steps=VALUE"),
+    ("compare labels.jsonl --eval labels.jsonl --lr 1e-4", "given as --train learning_rate=VALUE"),
+    ("select pairs.jsonl --budget 5", "--map prompt=prompt,response=chosen"),
+    ("select talks.jsonl --budget 5", "--map messages=chosen"),
+    ("select sheet.xlsx --budget 5", "save the sheet as CSV"),
     ("compare labels.jsonl --eval labels.jsonl --methods k-centre --out out", "did you mean 'k-center'"),
     ("methods facility-locatio", "did you mean 'facility-location'"),
     ("report nowhere", "found nothing"),
@@ -107,6 +112,15 @@ def place(tmp_path_factory):
     sft = [{"instruction": f"Say {i}", "output": str(i)} for i in range(30)]
     for name, rows in (("labels", labels), ("sft", sft)):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pairs = [{"prompt": f"Say {i}", "chosen": f"It is {i}.", "rejected": "Never."} for i in range(9)]
+    said = [
+        [{"role": "user", "content": "Say"}, {"role": "assistant", "content": answer}]
+        for answer in ("It is so.", "Never.")
+    ]
+    talks = [{"chosen": said[0], "rejected": said[1]}] * 9
+    for name, rows in (("pairs", pairs), ("talks", talks)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "sheet.xlsx").write_bytes(b"PK\x03\x04")
     (folder / "empty.jsonl").touch()
     (folder / "broken.jsonl").write_text('{"text": "a", "label"\n' * 3)
     (folder / "thesis.tex").write_text("\\begin{document}")

@@ -108,8 +108,11 @@ def _format_methods(result: LearningCurve) -> list[str]:
     """Return the answer of each method, with its notes, targets and gains."""
     lines = []
     for method, entry in result.content["methods"].items():
-        lines.append(f"{method}: {result.enough.get(method, 'too few runs to fit a law')}")
-        lines += [f"  {note}" for note in entry["notes"]]
+        answer, notes = result.enough.get(method), entry["notes"]
+        if answer is None:  # then the first note says why
+            answer, *notes = notes or ["too few runs to fit a law"]
+        lines.append(f"{method}: {answer}")
+        lines += [f"  {note}" for note in notes]
         for target in entry.get("targets", ()):
             lines.append(f"  {result.content['metric']} {target['target']:g}: {_format_rows(target)} rows")
         for gain in entry.get("gains", ()):

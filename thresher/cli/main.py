@@ -122,6 +122,9 @@ class _ErrorReporter(NamedTuple):
     def fail(self, sentence: str, code: int = USER_ERROR, *, is_block: bool = False) -> int:
         if self.is_debug:
             raise  # the error that is being handled by the caller
+        signaled = signals.find_received()
+        if signaled is not None:  # what it interrupted made another error of it
+            return self.leave(signaled)
         return self.report(sentence, code, prefix="thresher: ", is_block=is_block)
 
     def misuse(self, error: TyperException) -> int:

@@ -29,7 +29,8 @@ def suggest_after_curve(curve: LearningCurve) -> list[str]:
 
     enough = {method: each for method, each in curve.enough.items() if method in curve.fits}
     if not enough:
-        return []
+        is_whole = curve.content.get("cost_share", 1) >= 1
+        return [] if is_whole else ["next: the same command with --grid; the runs that are done are not run again"]
     method = find_leader(enough, curve.fits)
     answer, name = enough[method], method.partition(", ")[0]
     if answer.unit != "rows" or name not in (BASELINE, *curve.content["methods"]):

@@ -108,8 +108,9 @@ class _Lines:
         if progress.done < self._done.get(progress.stage, 0):  # it begins anew, as for other rows
             began, first = self._started[progress.stage] = (now, progress.done)
         self._done[progress.stage] = progress.done
-        if progress.note:
+        if progress.note:  # which says how far it is where that is of interest
             sys.stderr.write(f"{progress.note}\n")
+            return
         if now - self._last < SECONDS_BETWEEN_LINES or now == began:
             return
         self._last = now

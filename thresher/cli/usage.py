@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 from typer.exceptions import TyperException
+
+from thresher.cli.spellings import find_name
 
 _REWORDED = {  # what the parser says of a value, and what we say
     "Value error, ": "",
@@ -30,10 +33,22 @@ def describe_usage_error(error: TyperException) -> str:
     context: Any = getattr(error, "ctx", None)
     command = "thresher" if context is None else context.command_path
     near = getattr(error, "possibilities", None)
-    if near:
+    setting = _find_train_setting(getattr(error, "option_name", None) or "", context)
+    if setting:
+        sentence = f"{sentence.partition(' (')[0]}; settings of the training are given as --train {setting}=VALUE"
+    elif near:
         sentence = f"{sentence.partition(' (')[0]}; did you mean {near[0]}?"
     for theirs, ours in _REWORDED.items():
         sentence = sentence.replace(theirs, ours)
     if sentence.startswith(_EXTRA):
         sentence += "; give several files as a pattern in quotes ('data/*.jsonl') or as their folder"
     return f"{sentence[0].lower()}{sentence[1:]}; see '{command} --help'"
+
+
+def _find_train_setting(option: str, context: Any) -> str | None:
+    """Return the setting of --train that an unknown option names, of a command that has --train."""
+    if context is None or not any("--train" in parameter.opts for parameter in context.command.params):
+        return None
+    from thresher.trainer.settings import TrainSettings
+
+    return find_name(option.lstrip("-"), [each.name for each in fields(TrainSettings)])

@@ -18,6 +18,7 @@ from thresher.errors import InputError, did_you_mean, first_three
 
 TEXT_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 TABLE_SUFFIXES = (".parquet", ".arrow", ".feather")
+WORKBOOKS = (".xlsx", ".xlsm", ".xls", ".ods", ".numbers")
 KNOWN = ", ".join((*TEXT_SUFFIXES, *TABLE_SUFFIXES))
 _METADATA = {"dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json"}
 _SPLIT = re.compile(r"(?:^|[-_./=])(train|test|validation|valid|val|dev|eval)(?=[-_./])")
@@ -176,8 +177,9 @@ def detect_file_format(path: Path) -> FileToRead:
     refuse_other_bytes(path)
     suffixes = _parse_suffixes(path)
     if suffixes is None:
+        advice = "save the sheet as CSV" if path.suffix.lower() in WORKBOOKS else "rename or convert the file"
         raise InputError(
             f"{path}: the name must end in one of {KNOWN} (text files also with {', '.join(COMPRESSIONS)}), "
-            f"got '{path.suffix or path.name}'; rename or convert the file"
+            f"got '{path.suffix or path.name}'; {advice}"
         )
     return FileToRead(path=path, suffix=suffixes[0], compression=suffixes[1])

@@ -56,14 +56,16 @@ def name_loss(lost: Gain, allowed: float) -> str:
 
 def describe_loss(lost: Gain, allowed: float) -> str:
     """Return in one sentence what was lost on general rows, and whether it is allowed."""
-    size = f"{abs(lost.value):.4f} bits per byte [{lost.low:+.4f}, {lost.high:+.4f}]"
-    moved = "lost" if lost.value >= 0 else "gained"
+    moved, low, high = ("worse", lost.low, lost.high) if lost.value > 0 else ("better", -lost.high, -lost.low)
+    size = f"{abs(lost.value):.4f} bits per byte [{low:+.4f}, {high:+.4f}]"
     answer = {
         "lost": f"forgets more than the allowed {allowed:g}",
         "kept": f"forgets no more than the allowed {allowed:g}",
         "cannot tell": f"may forget more than the allowed {allowed:g}, or less",
     }[name_loss(lost, allowed)]
-    return f"{answer}: {moved} {size} on {lost.n:,} general rows"
+    if lost.high <= 0:
+        answer = "forgets nothing"
+    return f"{answer}: {moved} by {size} on {lost.n:,} general rows"
 
 
 def find_form(responses: Sequence[str]) -> Form | None:

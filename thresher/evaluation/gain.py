@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from thresher.errors import InputError
 from thresher.evaluation.effect import estimate_effect
 from thresher.evaluation.estimate import paired_difference
 from thresher.evaluation.metric import Metric, Unit
+from thresher.numeric.arrays import Float64
 
 NORMAL_95 = 1.96  # standard errors on either side of a 95 % interval
 
@@ -50,8 +52,11 @@ class Gain:
 def estimate_gain(metric: Metric, ours: Sequence[pl.DataFrame], theirs: Sequence[pl.DataFrame]) -> Gain | None:
     """Return how much better our runs are than the reference, or None where that has no value.
 
-    With one run, the interval is over rows only: the spread between seeds is not in it. A row that
-    has no value on either side, as a label that one of them does not know, does not count.
+    With one run, the interval is over rows only: the spread between seeds is not in it. Of answers
+    that are right or wrong, one row of each kind of disagreement is added first, so that a few rows
+    on which the sides differ, or none, prove nothing (Bonett and Price 2012,
+    doi:10.3102/1076998611411915). A row that has no value on either side, as a label that one of
+    them does not know, does not count.
 
     Args:
         metric: that is compared; one without a value per row has no gain.
@@ -76,9 +81,18 @@ def estimate_gain(metric: Metric, ours: Sequence[pl.DataFrame], theirs: Sequence
         effect = estimate_effect(a, b, weights, is_higher_better=metric.is_higher_better)
         return Gain(value=effect.value, low=effect.low, high=effect.high, stderr=effect.stderr, n=n, n_seeds=n_seeds)
     difference = paired_difference(*((a, b) if metric.is_higher_better else (b, a)), weights)
-    reach = NORMAL_95 * difference.stderr
-    low, high = difference.value - reach, difference.value + reach
+    low, high = difference.value - NORMAL_95 * difference.stderr, difference.value + NORMAL_95 * difference.stderr
+    if weights is None and np.isin((a, b), (0.0, 1.0)).all():
+        low, high = _bound_proportions(*((a, b) if metric.is_higher_better else (b, a)))
     return Gain(value=difference.value, low=low, high=high, stderr=difference.stderr, n=n, n_seeds=n_seeds)
+
+
+def _bound_proportions(ours: Float64, theirs: Float64) -> tuple[float, float]:
+    """Return the 95 % interval of the difference of two paired shares, of (1, n) 0 and 1."""
+    n = ours.size + 2
+    better, worse = (float((ours > theirs).sum()) + 1) / n, (float((ours < theirs).sum()) + 1) / n
+    reach = NORMAL_95 * math.sqrt((better + worse - (better - worse) ** 2) / n)
+    return max(better - worse - reach, -1.0), min(better - worse + reach, 1.0)
 
 
 def format_gain(gain: Gain, unit: Unit) -> str:

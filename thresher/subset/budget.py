@@ -71,7 +71,7 @@ class Budget:
         if self.unit == "rows":
             if self.amount > n:
                 raise InputError(
-                    f"budget: must be at most the {n} usable rows of the pool, got {self.amount:.0f}; "
+                    f"budget: must be at most the {n:,} usable rows of the pool, got {self.amount:,.0f}; "
                     f"choose fewer rows or a share such as 30%"
                 )
             return int(self.amount)
@@ -80,7 +80,7 @@ class Budget:
         total = int(lengths.sum())
         if self.amount > total:
             raise InputError(
-                f"budget: must be at most the {total} tokens of the pool, got {self.amount:.0f} tokens; choose fewer"
+                f"budget: must be at most the {total:,} tokens of the pool, got {self.amount:,.0f} tokens; choose fewer"
             )
         fitting = int(np.searchsorted(np.cumsum(np.sort(lengths)), self.amount, side="right"))
         if fitting == 0:

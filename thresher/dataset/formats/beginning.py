@@ -89,7 +89,7 @@ def _refuse_utf16(first: bytes, name: str) -> None:
     if first.startswith(_UTF16_MARKS):
         raise InputError(
             f"{name}: the file must be UTF-8, found a UTF-16 or UTF-32 byte order mark; "
-            "convert it with: iconv -f UTF-16 -t UTF-8"
+            "convert it with: iconv -f UTF-16 -t UTF-8 FILE > NEW"
         )
     # letters of Latin scripts have a NUL as their upper byte
     n_pairs = len(first) // 2
@@ -97,5 +97,5 @@ def _refuse_utf16(first: bytes, name: str) -> None:
         if n_pairs >= SNIFFED_BYTES // 512 and 2 * first[at::2].count(0) > n_pairs > 2 * first[1 - at :: 2].count(0):
             raise InputError(
                 f"{name}: the file must be UTF-8, found what looks like {encoding}; "
-                f"convert it with: iconv -f {encoding} -t UTF-8"
+                f"convert it with: iconv -f {encoding} -t UTF-8 FILE > NEW"
             )

@@ -76,7 +76,10 @@ def _parse_header(raw: bytes, delimiter: str, name: str) -> list[str]:
     try:
         header = [column.strip() for column in parse_record(raw.decode().removesuffix("\r"), delimiter)]
     except UnicodeDecodeError:
-        raise InputError(f"{name}: the header must be UTF-8; convert the file with iconv") from None
+        raise InputError(
+            f"{name}: the header must be UTF-8, found other bytes; if it is Windows text, convert it with: "
+            "iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW"
+        ) from None
     except csv.Error as error:
         raise InputError(f"{name}: the first line must be a header of column names ({error})") from None
     if header.count("") > 1:

@@ -60,8 +60,8 @@ def ask_about_columns(rows: Sequence[Mapping[str, Any]], schema: Schema, *, wher
             raise InputError(f"{where}: {sentence}, or --schema {schema.name} to leave it out")
     if schema.name == "text" and len(flags := _list_flags(rows, read)) >= _ONE_HOT:
         raise InputError(
-            f"{where}: beside 'text' stand {len(flags)} columns of 0 and 1 ({', '.join(flags[:3])}, ...), which may "
-            f"be its labels; give --map text=text,label={flags[0]} to learn one of them, or --schema text to learn "
+            f"{where}: {len(flags)} columns of 0 and 1 beside 'text' ({', '.join(flags[:3])}, ...) may be its labels; "
+            f"give --map text=text,label={flags[0]} to learn one of them, or --schema text to learn "
             "the text"
         )
 
@@ -71,17 +71,17 @@ def _describe_guess(name: str, filled: Sequence[Mapping[str, Any]], schema: Sche
     word = name.casefold()
     if schema.name == "text":
         may_be_label = len({str(row[name]) for row in filled}) < len(filled) or len(filled) < _FEW
-        beside = f"beside 'text' stands the column '{name}'"
+        column = f"column '{name}' beside 'text'"
         if word in _TARGETS and may_be_label:
-            return f"{beside}, which may be its label; give --map text=text,label={name} to learn the label"
+            return f"{column} may be its label; give --map text=text,label={name} to learn the label"
         if word in _ANSWERS:
-            return f"{beside}, which may be the answer; give --map prompt=text,response={name} to learn it"
+            return f"{column} may be the answer; give --map prompt=text,response={name} to learn it"
         if word in _SPANS:
-            return f"{beside}, without which the text alone is learned; give a --map of other columns"
+            return f"{column} may be part of what is to be learned; give a --map of the columns to read"
     if schema.name == "text-label" and schema.columns["label"][0] not in ("label", "labels") and word in _ANSWERS:
         text, label = schema.columns["text"], schema.columns["label"][0]
         return (
-            f"beside the label '{label}' stands the column '{name}', which may be the answer; give "
+            f"column '{name}' beside the label '{label}' may be the answer; give "
             f"--map prompt={'+'.join(text)},response={name} to learn it"
         )
     if "prompt" in schema.columns and word in _CONTEXTS and not _is_repeated(name, filled, schema):
@@ -90,7 +90,7 @@ def _describe_guess(name: str, filled: Sequence[Mapping[str, Any]], schema: Sche
         columns = f"prompt={'+'.join(joined)},response={schema.columns['response'][0]}"
         is_text = all(isinstance(row[name], str) for row in filled)
         how = f"give --map {columns} to read it" if is_text else "write it into the prompt to read it"
-        return f"beside '{prompt[-1]}' stands the column '{name}', which may belong to the prompt; {how}"
+        return f"column '{name}' beside '{prompt[-1]}' may belong to the prompt; {how}"
     return ""
 
 

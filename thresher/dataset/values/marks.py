@@ -25,6 +25,7 @@ _MARKS = frozenset(
 _COUNTER_MARKS = frozenset(
     {"rejected", "is_rejected", "undesirable", "is_undesirable", "unwanted", "is_unwanted", "thumbs_down", "is_bad"}
 )
+_PROMPTS = ("prompt", "instruction", "question", "query", "input")  # before pairs of answers
 REJECTED_PREFIX = "rejected_"  # of the names of answers that are not to be learned
 MARK_NAMES = _MARKS | _COUNTER_MARKS
 _WANTED = frozenset(
@@ -87,10 +88,11 @@ def refuse_pairs(rows: Sequence[Mapping[str, Any]], *, where: str) -> None:
     Raises:
         InputError: the rows are pairs of answers.
     """
-    if any(_is_answer(row.get("chosen")) and _is_answer(row.get("rejected")) for row in rows):
+    pairs = [row for row in rows if _is_answer(row.get("chosen")) and _is_answer(row.get("rejected"))]
+    if pairs:
         raise InputError(
             f"{where}: rows with 'chosen' and 'rejected' are preference data, which thresher does not select; "
-            f"to use the chosen answers as training rows give {MAP_SYNTAX}"
+            f"to use the chosen answers as training rows give {_map_chosen(pairs[0])}"
         )
 
 
@@ -113,6 +115,16 @@ def refuse_marks(columns: Mapping[str, Sequence[Any]], schema: Schema, *, names:
             _refuse_rejected_answers(values, name, _write_map(schema, names), where=where)
         if _is_marked(values, name, schema):
             _refuse_column(values, name, schema, _write_map(schema, names), where=where)
+
+
+def _map_chosen(row: Mapping[str, Any]) -> str:
+    """Return the option that reads the chosen answers, behind a prompt or as conversations."""
+    prompts = [name for name in _PROMPTS if _is_answer(row.get(name))]
+    if prompts:
+        return f"--map prompt={prompts[0]},response=chosen"
+    if isinstance(row["chosen"], list):
+        return "--map messages=chosen"
+    return f"--map text=chosen, or {MAP_SYNTAX}"
 
 
 def _is_answer(value: Any) -> bool:

@@ -89,7 +89,7 @@ def _describe_splits(name: str, values: ColumnValues) -> list[str]:
         return []
     shown = " and ".join(f"'{value}' ({n:,})" for value, n in held_out.items())
     return [
-        f"column '{name}' says {shown} of some rows, which are read with those to train on; keep these alone with: "
+        f"column '{name}' marks rows as {shown}, and they were read with the training rows; keep only those with: "
         f"thresher curate clean FILE --rules expression --set \"expression.where={name} = 'train'\""
     ]
 

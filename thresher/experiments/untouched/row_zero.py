@@ -162,7 +162,8 @@ def describe_paying_size(gains: Mapping[int, Gain], strongest: str, experiment: 
         better = sentence.removeprefix("training pays: ")
         return f"not shown to pay yet: with {largest:,} rows, {better}, but in a single run; more seeds would tell"
     worse = f"; clearly worse at {n_worse} of {len(gains)} sizes" if n_worse and len(gains) > 1 else ""
-    return f"never pays here: with {largest:,} rows, {sentence.removeprefix('training hurts: ')}{worse}"
+    answer = "never pays here" if gains[largest].direction < 0 else "not shown to pay"
+    return f"{answer}: with {largest:,} rows, {sentence.removeprefix('training hurts: ')}{worse}"
 
 
 def format_row_zero(base: Mapping[str, Any] | None, metric: str) -> list[str]:

@@ -128,7 +128,7 @@ def describe_gain(gain: Gain, name: str, metric: Metric) -> str:
         return f"training hurts: worse than {whose} by {format_gain(gain, unit)}"
     reach = Gain(**{**vars(gain), "value": (gain.high - gain.low) / 2})
     size = format_gain(reach, unit).split(" [")[0]
-    return f"no difference seen to {whose}; one of {size} or more would likely have shown"
+    return f"no clear difference from {whose}; one of {size} or more would likely have shown"
 
 
 def _add_lenient(outcomes: pl.DataFrame) -> pl.DataFrame:

@@ -1,0 +1,45 @@
+"""The gain over a reference: rows that differ seldom, or never, prove nothing."""
+
+import polars as pl
+import pytest
+
+from thresher.evaluation.gain import estimate_gain
+from thresher.evaluation.metric import Metric
+
+ACCURACY = Metric(name="accuracy", is_higher_better=True, column="correct")
+
+
+def outcomes(hits):
+    rows = [f"row {i}" for i in range(len(hits))]
+    predictions = ["a" if hit else "b" for hit in hits]
+    return pl.DataFrame({"row_id": rows, "label": ["a"] * len(hits), "prediction": predictions, "correct": hits})
+
+
+def test_the_interval_is_that_of_bonett_and_price():
+    # as above it: (better - worse) / (n + 2), one row of each kind added
+    ours = [True] * 40 + [True] * 3 + [False] * 7
+    theirs = [True] * 31 + [False] * 9 + [False] * 3 + [True] * 3 + [False] * 4
+    n_better = sum(a and not b for a, b in zip(ours, theirs, strict=True))
+    n_worse = sum(b and not a for a, b in zip(ours, theirs, strict=True))
+    gain = estimate_gain(ACCURACY, [outcomes(ours)], [outcomes(theirs)])
+    center, reach = (
+        (n_better - n_worse) / 52,
+        1.96 * (n_better + n_worse + 2 - (n_better - n_worse) ** 2 / 52) ** 0.5 / 52,
+    )
+    assert gain.value == pytest.approx((n_better - n_worse) / 50)
+    assert (gain.low, gain.high) == pytest.approx((center - reach, center + reach))
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_a_few_rows_that_are_all_better_prove_nothing(n):
+    assert estimate_gain(ACCURACY, [outcomes([True] * n)], [outcomes([False] * n)]).direction == 0
+
+
+def test_many_rows_that_are_all_better_do():
+    assert estimate_gain(ACCURACY, [outcomes([True] * 8)], [outcomes([False] * 8)]).direction == 1
+
+
+def test_sides_that_agree_on_all_rows_may_differ_by_what_so_few_rows_cannot_show():
+    gain = estimate_gain(ACCURACY, [outcomes([True] * 40)], [outcomes([True] * 40)])
+    assert gain.value == 0
+    assert gain.high == -gain.low == pytest.approx(1.96 * 2**0.5 / 42)
