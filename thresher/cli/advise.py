@@ -21,10 +21,10 @@ def advise(
     output: shared.OutputSettings,
     pool: shared.Pool = None,
 ) -> None:
-    """Ask the whole question: is training worth it, on which rows, on how many, what does it break?
+    """Answer it all: is training worth it, which rows, how many, and what does it break?
 
-    Cleans, measures the untouched model, walks the learning curve, chooses rows, and trains. Each
-    step is the folder of the single command in --out, so a killed run continues where it was.
+    Cleans, measures the untouched model, runs the learning curve, selects rows, and trains. Each
+    step writes a folder in --out, as its own command would, so a killed run resumes.
 
     [bold]Example:[/bold] thresher advise train.jsonl --eval test.jsonl --max-time 30m --out advice
     """

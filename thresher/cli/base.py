@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from thresher.experiments.bases.sources import SourceRanking
     from thresher.experiments.bases.transfer import Transfer
 
-base_app = App(help="Which base model, and which other data, before any long training?", no_args_is_help=True)
-EvalShare = Annotated[str, typer.Option("--eval", help="Rows to measure on, or a share of the pool to hold out (10%).")]
+base_app = App(help="Rank base models and other data sets before any long training.", no_args_is_help=True)
+EvalShare = Annotated[
+    str, typer.Option("--eval", help="Rows to measure on, or a share of the pool to hold out (such as 10%).")
+]
 
 
 @base_app.command()
@@ -35,7 +37,7 @@ def rank(
     pool: shared.Pool = None,
     eval_rows: EvalShare = "20%",
 ) -> None:
-    """Rank base models on your rows before any training; --confirm trains the first ones.
+    """Rank base models on your rows before any training; --confirm trains the best ones.
 
     [bold]Example:[/bold] thresher base rank train.csv --models minilm,static,smollm2 --confirm 2
     --out bases
@@ -99,7 +101,7 @@ def sources(
     pool: shared.Pool = None,
     eval_rows: EvalShare = "20%",
 ) -> None:
-    """Say which other data sets help: how near they lie, then trained with them and without.
+    """Say which other data sets help: by distance, and by training with and without them.
 
     [bold]Example:[/bold] thresher base sources mine.jsonl --candidate other.jsonl --candidate
     third.csv --out sources
@@ -151,7 +153,7 @@ def transfer(
     output: shared.OutputSettings,
     pool: shared.Pool = None,
 ) -> None:
-    """Say whether methods that help small models help larger ones: `compare` on a ladder of models.
+    """Say whether verdicts on small models hold on larger ones: `compare` on a ladder of models.
 
     [bold]Example:[/bold] thresher base transfer train.jsonl --eval test.jsonl --models tiny,smollm2
     --methods difficulty,facility-location --out transfer

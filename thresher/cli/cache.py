@@ -12,14 +12,14 @@ from thresher.cli.output import print_json, print_line
 from thresher.errors import InputError
 from thresher.numeric.units import format_bytes
 
-cache_app = App(help="Show the cache of computed features, or make room in it.", invoke_without_command=True)
+cache_app = App(help="Show the cache of computed features, or free space in it.", invoke_without_command=True)
 
 
 @cache_app.callback()
 def show(
     context: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False
 ) -> None:
-    """Show the cache of computed features, or make room in it."""
+    """Show the cache of computed features, or free space in it."""
     if context.invoked_subcommand is not None:
         return
     from thresher.features import FeatureCache
@@ -77,7 +77,7 @@ def prune(
     older_than_days: Annotated[float | None, typer.Option(help="Delete what was not used for so long.", min=0)] = None,
     everything: Annotated[bool, typer.Option("--all", help="Delete everything.")] = False,
 ) -> None:
-    """Delete features, cells, adapters, models, graphs and copies; they are rebuilt as needed.
+    """Delete cached features, cells, adapters, models, graphs and copies; rebuilt when needed.
 
     The limit holds for each of the eight.
 

@@ -53,7 +53,7 @@ VERBS = {  # in the order of the help
     "experts": _Verb("experts", "experts", ""),
     "export": _Verb("export", "export", _TRAIN),
     "why": _Verb("why", "why", ""),
-    "report": _Verb("report", "report", "What came of it?"),
+    "report": _Verb("report", "report", "What is the result?"),
     "doctor": _Verb("doctor", "doctor", _MACHINE),
     "warm-up": _Verb("warm_up", "prepare_kernels", ""),
     "cache": _Verb("cache", "cache_app", ""),

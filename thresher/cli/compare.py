@@ -23,8 +23,8 @@ Against = Annotated[
     str | None,
     typer.Option(
         "--against",
-        help="Compare no methods: POOL holds rows that a model wrote, and this names yours. Trained on yours without "
-        "and with them, with equal steps.",
+        help="Instead of methods, compare training on these rows with and without the rows of POOL, which a model "
+        "wrote, at equal steps.",
     ),
 ]
 
@@ -45,7 +45,7 @@ def compare(
     pool: shared.Pool = None,
     against: Against = None,
 ) -> None:
-    """Compare selectors with random: same seeds and test rows, an interval and a verdict for each.
+    """Compare selectors with random rows on the same seeds and test rows, with intervals.
 
     [bold]Example:[/bold] thresher compare train.jsonl --eval test.jsonl --methods all --budget 10%
     --out verdicts

@@ -37,18 +37,18 @@ def clean(
     read: PoolSettings,
     eval_read: EvalReadSettings,
     pool: options.Pool = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the result; required but for a dry run.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the result; required except with --dry-run.")] = None,
     rules: Annotated[
         str | None,
-        typer.Option(help="In order, separated by commas. Default: exact-duplicates,near-duplicates."),
+        typer.Option(help="Rules in order, separated by commas. Default: exact-duplicates,near-duplicates."),
     ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="RULE.NAME=VALUE: near-duplicates.threshold=0.8; repeatable."),
     ] = None,
-    existing: Annotated[str | None, typer.Option(help="Rows you have already; what repeats one is dropped.")] = None,
-    eval: Annotated[str | None, typer.Option(help="Rows to evaluate on, which must not be in the pool.")] = None,  # noqa: A002
-    report: Annotated[str | None, typer.Option(help="Rules that only report what they find.")] = None,
+    existing: Annotated[str | None, typer.Option(help="Rows you have; pool rows that repeat one are dropped.")] = None,
+    eval: Annotated[str | None, typer.Option(help="Evaluation rows; pool rows that repeat one are dropped.")] = None,  # noqa: A002
+    report: Annotated[str | None, typer.Option(help="Rules that only report their findings.")] = None,
     seed: options.Seed = 0,
     force: options.Force = False,
     existing_config: SideConfig = None,
@@ -57,7 +57,7 @@ def clean(
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Drop the rows that rules find fault with; each dropped row gets its rule and reason.
+    """Drop rows that fail a rule, with the rule and reason for each dropped row.
 
     [bold]Example:[/bold] thresher curate clean pool.jsonl --eval test.jsonl --out cleaned
     """
@@ -109,7 +109,7 @@ def list_rules(
     name: Annotated[str | None, typer.Argument(help="A rule to describe in full.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
 ) -> None:
-    """List the rules, or show one: what it drops, source, cost, needs, settings, when it fails."""
+    """List the rules, or describe one: what it drops, source, cost, settings, when it fails."""
     from thresher.curation.rule import available, load_class
 
     names = list(available()) if name is None else [name]

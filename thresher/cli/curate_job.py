@@ -30,7 +30,7 @@ RunName = Annotated[str, typer.Argument(help="Number of a run, a version such as
 
 def run(
     job: JobFile,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would happen; publish nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what a run would do; publish nothing.")] = False,
     full: Annotated[bool, typer.Option("--full", help="Evaluate every row of the sources again.")] = False,
     since: Annotated[
         str | None, typer.Option(help="Skip files that were last modified before this time (UTC, or with a zone).")
@@ -41,7 +41,7 @@ def run(
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Make the next snapshot from what is new at the sources.
+    """Add new rows from the sources, and write the next snapshot.
 
     Exit codes: 0 done, 3 nothing new, 2 job file, source or disk, 4 a drift or quality gate, 75
     another run is at work, 1 internal error.
@@ -109,7 +109,7 @@ def history(
 
 
 def show(run: RunName, job: JobOption = Path("job.toml"), as_json: options.AsJson = False) -> None:
-    """Show one run: rows in and out and why, drift, what was odd."""
+    """Show one run: rows in and out with reasons, drift, anomalies."""
     from thresher.jobs.inspection import find_run
 
     entry = find_run(job, run)

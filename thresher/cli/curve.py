@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from thresher.experiments.curve import LearningCurve
 
 OptionalEval = Annotated[
-    str | None, typer.Option("--eval", help="Rows to measure on, or a share of the pool to hold out (10%).")
+    str | None, typer.Option("--eval", help="Rows to measure on, or a share of the pool to hold out (such as 10%).")
 ]
 
 
@@ -33,9 +33,9 @@ def curve(
     pool: shared.Pool = None,
     eval_rows: OptionalEval = None,
 ) -> None:
-    """Train at rising numbers of rows, and say how many are about as good as all of them.
+    """Train on increasing numbers of rows, and say how many are about as good as all of them.
 
-    A killed run continues with the cell it was at; cells done before are not run again.
+    A killed run resumes with the unfinished cell; finished cells are not run again.
 
     [bold]Example:[/bold] thresher curve train.jsonl --eval test.jsonl --methods facility-location
     --out curve

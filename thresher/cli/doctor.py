@@ -63,7 +63,7 @@ EXTRAS = (
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False) -> None:
-    """Show what is installed here, what is missing and what for; nothing heavy is imported.
+    """Show what is installed, and what is missing and what needs it; imports nothing heavy.
 
     [bold]Example:[/bold] thresher doctor
     """

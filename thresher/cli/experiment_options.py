@@ -22,7 +22,9 @@ INCOMPLETE = 75  # exit code: the same command, run again, completes the work
 Pool = Annotated[
     str | None, typer.Argument(help="Rows to choose from: file, glob, folder, Hub id, - for stdin, or a TOML file.")
 ]
-Eval = Annotated[str, typer.Option("--eval", help="Rows to measure on, or a share of the pool to hold out (10%).")]
+Eval = Annotated[
+    str, typer.Option("--eval", help="Rows to measure on, or a share of the pool to hold out (such as 10%).")
+]
 
 
 @dataclass(frozen=True, kw_only=True)

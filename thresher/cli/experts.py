@@ -30,7 +30,7 @@ def experts(
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Train K adapters on clusters of the rows, beside one with as many steps and random clusters.
+    """Train K adapters on clusters of the rows, and compare with one adapter and random clusters.
 
     [bold]Example:[/bold] thresher experts rows.jsonl --eval test.jsonl --k 4 --out experts
     """

@@ -22,13 +22,15 @@ HOW = {  # what to type next
 
 
 def export(
-    folder: Annotated[Path, typer.Argument(help="A folder that select, curate, correct or a job wrote.")],
-    to: Annotated[Literal["trl", "llama-factory", "axolotl", "openai"], typer.Option(help="Who will train on it.")],
+    folder: Annotated[Path, typer.Argument(help="Folder written by select, curate, correct or a job.")],
+    to: Annotated[
+        Literal["trl", "llama-factory", "axolotl", "openai"], typer.Option(help="The trainer that will use the rows.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder for the files.")],
     force: options.Force = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Write the kept rows as another trainer takes them: TRL, LLaMA-Factory, axolotl or OpenAI.
+    """Write the kept rows for another trainer: TRL, LLaMA-Factory, axolotl or OpenAI.
 
     [bold]Example:[/bold] thresher export chosen --to trl --out for-trl
     """

@@ -27,13 +27,14 @@ def grow(
     read: PoolSettings,
     pool: options.Pool = None,
     eval_rows: Annotated[
-        str | None, typer.Option("--eval", help="Held-out rows, read like the pool: no kept row may repeat one.")
+        str | None,
+        typer.Option("--eval", help="Held-out rows, read like the pool; grown rows that repeat one are refused."),
     ] = None,
     force: options.Force = False,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Let a model write rows, and keep those that pass a check; every other one has its reason.
+    """Let a model write rows, and keep those that pass a check, with a reason for every other one.
 
     [bold]Example:[/bold] thresher grow train.jsonl --how accept --model adapter --eval test.jsonl
     --out grown

@@ -22,13 +22,14 @@ if TYPE_CHECKING:
     from thresher.labeling.add import Labeled
     from thresher.labeling.ask import Asked
 
-label_app = App(help="Which rows to label next, and when to stop.", no_args_is_help=True)
+label_app = App(help="Pick the rows to label next, and say when to stop.", no_args_is_help=True)
 
-Rows = Annotated[str, typer.Argument(help="Rows of text, some or none with a label: file, glob, folder or Hub id.")]
+Rows = Annotated[str, typer.Argument(help="Texts, with or without labels: file, glob, folder or Hub id.")]
 Answers = Annotated[
     list[Path] | None,
     typer.Argument(
-        help="Answers: JSON lines or CSV, or an export of Label Studio or Argilla. None where a model answered all.",
+        help="Answers: JSON lines or CSV, or an export from Label Studio or Argilla. Omit if a model answered "
+        "everything.",
         show_default=False,
     ),
 ]
@@ -43,12 +44,14 @@ def ask(
     models: ModelSettings,
     read: ReadSettings,
     labeled: Annotated[str | None, typer.Option(help="Rows labeled so far, such as the folder of label add.")] = None,
-    eval: Annotated[str | None, typer.Option(help="Labeled rows drawn at random, to judge the gain by.")] = None,  # noqa: A002
+    eval: Annotated[  # noqa: A002
+        str | None, typer.Option(help="Randomly sampled labeled rows, for a better estimate of the gain.")
+    ] = None,
     force: options.Force = False,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Choose the rows whose labels will help most, and say what they are expected to bring.
+    """Pick the rows whose labels will help most, and estimate what they will add.
 
     [bold]Example:[/bold] thresher label ask pool.jsonl --labeled labeled-1 --page --out ask-2
     """
@@ -75,14 +78,14 @@ def ask(
 
 @label_app.command()
 def add(
-    asked: Annotated[Path, typer.Argument(help="Folder that label ask wrote.")],
+    asked: Annotated[Path, typer.Argument(help="Folder written by label ask.")],
     out: Annotated[Path, typer.Option(help="Folder for all labeled rows.")],
     answers: Answers = None,
     force: options.Force = False,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Take answers back by row id; two different answers for a row are refused.
+    """Merge answers by row id; conflicting answers for a row are refused.
 
     [bold]Example:[/bold] thresher label add ask-1 answers.jsonl --out labeled-1
     """
@@ -102,19 +105,21 @@ def add(
 def budget(
     curve: Annotated[
         list[str],
-        typer.Option(help="Kind of rows and its curve: NAME=FOLDER, NAME=FOLDER#METHOD or NAME=TABLE.csv; repeatable."),
+        typer.Option(
+            help="A kind of rows and its curve: NAME=FOLDER, NAME=FOLDER#METHOD or NAME=TABLE.csv; repeatable."
+        ),
     ],
-    price: Annotated[str, typer.Option(help="Price of a row of each kind: label=0.26,teacher=0.002.")],
+    price: Annotated[str, typer.Option(help="Price per row of each kind: label=0.26,teacher=0.002.")],
     money: Annotated[str, typer.Option(help="Amounts to spend: 50,200,1000.")],
     fixed: Annotated[
-        str | None, typer.Option(help="What is spent before the first row: teacher=40 for its labels and training.")
+        str | None, typer.Option(help="Fixed cost of a kind: teacher=40 for its labels and training.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the result.")] = None,
     force: options.Force = False,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Say what money is best spent on: labels, a teacher's labels, or written rows.
+    """Say what to spend money on: labels, a teacher's labels, or rows written by a model.
 
     [bold]Example:[/bold] thresher label budget --curve label=gold --curve teacher=taught
     --price label=0.26,teacher=0.002 --fixed teacher=40 --money 50,200,1000
@@ -152,7 +157,7 @@ def join(
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Join the labels of several rules or annotators into one per row, with its confidence.
+    """Combine the labels of several rules or annotators into one per row, with its confidence.
 
     [bold]Example:[/bold] thresher label join votes.jsonl --rules anna,ben,regex --out joined
     """

@@ -22,9 +22,9 @@ def mix(
     output: shared.OutputSettings,
     pool: shared.Pool = None,
 ) -> None:
-    """Find the best shares of several sources, and what further rows of each would bring.
+    """Find the best shares of several sources, and what more rows from each would add.
 
-    Trains small mixes, fits a law over shares, and compares the best shares with equal ones.
+    Trains on small mixes, fits a law over shares, and compares the best shares with equal ones.
 
     [bold]Example:[/bold] thresher mix --source a.jsonl --source b.jsonl --eval test.jsonl --out mix
     """

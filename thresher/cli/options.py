@@ -21,7 +21,7 @@ Pool = Annotated[str | None, typer.Argument(help="File, glob, folder, Hub id, - 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON on stdout.")]
 PushToHub = Annotated[
-    str | None, typer.Option("--push-to-hub", help="Publish the result on the Hub as owner/name, private.")
+    str | None, typer.Option("--push-to-hub", help="Publish the result on the Hub as owner/name (private).")
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace an earlier result in --out.")]
 DryRun = Annotated[

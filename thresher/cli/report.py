@@ -12,12 +12,10 @@ from thresher.cli.output import print_line
 
 
 def report(
-    folder: Annotated[
-        Path, typer.Argument(help="Folder that select, train, curve, compare or tune wrote, or a snapshot.")
-    ],
+    folder: Annotated[Path, typer.Argument(help="Folder of a result, or a snapshot of a job.")],
     quiet: options.Quiet = False,
 ) -> None:
-    """Write report.html into an output folder, and its figures as PNG and SVG; it needs no network.
+    """Write report.html into the folder of a result, and its figures as PNG and SVG; works offline.
 
     [bold]Example:[/bold] thresher report chosen
     """

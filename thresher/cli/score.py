@@ -21,12 +21,14 @@ if TYPE_CHECKING:
 
 @with_options(ModelSettings, GivenSettings, PoolSettings)
 def score(
-    features: Annotated[str, typer.Option(help="With commas: length,loss,embedding,number:COLUMN, ...")],
+    features: Annotated[str, typer.Option(help="Separated by commas: length,loss,embedding,number:COLUMN, ...")],
     models: ModelSettings,
     given: GivenSettings,
     read: PoolSettings,
     pool: options.Pool = None,
-    reference: Annotated[str | None, typer.Option(help="Model that learned such rows, for reference_loss.")] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="Model that has learned similar rows, for reference_loss.")
+    ] = None,
     examples: Annotated[str | None, typer.Option(help="Rows to try as examples, for in_context_utility.")] = None,
     out: Annotated[Path | None, typer.Option(help=".parquet, .csv or .jsonl. Default: JSON lines on stdout.")] = None,
     force: options.Force = False,
@@ -34,7 +36,7 @@ def score(
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Compute features of each row, and choose nothing.
+    """Compute features for each row, without selecting.
 
     [bold]Example:[/bold] thresher score alpaca.json --features length,loss --out scores.parquet
     """

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from thresher.subset.subset import Subset
 
 
-_RAY = "Beyond one machine"
+_RAY = "Ray cluster"
 SIDES = ("existing", "target")  # rows beside the pool
 ROLES = ("encoder", "model")  # what a feature says of the model behind it
 
@@ -49,7 +49,7 @@ def select(
     given: GivenSettings,
     models: ModelSettings,
     read: PoolSettings,
-    out: Annotated[Path | None, typer.Option(help="Folder for the result. Default: kept rows go to stdout.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the result. Default: write kept rows to stdout.")] = None,
     force: options.Force = False,
     push_to_hub: options.PushToHub = None,
     engine: Annotated[
@@ -57,15 +57,15 @@ def select(
     ] = Engine.local,
     address: Annotated[str | None, typer.Option(help="HOST:PORT or auto.", rich_help_panel=_RAY)] = None,
     partitions: Annotated[
-        int | None, typer.Option(help="Parts that are chosen from separately first.", rich_help_panel=_RAY)
+        int | None, typer.Option(help="Partitions that are selected from separately first.", rich_help_panel=_RAY)
     ] = None,
     dry_run: options.DryRun = False,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Choose the rows worth training on; each dropped row gets its reason.
+    """Select the rows worth training on, with a reason for each dropped row.
 
-    'thresher score' computes what the methods go by, and chooses nothing.
+    'thresher score' computes the features that methods use, without selecting.
 
     [bold]Example:[/bold] thresher select alpaca.json --method k-center --budget 30% --out chosen
     """

@@ -25,14 +25,12 @@ if TYPE_CHECKING:
     from thresher.trainer.adapter import Adapter
 
 Data = Annotated[
-    str | None, typer.Argument(help="A folder that 'thresher select' wrote, a file, glob, folder or Hub id.")
+    str | None, typer.Argument(help="A folder written by 'thresher select', or a file, glob, folder or Hub id.")
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Estimate steps, tokens, time and memory from a few; write nothing.")
 ]
-TaskName = Annotated[
-    Literal["auto", "sft", "classification", "text"], typer.Option(help="auto: by the kind of the data.")
-]
+TaskName = Annotated[Literal["auto", "sft", "classification", "text"], typer.Option(help="auto: by the kind of data.")]
 
 
 @with_options(TrainSettings, UntouchedSettings, PoolSettings, EvalReadSettings)
@@ -42,18 +40,18 @@ def train(
     read: PoolSettings,
     eval_read: EvalReadSettings,
     data: Data = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the adapter; required but for a dry run.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the adapter; required except with --dry-run.")] = None,
     model: Annotated[
         str | None, typer.Option(help="Hub id, folder, smollm2 or tiny. Default: smollm2, MiniLM for labels.")
     ] = None,
     eval: Annotated[str | None, typer.Option(help="Rows to measure on, or a share to hold out (5%).")] = None,  # noqa: A002
-    control: Annotated[str, typer.Option(help="auto: random rows of the subset's pool; none; or a pool.")] = "auto",
+    control: Annotated[str, typer.Option(help="auto: random rows from the pool; none; or another pool.")] = "auto",
     seeds: Annotated[int, typer.Option(help="Repetitions with seed, seed + 1, ...")] = 1,
     task: TaskName = "auto",
     report_to: Annotated[str | None, typer.Option(help=TRACKERS)] = None,
     seed: options.Seed = 0,
-    merge: Annotated[bool, typer.Option("--merge", help="Also write the full model, adapter merged in.")] = False,
-    diagnose: Annotated[bool, typer.Option("--diagnose", help="Also say which layers moved, and how.")] = False,
+    merge: Annotated[bool, typer.Option("--merge", help="Also write the full, merged model.")] = False,
+    diagnose: Annotated[bool, typer.Option("--diagnose", help="Also report which layers moved, and how.")] = False,
     start_from: Annotated[
         Path | None, typer.Option("--from", help="Folder of an adapter to continue from, on the same base.")
     ] = None,
@@ -63,10 +61,10 @@ def train(
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Train a LoRA adapter, and measure it beside one trained on as many random rows.
+    """Train a LoRA adapter, and compare it with one trained on the same number of random rows.
 
-    'thresher why' finds the rows that an answer of it came from; 'thresher experts' trains several
-    adapters, each on its cluster of the rows.
+    'thresher why' finds the training rows that led to an answer; 'thresher experts' trains several
+    adapters, each on a cluster of the rows.
 
     [bold]Example:[/bold] thresher train chosen --eval test.jsonl --out adapter
     """

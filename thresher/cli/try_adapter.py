@@ -18,14 +18,15 @@ N_LABELS = 3  # likeliest labels that are printed
 
 @with_options(PredictSettings, name="try")
 def try_adapter(
-    adapter: Annotated[Path, typer.Argument(help="Folder that 'thresher train' wrote.")],
+    adapter: Annotated[Path, typer.Argument(help="Folder written by 'thresher train'.")],
     settings: PredictSettings,
     texts: Annotated[
-        list[str], typer.Argument(metavar="TEXT...", help="To classify, answer or continue; - reads lines from stdin.")
+        list[str],
+        typer.Argument(metavar="TEXT...", help="Text to classify, answer or continue; - reads lines from stdin."),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
 ) -> None:
-    """Try a trained adapter on texts of yours, its base beside it.
+    """Try a trained adapter on your own texts, next to its base model.
 
     [bold]Example:[/bold] thresher try adapter "Which words are verbs: the dog barks?"
     """

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @with_options(TuneSettings, shared.RowSettings, shared.OutputSettings, defaults={"workers": "auto"})
 def tune(
-    eval_rows: Annotated[str, typer.Option("--eval", help="Test rows, which the search does not see, or a share.")],
+    eval_rows: Annotated[str, typer.Option("--eval", help="Test rows, which the search never sees, or a share.")],
     settings: TuneSettings,
     read: shared.RowSettings,
     output: shared.OutputSettings,
@@ -28,8 +28,8 @@ def tune(
 ) -> None:
     """Search learning rate, rank, alpha, dropout, batch size and epochs.
 
-    What --train sets is the same in all trials. Trials are judged at 20 % of their steps; the best
-    few run to the end.
+    Settings in --train are the same in all trials. Trials are judged after 20 % of their steps; the
+    best few run to the end.
 
     [bold]Example:[/bold] thresher tune chosen/subset.jsonl --eval test.jsonl --trials 20 --out
     tuned

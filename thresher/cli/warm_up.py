@@ -11,9 +11,9 @@ from thresher.cli.output import print_line
 
 
 def prepare_kernels(quiet: options.Quiet = False) -> None:
-    """Compile the kernels that the usual commands need, once for an installation: about 30 s.
+    """Compile the kernels that common commands need, once per installation: about 30 s.
 
-    Without it the first command compiles those that it needs. `make setup` runs it.
+    Without it, the first command compiles those it needs. `make setup` runs it.
     """
     from thresher.selection.warm_up import compile_kernels
 

@@ -22,7 +22,7 @@ SHOWN, WIDTH = 10, 100
 
 @with_options(WhySettings, PoolSettings)
 def why(
-    adapter: Annotated[Path, typer.Argument(help="Folder that 'thresher train' wrote.")],
+    adapter: Annotated[Path, typer.Argument(help="Folder written by 'thresher train'.")],
     question: Annotated[str, typer.Argument(help="An instruction, or the text to classify.")],
     settings: WhySettings,
     read: PoolSettings,
@@ -30,7 +30,7 @@ def why(
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Find the training rows that an answer came from, and prove it by training without them.
+    """Find the training rows that led to an answer, and test it by training without them.
 
     [bold]Example:[/bold] thresher why adapter "my card is stuck" --data train.csv --out why
     """

@@ -41,19 +41,19 @@ class SourceSettings(Settings):
     schema: Any = option(
         None,
         "Schema of the rows: alpaca, prompt-completion, query-response, messages, sharegpt, text-label, text. "
-        "Default: recognized from the first rows.",
+        "Default: detected from the first rows.",
         panel=READ_PANEL,
     )
     columns: Mapping[str, str] | None = option(
         None,
-        "Your own columns by role, in place of a schema: prompt=title+body,response=answer or text=title,label=kind.",
+        "Your own columns by role, instead of a schema: prompt=title+body,response=answer or text=title,label=kind.",
         flag="--map",
         panel=READ_PANEL,
         parse=parse_map,
     )
     wanted: str | None = option(
         None,
-        "Column that marks the rows to keep, of preference (KTO) data: true or 1; the others are rejected.",
+        "For preference (KTO) data: column that marks the rows to keep (true or 1); the others are rejected.",
         panel=READ_PANEL,
     )
     config: str | None = option(None, "Configuration of a Hub data set.", flag="--hub-config", panel=READ_PANEL)
@@ -69,8 +69,8 @@ class ReadSettings(SourceSettings):
     id_column: str | None = option(None, "Column with a unique id. Default: a hash of the content.", panel=READ_PANEL)
     strict: bool = option(
         False,
-        "Stop at rows that cannot be used instead of rejecting them; select also stops where it would keep fewer rows "
-        "than were asked for.",
+        "Stop at unusable rows instead of rejecting them; select also stops if it would keep fewer rows than "
+        "requested.",
         panel=READ_PANEL,
     )
     max_row_bytes: int | None = option(None, "Longer rows are rejected. Default: 4 MiB.", ge=1, panel=READ_PANEL)
@@ -82,7 +82,7 @@ class PoolSettings(ReadSettings):
 
     sources: tuple[str, ...] | None = option(
         None,
-        "Rows side by side with the others, read in their own way: FILE:prompt=question,response=answer, "
+        "Another source, with its own settings: FILE:prompt=question,response=answer, "
         "FILE:schema=alpaca,wanted=label, ID:split, ID:config:split.",
         flag="--source",
         is_repeatable=True,

@@ -28,8 +28,8 @@ Equal = Literal["epochs", "steps"]
 MethodSettings = Mapping[str, Mapping[str, Any]]
 
 BASELINE = "random"
-CELLS, MODEL = "Where the cells run", "What is trained"
-POINTS = "Points of your own"
+CELLS, MODEL = "Execution", "Model and metric"
+POINTS = "Your own scores"
 
 
 def parse_train_settings(pairs: Sequence[str]) -> TrainSettings:
@@ -80,7 +80,7 @@ class ExperimentSettings(UntouchedSettings):
     )
     settings: TrainSettings = option(
         TrainSettings(),
-        "Settings of the training, as epochs=2.",
+        "Training setting, such as epochs=2.",
         flag="--train",
         is_repeatable=True,
         parse=parse_train_settings,
@@ -89,7 +89,7 @@ class ExperimentSettings(UntouchedSettings):
         "refuse", "Test rows that are also in the pool: refuse them, or drop them from the pool.", panel=MODEL
     )
     eval_by: str | None = option(
-        None, "Column of which whole groups are held out, where --eval is a share: source, author, ...", panel=MODEL
+        None, "Column whose groups are held out as a whole if --eval is a share: source, author, ...", panel=MODEL
     )
     workers: int | Literal["auto"] | None = option(
         1, "Cells that run at once; auto: one per core or GPU.", ge=1, panel=CELLS
@@ -97,12 +97,12 @@ class ExperimentSettings(UntouchedSettings):
 
     general: str | Path = option(
         "none",
-        "Rows that are not of the task, to see what each run makes the model forget: a file of texts or of questions "
-        "with answers; auto: 300 embedded ones; none.",
+        "Rows from outside the task, to measure what each run makes the model forget: a file of texts or of "
+        "questions with answers; auto: 300 included ones; none.",
         panel=UNTOUCHED_PANEL,
     )
     report_to: str | None = option(None, TRACKER_HELP, panel=CELLS)
-    out: str | Path | None = option(None, "Folder for the result; cells are kept in the cache either way.")
+    out: str | Path | None = option(None, "Folder for the result; cells are cached in any case.")
     force: bool = option(False, "Replace an earlier result in --out.")
 
     def __post_init__(self) -> None:
@@ -127,15 +127,14 @@ class MethodExperimentSettings(ExperimentSettings):
 
     method_settings: MethodSettings | None = option(
         None,
-        "Settings of the methods by name, as stratified.by=label.",
+        "Setting of a method, such as stratified.by=label.",
         flag="--set",
         is_repeatable=True,
         parse=parse_method_settings,
     )
     target_rows: Any = option(
         None,
-        "Rows of the task you train for, for the target-aware ones among the methods; auto then takes the rows most "
-        "like them.",
+        "Rows of the task you train for, for target-aware methods; auto then keeps the rows most similar to them.",
         panel=MODEL,
     )
     encoder: str | None = option(None, "minilm, static, or a sentence-transformers model.", panel=MODEL)
@@ -143,13 +142,11 @@ class MethodExperimentSettings(ExperimentSettings):
     engine: Literal["local", "ray"] = option("local", "local, or ray (RAY_ADDRESS).", panel=CELLS)
     trainer: str | None = option(
         None,
-        "Your own trainer in place of ours: 'command:python train.py {train} {eval} {out}'; it reports the metric as "
-        "JSON. {seed} is the number of the run.",
+        "Your own trainer: 'command:python train.py {train} {eval} {out}', which reports the metric as JSON. "
+        "{seed} is the number of the run.",
         panel=MODEL,
     )
-    trainer_time: float | str = option(
-        "1h", "One run of --trainer may take so long: seconds, or 90s, 30m.", panel=MODEL
-    )
+    trainer_time: float | str = option("1h", "Time limit for one run of --trainer: seconds, or 90s, 30m.", panel=MODEL)
 
     def find_problems(self) -> list[str]:
         """Return what is wrong with several fields together."""
@@ -169,48 +166,48 @@ class CurveSettings(MethodExperimentSettings):
 
     command: ClassVar[str] = "curve"
 
-    methods: tuple[str, ...] = option(("facility-location",), "Names of methods; random is always among them.")
+    methods: tuple[str, ...] = option(("facility-location",), "Methods; random is always included.")
     sizes: tuple[int, ...] | Literal["auto"] = option(
-        "auto", "auto (doubling), or numbers of rows: 100,200,400; the whole pool is added.", ge=1
+        "auto", "auto (doubling), or numbers of rows: 100,200,400; the whole pool is always included.", ge=1
     )
-    seeds: int = option(5, "Runs at each size; in the adaptive mode, at most.", ge=2)
-    grid: bool = option(False, "Run every size with every seed, not only those that sharpen the answer.")
+    seeds: int = option(5, "Runs at each size; the maximum in adaptive mode.", ge=2)
+    grid: bool = option(False, "Run every size with every seed, not only those that improve the answer.")
     within: float | str = option(
         "1%",
-        "By how much worse than with all rows a score may be and still be enough: 1% (a point of accuracy, or 1% of a "
-        "loss), or 0.02 in units of the metric.",
+        "How much worse than with all rows the score may be: 1% (one point of accuracy, or 1% of a loss), or 0.02 "
+        "in units of the metric.",
     )
-    max_rows: int | None = option(None, "Largest size to run, where the whole pool would cost too much.", ge=1)
+    max_rows: int | None = option(None, "Largest size to run, if the whole pool would cost too much.", ge=1)
     targets: tuple[float, ...] = option(
-        (), "Score to find the needed rows for.", gt=0, flag="--target", is_repeatable=True
+        (), "Target score: how many rows does it need?", gt=0, flag="--target", is_repeatable=True
     )
-    more: tuple[int, ...] = option(
-        (), "Further rows, on top of the largest size, to find the gain of.", ge=1, is_repeatable=True
-    )
+    more: tuple[int, ...] = option((), "Additional rows: how much would this many more add?", ge=1, is_repeatable=True)
     axis: str | None = option(
         None, "Column of groups: how many sources, languages or tasks are enough, at --max-rows rows each time."
     )
-    ranks: tuple[int, ...] | None = option(None, "Ranks of the adapter, for a bigger rank or more rows: 4,16,64.", ge=1)
-    models: tuple[str, ...] | None = option(None, "Base models, for a bigger model or more rows: a,b,c.")
-    equal: Equal = option("epochs", "What every size gets as much of.")
-    max_time: float | str | None = option(None, "Start no run after so long: seconds, or 90s, 30m, 4h.")
-    max_runs: int | None = option(None, "Most runs, reused ones included.", ge=1)
+    ranks: tuple[int, ...] | None = option(
+        None, "Adapter ranks, to compare a larger rank with more rows: 4,16,64.", ge=1
+    )
+    models: tuple[str, ...] | None = option(None, "Base models, to compare a larger model with more rows: a,b,c.")
+    equal: Equal = option("epochs", "What is held equal for all sizes.")
+    max_time: float | str | None = option(None, "Start no run after this time: seconds, or 90s, 30m, 4h.")
+    max_runs: int | None = option(None, "Maximum number of runs, including reused ones.", ge=1)
     slices: tuple[str, ...] = option(
-        (), "Column of the test set to draw curves for, besides the label.", flag="--slice", is_repeatable=True
+        (), "Column of the test set for separate curves, besides the label.", flag="--slice", is_repeatable=True
     )
     points: Any = option(
         None,
-        "Scores that you have measured, in place of rows: a table with one line per run; nothing is trained.",
+        "Scores you have already measured, instead of rows: a table with one line per run; nothing is trained.",
         flag="--from",
         panel=POINTS,
     )
     point_columns: Any = option(
         None,
-        "Columns of --from where their names do not tell: rows=n_train,score=f1; seed and arm may be left out.",
+        "Columns of --from, if they cannot be guessed: rows=n_train,score=f1; seed and arm are optional.",
         panel=POINTS,
     )
     lower_is_better: bool = option(False, "The score of --from is a loss.", flag="--lower-is-better", panel=POINTS)
-    pool_rows: int | None = option(None, "Rows there are, where --from ends at fewer.", ge=1, panel=POINTS)
+    pool_rows: int | None = option(None, "Number of rows in your pool, if --from covers fewer.", ge=1, panel=POINTS)
 
     @property
     def tolerance(self) -> Tolerance:
@@ -252,21 +249,23 @@ class ComparisonSettings(MethodExperimentSettings):
 
     methods: tuple[str, ...] | Literal["all"] = option(
         "all",
-        "Names of methods, with settings and quotas as 'facility-location quota=label=sqrt', a TOML file with a table "
-        "[[methods]] for each, or all that ask no language model and find their columns; random and length are always "
-        "among them. random#2 is random once more.",
+        "Methods, with settings and quotas such as 'facility-location quota=label=sqrt'; a TOML file with a table "
+        "[[methods]] for each; or all (those that need no language model and whose columns exist). random and "
+        "length are always included; random#2 is a second random.",
     )
     budget: tuple[str | int | float, ...] = option(("10%",), "Rows or a share, one or several: 10% or 500,1000.")
-    seeds: int = option(5, "Runs of each method at each budget; their spread is the error bar.", ge=2)
+    seeds: int = option(5, "Runs of each method at each budget; their variance gives the error bar.", ge=2)
     redraw: float = option(
         0.8,
-        "Share of the pool that each seed draws to choose from, so that a method is judged and not one of its subsets; "
-        "1: all seeds choose from the whole pool.",
+        "Share of the pool that each seed samples to select from, so that the verdict is about the method and not "
+        "about one of its subsets; 1: all seeds select from the whole pool.",
         gt=0,
         le=1,
     )
-    detect: float = option(0.01, "True difference to report the needed seeds for, in units of the metric.", gt=0, lt=1)
-    equal: Equal = option("steps", "What all methods get as much of.")
+    detect: float = option(
+        0.01, "True difference for which to report the number of seeds needed, in units of the metric.", gt=0, lt=1
+    )
+    equal: Equal = option("steps", "What is held equal for all methods.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,16 +274,16 @@ class TuneSettings(ExperimentSettings):
 
     command: ClassVar[str] = "tune"
 
-    trials: int = option(20, "Settings to try; the first are the default ones.", ge=2)
-    finalists: int = option(5, "Best trials, by their early score, that run to the end.", ge=1)
+    trials: int = option(20, "Number of settings to try; the first are the defaults.", ge=2)
+    finalists: int = option(5, "Number of trials, best by early score, that run to the end.", ge=1)
     checks: int = option(
-        3, "Further trials, drawn at random, that run to the end to see how far early scores can be trusted.", ge=0
+        3, "Additional random trials that run to the end, to check how reliable early scores are.", ge=0
     )
-    seeds: int = option(3, "Runs of the winner and of the default settings on the test rows.", ge=2)
+    seeds: int = option(3, "Runs of the winner and of the default settings, scored on the test rows.", ge=2)
     average: int = option(0, "Finalists to average into one adapter, compared with the winner; 0: none.", ge=0)
     dev: str | float = option("15%", "Share of the data held out to judge trials.")
     adapters: tuple[AdapterKind, ...] = option(
-        (), "Kinds of adapters among which to search, as lora,pissa,loraplus; default: the one of --train, or lora."
+        (), "Kinds of adapters to search over, such as lora,pissa,loraplus; default: the one in --train, or lora."
     )
     sampler: Literal["tpe", "gp"] = option("tpe", "Parzen estimator or Gaussian process.")
     seed: int = option(0, "Random seed of the search.")

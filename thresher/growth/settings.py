@@ -23,32 +23,32 @@ class GrowSettings(Settings):
 
     how: How = option(
         "accept",
-        "accept: right answers among drawn ones. own: the model's own right answer in place of the row's. failures: "
-        "rows like those that the model fails on. constraints: texts of a label with its keywords. reword: prompts in "
-        "other words. explain: a reasoning before the answer.",
+        "accept: right answers among sampled ones. own: the model's own right answer instead of the row's. "
+        "failures: rows similar to those that the model fails on. constraints: texts for a label, with its "
+        "keywords. reword: paraphrased prompts. explain: reasoning before the answer.",
     )
     teacher: str | None = option(
-        None, "Model that writes: as --model, best the address of a server. Default: the model itself.", ge=1
+        None, "Model that writes, given like --model, ideally a server. Default: the model itself.", ge=1
     )
     check: str = option(
         "auto",
-        "When an answer is right: auto (by the form of the row's answer), exact, number, choice, json, regex:PATTERN, "
-        "judge, or one of yours.",
+        "How answers are checked: auto (by the format of the row's answer), exact, number, choice, json, "
+        "regex:PATTERN, judge, or your own check.",
         ge=1,
     )
-    n_samples: int = option(8, "Answers drawn for each prompt (accept).", ge=1)
-    temperature: float = option(0.7, "Temperature of drawn answers.", ge=1e-3, le=100)
-    max_new_tokens: int = option(256, "Most tokens of an answer.", ge=1)
-    most: int = option(4, "Most rows that are kept of one seed.", ge=1)
+    n_samples: int = option(8, "Answers sampled for each prompt (accept).", ge=1)
+    temperature: float = option(0.7, "Sampling temperature.", ge=1e-3, le=100)
+    max_new_tokens: int = option(256, "Maximum number of tokens in an answer.", ge=1)
+    most: int = option(4, "Maximum number of rows kept per seed.", ge=1)
     per_seed: int = option(1, "Rows written for each seed (failures, constraints, reword).", ge=1)
-    least_similarity: float = option(0.8, "Least cosine of a reworded prompt with the row's.", ge=-1, le=1)
-    most_similarity: float = option(0.98, "Cosine from which on a reworded prompt is a copy.", ge=-1, le=1)
+    least_similarity: float = option(0.8, "Minimum cosine between a paraphrased prompt and the row's.", ge=-1, le=1)
+    most_similarity: float = option(0.98, "Cosine above which a paraphrased prompt counts as a copy.", ge=-1, le=1)
     least_probability: float = option(
-        0.5, "Least probability of the intended label, by a classifier of the pool (constraints).", ge=0, le=1
+        0.5, "Minimum probability of the intended label, by a classifier trained on the pool (constraints).", ge=0, le=1
     )
-    calls: int | None = option(None, "Most answers that may be asked for; further seeds are left out.", ge=1)
-    round: int = option(1, "Number of this round, which the rows carry.", ge=1)
-    seed: int = option(0, "Random seed of the draws.", ge=0)
+    calls: int | None = option(None, "Maximum number of requested answers; remaining seeds are skipped.", ge=1)
+    round: int = option(1, "Number of this round, stored in each row.", ge=1)
+    seed: int = option(0, "Random seed for sampling.", ge=0)
 
     def __post_init__(self) -> None:
         """Check the settings, and that there is such a check.

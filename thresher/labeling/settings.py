@@ -19,23 +19,25 @@ class AskSettings(Settings):
     batch: int = option(50, "Rows to ask for.", ge=1)
     by: By = option(
         "auto",
-        "cover-doubt: rows that stand for those the classifier doubts, among the doubtful half; doubt: the most "
-        "doubtful; cover: rows that stand for all others; random. Default: cover until two labels are known, then "
-        "cover-doubt.",
+        "cover-doubt: from the more uncertain half, rows that represent the uncertain ones; doubt: the most "
+        "uncertain; cover: rows that represent all others; random. Default: cover until two labels are known, "
+        "then cover-doubt.",
     )
     classes: tuple[str, ...] | None = option(
-        None, "Labels to choose from, with commas; default: those of the labeled rows."
+        None, "Possible labels, separated by commas; default: those of the labeled rows."
     )
-    label_column: str | None = option(None, "Column that gets the label; default: that of the labeled rows, or label.")
+    label_column: str | None = option(None, "Column for the label; default: that of the labeled rows, or label.")
     delta: float = option(
-        0.01, "Say stop when the next batch is expected to raise the accuracy by less: 0.01 is one point.", ge=0, le=1
+        0.01, "Say stop if the next batch is expected to add less accuracy than this: 0.01 is one point.", ge=0, le=1
     )
-    page: bool = option(False, "Also write label.html, a page to label in a browser.", flag="--page")
+    page: bool = option(False, "Also write label.html, a page for labeling in a browser.", flag="--page")
     annotator: str | None = option(
-        None, "Let a model answer: address of a server (http://HOST:PORT/v1#MODEL), Hub id or folder."
+        None, "Let a model label: address of a server (http://HOST:PORT/v1#MODEL), Hub id or folder."
     )
-    check: str = option("10%", "Share of the batch that people label besides the annotator, who never sees theirs.")
-    guide: str | None = option(None, "What the labels mean, in a few sentences: for the page and for the annotator.")
+    check: str = option(
+        "10%", "Share of the batch that people also label, to check the annotator; neither sees the other's answers."
+    )
+    guide: str | None = option(None, "What the labels mean, in a few sentences, for the page and the annotator.")
     seed: int = option(0, "Random seed.", ge=0)
 
 

@@ -12,9 +12,9 @@ LossOn = Literal["last-assistant", "all-assistant"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 Treatment = Literal["refuse", "escape", "strip"]
 TREATMENT_HELP = (
-    "Rows whose texts hold turn markers of the model's chat template (<|im_start|>, [INST], end tokens): refuse leaves "
-    "them out, escape reads the markers as plain text, strip takes them off. Default: refuse in conversations; plain "
-    "texts are learned as they stand."
+    "What to do with texts that contain turn markers of the model's chat template (<|im_start|>, [INST], end "
+    "tokens): refuse leaves the rows out, escape reads the markers as plain text, strip removes them. Default: "
+    "refuse in conversations; plain texts stay unchanged."
 )
 _PANEL = "Models"
 
@@ -32,7 +32,7 @@ class ModelSettings(Settings):
 
     encoder: str | None = option(
         None,
-        "Sentence encoder: minilm, static, or a sentence-transformers model. Default: static, and minilm on a GPU.",
+        "Sentence encoder: minilm, static, or a sentence-transformers model. Default: static, or minilm on a GPU.",
         panel=_PANEL,
     )
     model: str | None = option(
@@ -48,32 +48,31 @@ class ModelSettings(Settings):
     device: str | None = option(None, "cpu, cuda, cuda:1, mps. Default: the fastest available.", panel=_PANEL)
     dtype: Dtype | None = option(
         None,
-        "Precision of the models: float32, bfloat16 or float16. "
-        "Default: bfloat16 for language models of more than 50 MB on a CPU, and of more than 2 GB on a GPU, "
-        "that multiplies it natively; else float32.",
+        "Precision of the models. Default: bfloat16 for language models over 50 MB on a CPU, or over 2 GB on a "
+        "GPU, with native support for it; otherwise float32.",
         panel=_PANEL,
     )
     embedding_dtype: EmbeddingDtype = option(
-        "float32", "Precision in which embeddings are stored; float16 takes half the space.", panel=_PANEL
+        "float32", "Precision of stored embeddings; float16 takes half the space.", panel=_PANEL
     )
     batch_tokens: int | None = option(
         None,
-        "Tokens in one forward pass, padding included. Default: 16,384, and more as GPU memory allows.",
+        "Tokens per forward pass, including padding. Default: 16,384, or more if GPU memory allows.",
         ge=1,
         panel=_PANEL,
     )
     max_length: int | None = option(
         None,
-        "Tokens the language model reads of a row; the rest is cut. Default: 2,048 or the model's limit.",
+        "Tokens of a row that the language model reads; the rest is truncated. Default: 2,048 or the model's limit.",
         ge=2,
         panel=_PANEL,
     )
     reward_model: str | None = option(
         None,
-        "Reward model of the feature reward: a sequence classifier with one output, Hub id or folder.",
+        "Reward model for the feature reward: a sequence classifier with one output, as Hub id or folder.",
         panel=_PANEL,
     )
-    loss_on: LossOn = option("last-assistant", "Turns whose tokens count towards the loss.", panel=_PANEL)
+    loss_on: LossOn = option("last-assistant", "Turns whose tokens count toward the loss.", panel=_PANEL)
     special_tokens: Treatment | None = option(None, TREATMENT_HELP, panel=_PANEL)
 
 

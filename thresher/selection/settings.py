@@ -28,12 +28,12 @@ class SelectSettings(Settings):
         help="How much to keep: 500 or 10k rows, 30%, 200ktok (tokens), score>0.8, or saturation:FOLDER of a curve."
     )
     settings: Mapping[str, Any] | None = option(
-        None, "NAME=VALUE of the method's own settings.", flag="--set", is_repeatable=True, parse=parse_pairs
+        None, "Setting of the method: NAME=VALUE.", flag="--set", is_repeatable=True, parse=parse_pairs
     )
-    existing: Any = option(None, "Rows you already have; methods that spread their picks avoid what these cover.")
+    existing: Any = option(None, "Rows you already have; coverage methods avoid what these cover.")
     target: Any = option(None, "Rows of the task you train for, for target-aware methods.")
     by: str | None = option(
-        None, "Column that the method goes by, as its setting `by`: of the scores for --method top.", ge=1
+        None, "Column that the method uses (its setting `by`), such as your scores for --method top.", ge=1
     )
     quota: Any = option(
         None, "Proportions or limits per value of a column: label=sqrt, source:web=70%,forum=30%, label:*<=100."

@@ -33,9 +33,10 @@ COMMON: dict[str, Any] = {"adapter": "lora", "lora_rank": 8, "lora_dropout": 0.0
 # little.
 RATE_FACTORS: dict[str, float] = {"full": 0.1, "loraplus": 0.25, "vera": 10.0, "prompt": 50.0, "prefix": 10.0}
 ADAPTER_HELP = (
-    "What is trained. lora: two small matrices per layer; loraplus, lorafa, half: LoRA with a 16-fold rate for the "
-    "second matrix, with the first one frozen, with a random half of the layers per step; pissa, olora, orthogonal, "
-    "eva, corda: LoRA from another start; adalora: ranks by importance; vera: vectors between random matrices; prompt, "
+    "What is trained. lora: two small matrices per layer; loraplus: LoRA with 16 times the learning rate for "
+    "the second matrix; lorafa: with the first matrix frozen; half: with a random half of the layers per step; "
+    "pissa, olora, orthogonal, eva, corda: with another initialization; adalora: ranks by importance; vera: "
+    "vectors between random matrices; prompt, "
     "prefix: virtual tokens; full: all weights. Default: lora, or that of --from."
 )
 # settings that are not written where they are at their default: runs of before have no such key
@@ -68,44 +69,44 @@ class TrainSettings:
     """
 
     learning_rate: float | None = _optimizer(
-        None, "Peak rate of AdamW; default: 1e-3 for classification, else 2e-4.", gt=0
+        None, "Peak learning rate of AdamW; default: 1e-3 for classification, else 2e-4.", gt=0
     )
     schedule: Literal["cosine", "linear", "constant"] = _optimizer(
-        "cosine", "How the rate falls after the warm-up: to zero, or not at all."
+        "cosine", "How the learning rate decays after the warm-up; constant: not at all."
     )
-    warmup_share: float = _optimizer(0.1, "Share of the steps in which the rate rises linearly from zero.", ge=0, lt=1)
+    warmup_share: float = _optimizer(0.1, "Share of the steps for linear warm-up.", ge=0, lt=1)
     epochs: float | None = _optimizer(None, "Passes over the rows; default: 3, or 1 for text.", gt=0)
     min_steps: int | None = _optimizer(
         None,
-        "Optimizer steps at least, however few rows there are; default: 80 for classification where neither epochs nor "
-        "max_steps is given, else 1.",
+        "Minimum number of optimizer steps, even with few rows; default: 80 for classification if neither "
+        "epochs nor max_steps is given, else 1.",
         ge=1,
     )
-    max_steps: int | None = _optimizer(None, "Optimizer steps, in place of epochs.", ge=1)
+    max_steps: int | None = _optimizer(None, "Optimizer steps, instead of epochs.", ge=1)
     stop_at: float = _optimizer(
         1.0,
-        "Share of the steps after which to stop, for an early look: the rate falls as if training went on.",
+        "Share of the steps after which to stop, for an early look; the schedule is that of the full training.",
         gt=0,
         le=1,
     )
     batch_size: int | None = _batches(
         None,
-        "Rows per step, over all processes and accumulated passes together, so that the number of devices changes "
-        "nothing; default: 16.",
+        "Rows per step, in total over all processes and accumulated passes, so the number of devices does not "
+        "matter; default: 16.",
         ge=1,
     )
     gradient_accumulation: int = _batches(
-        1, "Forward passes per step and process: costs time, saves memory, same result.", ge=1
+        1, "Forward passes per step and process: saves memory, costs time, same result.", ge=1
     )
     max_length: int | None = _batches(
         None,
-        "Tokens per row; longer rows are cut at the end and counted; default: 256 for classification, else 2048.",
+        "Tokens per row; longer rows are truncated at the end and counted; default: 256 for classification, else 2048.",
         ge=2,
     )
     pooling: PoolingName = _batches(
         "auto",
-        "What a classifier reads of a text's tokens. auto: what the encoder was trained for; head: the head of its "
-        "architecture, such as BERT's first token.",
+        "How a classifier pools the tokens of a text. auto: as the encoder was trained; head: the "
+        "architecture's own head, such as BERT's first token.",
     )
     adapter: AdapterKind | None = _lora(None, ADAPTER_HELP)
     lora_rank: int | None = _lora(
@@ -122,8 +123,8 @@ class TrainSettings:
     lora_dropout: float | None = _lora(None, "Dropout before the first low-rank matrix; default: 0.", ge=0, lt=1)
     lora_targets: tuple[str, ...] | Literal["auto"] = _lora(
         "auto",
-        "Layers to adapt, by name: q_proj,v_proj; auto: all linear layers but the head and those that cannot be "
-        "adapted or read no text.",
+        "Layers to adapt, by name: q_proj,v_proj; auto: all linear layers except the head and those that cannot "
+        "be adapted or do not process text.",
     )
     lora_layers: str = _lora(
         "all",
@@ -135,27 +136,27 @@ class TrainSettings:
     )
     rslora: bool = _lora(False, "Rank-stabilized scaling (Kalajdzievski 2023, arXiv:2312.03732).")
     dora: bool = _lora(False, "Weight-decomposed update, DoRA (Liu et al. 2024, arXiv:2402.09353).")
-    weight_decay: float = _optimizer(0.01, "Decoupled decay of AdamW.", ge=0)
-    max_grad_norm: float = _optimizer(1.0, "Gradients are scaled down to this norm.", gt=0)
+    weight_decay: float = _optimizer(0.01, "Decoupled weight decay of AdamW.", ge=0)
+    max_grad_norm: float = _optimizer(1.0, "Gradient norms are clipped to this value.", gt=0)
     early_stopping_patience: int | None = _measure(
         None,
-        "Evaluations without a lower held-out loss before stopping; the weights of the lowest loss are used. "
+        "Evaluations without a lower held-out loss before stopping; the weights with the lowest loss are used. "
         "Default: train to the end.",
         ge=1,
     )
     eval_every: int | None = _measure(
         None,
-        "Steps between held-out evaluations; default: at the end only, or once per epoch with early stopping.",
+        "Steps between held-out evaluations; default: only at the end, or once per epoch with early stopping.",
         ge=1,
     )
     save_every_s: float = _measure(30.0, "Seconds between checkpoints.", ge=0)
     gradient_checkpointing: bool = _batches(
-        False, "Recompute activations in the backward pass: costs time, saves memory."
+        False, "Recompute activations in the backward pass: saves memory, costs time."
     )
     precision: Precision = _batches(
         "auto",
-        "Of weights and activations; the adapter stays in float32. auto: bf16 where the GPU multiplies it natively, "
-        "and for language models of more than 50 MB where the CPU does.",
+        "Precision of weights and activations; the adapter stays in float32. auto: bf16 if the GPU supports it "
+        "natively or, for language models over 50 MB, if the CPU does.",
     )
     load_in_4bit: bool = _batches(
         False,
@@ -163,16 +164,16 @@ class TrainSettings:
     )
     packing: bool = _batches(
         False,
-        "Lay the rows of a step end to end instead of padding them; same result, faster when lengths differ much.",
+        "Concatenate the rows of a step instead of padding them; same result, faster if lengths differ a lot.",
     )
     loss_on: Literal["all-assistant", "last-assistant"] = _batches(
-        "all-assistant", "Turns whose tokens count towards the loss."
+        "all-assistant", "Turns whose tokens count toward the loss."
     )
     special_tokens: Treatment | None = _batches(None, TREATMENT_HELP)
     weight: str | None = _batches(
         None,
-        "Column that says how much each row counts in the loss: numbers of at least 0, of which only ratios matter; "
-        "a row of 0 is left out. Default: all rows alike.",
+        "Column with the weight of each row in the loss: non-negative numbers, of which only ratios matter; "
+        "rows with weight 0 are left out. Default: equal weights.",
     )
     eval_generations: int = _measure(
         100, "Held-out rows for which an answer is generated and compared with the reference; 0 for none.", ge=0
@@ -183,7 +184,9 @@ class TrainSettings:
         "Also measure a language model on a task of the lm-evaluation-harness: lm-eval:TASK, by name or the path of a "
         "YAML file.",
     )
-    metric_limit: int | None = _measure(None, "Documents of an lm-eval task, the first ones; default: all.", ge=2)
+    metric_limit: int | None = _measure(
+        None, "Number of documents of an lm-eval task, from the first; default: all.", ge=2
+    )
 
     def __post_init__(self) -> None:
         """Check every field, and raise all problems together."""

@@ -10,7 +10,7 @@ from thresher.validation import Settings, option
 if TYPE_CHECKING:
     from thresher.dataset.dataset import Dataset
 
-PANEL = "What you have already"
+PANEL = "Your own vectors and probabilities"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -21,14 +21,14 @@ class GivenSettings(Settings):
 
     embeddings: Any = option(
         None,
-        "Your own vectors, one per row, in place of an encoder's: a column, or a .npy or Parquet file (with a column "
-        "row_id, in any order).",
+        "Your own vectors, one per row, instead of an encoder: a column, or a .npy or Parquet file (in any order "
+        "if it has a column row_id).",
         panel=PANEL,
     )
     pred_probs: Any = option(
         None,
-        "Your own class probabilities, one line per row and one number per label in sorted order, from a model that "
-        "has not seen the row: a column, or a .npy or Parquet file.",
+        "Your own class probabilities, one line per row and one number per label in sorted order, from a model "
+        "that was not trained on the row: a column, or a .npy or Parquet file.",
         panel=PANEL,
     )
 

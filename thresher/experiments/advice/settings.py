@@ -19,26 +19,26 @@ class AdviceSettings(ExperimentSettings):
     command: ClassVar[str] = "advise"
 
     general: str | Path = option(
-        "auto", "Rows that are not of the task, to see what the model forgets: auto, none or a file.", panel=PANEL
+        "auto", "Rows from outside the task, to measure what the model forgets: auto, none or a file.", panel=PANEL
     )
-    target: Any = option(
-        None, "Rows of the task you train for: the rows most like them are chosen, beside random rows."
-    )
+    target: Any = option(None, "Rows of the task you train for: compares the most similar rows with random rows.")
     budget: str | int | float | None = option(
-        None, "Most rows to train on: a number, or a share (10%). Default: as many as the curve says are enough."
+        None, "Maximum number of rows to train on, or a share (10%). Default: as many as the curve says are enough."
     )
     pilot: Literal["none", "train"] = option(
-        "none", "train: race methods by short trainings of the model first; the best is used if it beats random rows."
+        "none",
+        "train: first compare methods by short training runs of the model; the best one is used if it "
+        "beats random rows.",
     )
     curve: bool = option(
-        True, "Walk the learning curve; without it, train on --budget rows, or all.", flag="--curve/--no-curve"
+        True, "Run the learning curve; without it, train on --budget rows, or all.", flag="--curve/--no-curve"
     )
     max_time: float | str | None = option(
         None,
-        "Time for all steps: none begins after it, the curve takes half of it at most, and what is left out is listed: "
-        "seconds, or 90s, 30m, 4h.",
+        "Time limit for all steps (seconds, or 90s, 30m, 4h): no step starts after it, the curve takes at most "
+        "half of it, and skipped steps are listed.",
     )
-    seeds: int = option(3, "Runs at each size of the curve, at most.", ge=2)
+    seeds: int = option(3, "Maximum number of runs at each size of the curve.", ge=2)
 
     def find_problems(self) -> list[str]:
         """Return what is wrong with several fields together."""

@@ -20,13 +20,15 @@ class WhySettings:
     command: ClassVar[str] = "why"
 
     answer: str | None = option(None, "Answer to explain; default: what the adapter answers.")
-    suspects: int = option(10, "Rows with the largest scores that the proof leaves out.", ge=1)
+    suspects: int = option(10, "Number of top-scoring rows that the test leaves out.", ge=1)
     proofs: int = option(
-        5, "Trainings without the suspects, as many without random rows, and without other random rows; 0: no proof."
+        5,
+        "Training runs without the suspects; the same number each without random rows and without other "
+        "random rows. 0: skip the test.",
     )
-    dim: int = option(2048, "Entries of a gradient sketch.", ge=16)
-    seed: int = option(0, "Random seed of the proof; its trainings have seed, seed + 1, ...", ge=0)
-    out: str | Path | None = option(None, "Folder for the result; a killed call continues in it.")
+    dim: int = option(2048, "Dimensions of a gradient sketch.", ge=16)
+    seed: int = option(0, "Random seed of the test; its runs use seed, seed + 1, ...", ge=0)
+    out: str | Path | None = option(None, "Folder for the result; a killed run resumes from it.")
     force: bool = option(False, "Replace an earlier result.")
 
     def __post_init__(self) -> None:

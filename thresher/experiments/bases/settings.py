@@ -23,22 +23,23 @@ class BaseRankSettings(ExperimentSettings):
 
     models: tuple[str, ...] = option(
         (),
-        "Base models: Hub ids or folders, smollm2, tiny; for labels also minilm, static, and vectors of your own, a "
-        "row for each row of the pool: vectors.npy.",
+        "Base models: Hub ids or folders, smollm2, tiny; for labels also minilm, static, and your own vectors "
+        "(vectors.npy, one line per row of the pool).",
         panel=MODEL,
     )
-    rows: int = option(2000, "Rows that each model reads, at most.", ge=LEAST_ROWS, panel=MODEL)
+    rows: int = option(2000, "Maximum number of rows that each model reads.", ge=LEAST_ROWS, panel=MODEL)
     layers: Literal["last", "mean"] = option(
-        "last", "What vectors are made of: the last layer, or the mean of all layers; labeled rows only.", panel=MODEL
+        "last", "Vectors from the last layer, or the mean of all layers; labeled rows only.", panel=MODEL
     )
     confirm: int = option(
-        0, "Train so many of the first models, and compare them row by row; 0: none.", ge=0, panel=CELLS
+        0, "Train this many of the best models, and compare them row by row; 0: none.", ge=0, panel=CELLS
     )
-    train_rows: int = option(1000, "Random rows that --confirm trains on, at most.", ge=2, panel=CELLS)
-    seeds: int = option(3, "Runs of each model that --confirm trains.", ge=2, panel=CELLS)
+    train_rows: int = option(1000, "Maximum number of random rows that --confirm trains on.", ge=2, panel=CELLS)
+    seeds: int = option(3, "Runs per model in --confirm.", ge=2, panel=CELLS)
     shots: tuple[int, ...] = option(
         FEW_SHOTS,
-        "Training rows in the prompt of a language model; the largest number decides the order; instruction rows only.",
+        "Training rows in the prompt of a language model; models are ranked by the largest number; instruction "
+        "rows only.",
         ge=0,
         panel=PANEL,
     )

@@ -21,26 +21,28 @@ class SourceRankSettings(ExperimentSettings):
 
     candidates: tuple[Any, ...] = option(
         (),
-        "Another data set that may help: file, folder or Hub id, with settings as for rows.",
+        "Another data set that may help: file, folder or Hub id, with settings as for --source.",
         flag="--candidate",
         is_repeatable=True,
         parse=tuple,
     )
     encoder: str | None = option(None, "minilm, static, or a sentence-transformers model.", panel=MODEL)
-    rows: int = option(500, "Rows of each data set that are compared, at most.", ge=20, le=MOST_COMPARED, panel=MODEL)
-    confirm: int = option(3, "Train with so many of the nearest data sets, and without; 0: none.", ge=0, panel=CELLS)
+    rows: int = option(500, "Maximum number of rows to compare per data set.", ge=20, le=MOST_COMPARED, panel=MODEL)
+    confirm: int = option(3, "Train with and without this many of the nearest data sets; 0: none.", ge=0, panel=CELLS)
     shares: tuple[float, ...] = option(
-        (0.25, 0.5), "Shares of the other data set among the rows that --confirm trains on.", gt=0, lt=1, panel=CELLS
+        (0.25, 0.5), "Shares of the other data set in the mixes that --confirm trains on.", gt=0, lt=1, panel=CELLS
     )
     before: bool = option(
         True,
-        "Also train on the other data set first, and go on with your own rows.",
+        "Also train on the other data set first, then on your own rows.",
         flag="--before/--no-before",
         panel=CELLS,
     )
-    train_rows: int = option(500, "Random rows of your own that --confirm trains on, at most.", ge=2, panel=CELLS)
-    seeds: int = option(3, "Runs of each mix that --confirm trains.", ge=2, panel=CELLS)
-    equal: Equal = option("steps", "What all mixes get as much of.", panel=CELLS)
+    train_rows: int = option(
+        500, "Maximum number of your own rows that --confirm trains on, sampled at random.", ge=2, panel=CELLS
+    )
+    seeds: int = option(3, "Runs per mix in --confirm.", ge=2, panel=CELLS)
+    equal: Equal = option("steps", "What is held equal for all mixes.", panel=CELLS)
 
     # of the untouched model, which plays no part here: no options
     base: Literal["auto", "none"] = option("none")

@@ -20,18 +20,18 @@ class ExpertSettings:
 
     command: ClassVar[str] = "experts"
 
-    k: int = option(2, "Adapters; 1 is plain training.", ge=1, le=64)
+    k: int = option(2, "Number of adapters; 1 is plain training.", ge=1, le=64)
     clusters: Literal["embedding", "gradient"] = option(
-        "embedding", "What the rows are divided by: embeddings of prompts, or gradients at the common adapter."
+        "embedding", "Cluster the rows by embeddings of their prompts, or by gradients at the common adapter."
     )
     common: float = option(
-        0.5, "Share of the steps that all rows are trained in together, before the experts part.", ge=0, lt=1
+        0.5, "Share of the steps that train one common adapter on all rows, before the experts split.", ge=0, lt=1
     )
     seeds: int = option(1, "Repetitions with seed, seed + 1, ...", ge=1, le=20)
     seed: int = option(0, "Random seed.", ge=0)
-    encoder: str | None = option(None, "Sentence encoder of prompts, as for select.")
+    encoder: str | None = option(None, "Sentence encoder for prompts, as in select.")
     settings: TrainSettings = option(TrainSettings(), "Of the training.", flag="")
-    out: str | Path | None = option(None, "Folder for the result; a killed call continues in it.")
+    out: str | Path | None = option(None, "Folder for the result; a killed run resumes from it.")
     force: bool = option(False, "Replace an earlier result.")
 
     def __post_init__(self) -> None:

@@ -17,14 +17,16 @@ class MixSettings(ExperimentSettings):
 
     command: ClassVar[str] = "mix"
 
-    by: str = option("source", "Column whose values are the sources; source is the file of a row where there is none.")
-    rows: int = option(500, "Rows of the largest mixes that are trained; fewer than all sources have together.", ge=20)
-    mixes: int | None = option(None, "Mixes that are trained; default: 8 for each source.", ge=6, panel=CELLS)
-    next_rows: int = option(1000, "Further rows of each source to find the value of.", ge=1)
-    seeds: int = option(3, "Runs of the best shares and of equal shares; 0: do not compare them.", ge=0, panel=CELLS)
+    by: str = option(
+        "source", "Column that defines the sources; without a column source, that is the file of each row."
+    )
+    rows: int = option(500, "Number of rows in the largest mixes; must be less than the total of all sources.", ge=20)
+    mixes: int | None = option(None, "Number of mixes to train on; default: 8 per source.", ge=6, panel=CELLS)
+    next_rows: int = option(1000, "Additional rows per source whose value is estimated.", ge=1)
+    seeds: int = option(3, "Runs with the best and with equal shares; 0: skip this comparison.", ge=0, panel=CELLS)
     replay: Any = option(
         None,
-        "Rows that are not of the task, as a further source against forgetting: the best shares are the best ones "
+        "Rows from outside the task, as another source to reduce forgetting: the best shares are the best ones "
         "within --forget.",
         panel=MODEL,
     )

@@ -1,4 +1,4 @@
-"""Join the labels of several rules or annotators into one per row, with its confidence."""
+"""Combine the labels of several rules or annotators into one per row, with its confidence."""
 
 from __future__ import annotations
 

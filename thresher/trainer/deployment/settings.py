@@ -18,7 +18,7 @@ class PredictSettings(Settings):
 
     where = "predict"
 
-    max_new_tokens: int = option(256, "Limit of an answer, in tokens.", ge=1)
+    max_new_tokens: int = option(256, "Maximum number of tokens in an answer.", ge=1)
     device: str | None = option(None, "cpu, cuda, cuda:1, mps. Default: the fastest available.")
 
 

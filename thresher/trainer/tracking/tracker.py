@@ -15,7 +15,7 @@ from thresher.errors import MissingExtraError, SettingsError, did_you_mean
 from thresher.trainer.events import OnEvent, TrainEvent
 from thresher.trainer.tracking.backends import TRACKERS, TrackedRun
 
-HELP = "Trackers that get each run: wandb, mlflow, trackio, tensorboard; several with commas."
+HELP = "Trackers to log each run to: wandb, mlflow, trackio, tensorboard; separate several with commas."
 _LOGGED = ("step", "eval")
 
 

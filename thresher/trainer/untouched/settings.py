@@ -24,29 +24,29 @@ class UntouchedSettings:
 
     base: Literal["auto", "none"] = option(
         "auto",
-        "auto: measure the untouched model on the held-out rows, too (labels: the majority class, and a probe on its "
-        "vectors); none: leave it out.",
+        "auto: also measure the untouched model on the held-out rows (labels: the majority class, and a probe on "
+        "its vectors); none: skip it.",
         panel=PANEL,
     )
     shots: tuple[int, ...] = option(
         (0,),
-        "Training rows in the prompt of the untouched model, the nearest to each question: 0 is zero-shot, 0,4,16 "
-        "measures three prompts, for k + 1 times the tokens each; instruction rows only.",
+        "Training rows, nearest to each question, in the prompt of the untouched model: 0 is zero-shot; 0,4,16 "
+        "measures three prompts. k shots cost k + 1 times the tokens. Instruction rows only.",
         ge=0,
         panel=PANEL,
     )
 
     general: str | Path = option(
         "auto",
-        "Rows that are not of the task, to see what the model forgets: a file of texts or of questions with answers; "
-        "auto: 300 embedded ones (language models); none.",
+        "Rows from outside the task, to measure what the model forgets: a file of texts or of questions with "
+        "answers; auto: 300 included ones (language models); none.",
         panel=PANEL,
     )
-    forget: float = option(0.02, "Loss on the general rows that is allowed, in bits per byte.", ge=0, panel=PANEL)
+    forget: float = option(0.02, "Acceptable forgetting on the general rows, in bits per byte.", ge=0, panel=PANEL)
 
     scale: Literal["trained", "front", "auto"] = option(
         "trained",
-        "Strength of the adapter that is saved. trained: as it was trained; front: that, and what 0, 1/4, 1/2 and 3/4 "
+        "Strength of the saved adapter. trained: as trained; front: the same, and report what 0, 1/4, 1/2 and 3/4 "
         "of it would gain and forget; auto: the largest gain within --forget.",
         panel=PANEL,
     )
