@@ -124,8 +124,8 @@ def test_the_page_of_a_snapshot_shows_what_entered_and_why_rows_left(ready_kit, 
     main(["curate", "run", str(ready_kit.file), "--quiet"])
     assert main(["report", str(ready_kit.out / "latest")]) == 0, capsys.readouterr().err
     page = (ready_kit.out / "latest" / "report.html").read_text()
-    assert "The pool has 10 rows: 4 are new, and 0 left." in page
-    assert "Drift since the last run" in page
+    assert "The pool has 10 rows: 4 are new, and 0 were removed." in page
+    assert "Drift since the previous run" in page
     assert "<script>alert" not in page
     assert main(["curate", "run", str(ready_kit.file), "--quiet"]) == 3  # the page disturbs nothing
     latest = ready_kit.out / "latest"

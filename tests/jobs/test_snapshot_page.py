@@ -46,7 +46,7 @@ def build(folder):
 def test_the_page_begins_with_its_alarm(nights):
     first, last = build(nights[0]), build(nights[2])
     assert first.answer.startswith("The pool has 40 rows")
-    assert last.answer.startswith("Look at this snapshot before you train on it: the drift of lengths is ")
+    assert last.answer.startswith("Check this snapshot before you train on it: the drift of lengths is ")
     assert last.answer.endswith("beyond its limit of 0.001.")
     assert last.more[0].startswith("The pool has ")
 

@@ -14,7 +14,7 @@ def test_the_answer_of_a_subset(pages):
 def test_the_answer_of_an_adapter_tells_the_interval_against_random_rows(pages):
     # 0.03 ± 1.96 * 0.01
     assert pages["adapter"][1].lead == (
-        "The accuracy is 81.0 ± 1.2 % on 1,000 held-out rows: 3.0 points better than as many random rows "
+        "The accuracy is 81.0 ± 1.2 % on 1,000 held-out rows: 3.0 points better than the same number of random rows "
         "(+1.0 to +5.0 points)."
     )
 
@@ -119,9 +119,11 @@ def test_the_page_of_a_search_opens_with_its_verdict(copy_folder, read_report):
     (folder / "tune.json").write_text(json.dumps(result))
     page = read_report(folder)
     text = (folder / "report.html").read_text()
-    assert page.lead.startswith("Trial 3 won; against the default settings on the test rows: better by 2.2 points")
+    assert page.lead.startswith(
+        "Trial 3 won; compared with the default settings on the test rows: better by 2.2 points"
+    )
     assert "0.0021" in text
-    assert "The adapters of trials 3, 5 averaged into one: accuracy 83.0\u00a0%;" in text
+    assert "The adapters of trials 3, 5 averaged: accuracy 83.0\u00a0%;" in text
     assert "accuracy on the test rows: winner 81.2\u00a0%, default 79.0\u00a0%" in text
     assert "no difference &lt;seen&gt;" in text
 

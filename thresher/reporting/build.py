@@ -67,10 +67,10 @@ def report(folder: str | Path) -> Path:
     manifest = Manifest.read(path)
     kind = manifest.content.get("kind")
     if kind not in PAGES:
-        raise ManifestError(f"{path}: a folder of kind '{kind}' has no page; those with one are {', '.join(PAGES)}")
+        raise ManifestError(f"{path}: a folder of kind '{kind}' has no page; kinds with one: {', '.join(PAGES)}")
     missing = [key for key in KEYS.get(str(kind), ()) if key not in manifest.content]
     if missing:
-        raise ManifestError(f"{path}: its manifest must have {', '.join(missing)}, found none; write the folder again")
+        raise ManifestError(f"{path}: its manifest must have {', '.join(missing)}, found none; create the folder again")
     for package in ("jinja2", "matplotlib"):
         if importlib.util.find_spec(package) is None:
             raise MissingExtraError(package, "report", "report")

@@ -55,7 +55,7 @@ def test_planted_rows_come_first_and_the_proof_holds(planted):
     again = th.why(folder / "adapter", "a a 3 z z", **options)
     assert not events
     assert again.rows.equals(result.rows)
-    assert "Where an answer came from" in th.report(folder / "why").read_text()
+    assert "Training rows behind an answer" in th.report(folder / "why").read_text()
 
 
 def test_what_cannot_be_explained_is_refused(planted, tmp_path):

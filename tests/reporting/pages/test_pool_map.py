@@ -47,7 +47,7 @@ def test_of_a_large_pool_a_sample_is_drawn_and_the_caption_tells(pool, monkeypat
     monkeypatch.setattr(module, "KEPT", 10)
     pool_map = build_pool_map(pool, [Choice("a", np.arange(40, 60)), Choice("b", np.arange(5))], None)
     assert len(pool_map.x) <= 30
-    assert f"Shown are {len(pool_map.x)} of 60 rows: 20 sampled at random" in pool_map.caption
+    assert f"It shows {len(pool_map.x)} of 60 rows: 20 sampled at random" in pool_map.caption
     at = {text: i for i, text in enumerate(pool.frame["prompt"])}
     for panel, kept in zip(pool_map.panels, (range(40, 60), range(5)), strict=True):
         assert {at[pool_map.texts[i]] in kept for i in panel.kept} == {True}
@@ -70,7 +70,7 @@ def test_embeddings_come_from_the_cache_where_they_are(pool, monkeypatch):
 
 def test_embeddings_that_the_cache_lacks_are_computed_by_the_static_encoder(pool):
     pool_map = build_pool_map(pool, [Choice("a", np.arange(9))], {"encoder": "another", "fingerprint": "0" * 32})
-    assert "by the embedded static encoder" in pool_map.caption
+    assert "by the included static encoder" in pool_map.caption
 
 
 def test_the_balance_counts_each_group(pool):

@@ -32,7 +32,7 @@ def losses():
 def test_what_methods_forget_is_drawn_and_listed(losses):
     (figure,) = build_losses(losses, {"random": "gray"})
     assert [row[1] for row in figure.table.rows] == ["10", "20"]
-    assert [row[-1] for row in figure.table.rows] == ["within what is allowed", "more than allowed"]
+    assert [row[-1] for row in figure.table.rows] == ["within the limit", "more than allowed"]
     (chart,) = figure.charts
     assert chart.y.low <= -0.01
     assert chart.y.high >= 0.06

@@ -1,4 +1,4 @@
-"""Kept rows beside dropped ones: on the page of a subset, and of a cleaned pool."""
+"""Kept rows next to dropped ones: on the page of a subset, and of a cleaned pool."""
 
 import json
 

@@ -27,7 +27,7 @@ from thresher.reporting.pages.row_zero import (
 )
 
 KEYS = ("task", "model", "counts", "held_out", "control", "comparison", "runs")
-MAX_CLASSES = 30  # in the figure, the weakest first; the table has all
+MAX_CLASSES = 30  # in the figure, weakest first; the table has all
 N_CONFUSIONS = 12
 NORMAL_95 = 1.96  # standard errors on either side of a 95 % interval
 
@@ -86,14 +86,14 @@ def _write_answer(metrics: Mapping[str, Any]) -> str:
     score = metric.text(ours["value"], ours["stderr"])
     text = f"The {fmt.readable_name(metric.name)} is {score} on {_held_out_rows(ours['n'])}"
     if not fmt.is_number(gap["value"]) or not fmt.is_number(gap["stderr"]):
-        return f"{text}; the error of the difference from as many random rows is unknown."
+        return f"{text}; the error of the difference from the same number of random rows is unknown."
     reach = NORMAL_95 * gap["stderr"]
     ends = metric.difference_range(gap["value"] - reach, gap["value"] + reach)
     if abs(gap["value"]) <= reach:
-        return f"{text}, not clearly different from training on as many random rows ({ends})."
+        return f"{text}, not clearly different from training on the same number of random rows ({ends})."
     is_better = (gap["value"] > 0) == compared["is_higher_better"]
     size = metric.amount(abs(gap["value"]))
-    return f"{text}: {size} {'better' if is_better else 'worse'} than as many random rows ({ends})."
+    return f"{text}: {size} {'better' if is_better else 'worse'} than the same number of random rows ({ends})."
 
 
 def _held_out_rows(n: int) -> str:
@@ -107,10 +107,12 @@ def _write_remarks(metrics: Mapping[str, Any]) -> list[str]:
         n = len(compared["seeds"])
         sentences.append(
             f"The interval is 95 %, paired over held-out rows{f' and {n} seeds' if n > 1 else ''}."
-            + ("" if n > 1 else " With one seed, it leaves out the spread between seeds: run with --seeds 3 to see it.")
+            + ("" if n > 1 else " With one seed, it does not include the variance between seeds: run with --seeds 3.")
         )
     if metrics["settings"].get("early_stopping_patience") is not None and metrics["held_out"]:
-        sentences.append("Early stopping chose the weights on these same rows, so the scores are slightly optimiztic.")
+        sentences.append(
+            "Early stopping chose the checkpoint on these same rows, so the scores are slightly optimistic."
+        )
     return sentences
 
 
@@ -167,7 +169,8 @@ def _build_comparison(compared: Mapping[str, Any]) -> Table:
     error = f" ± {metric.amount(gap['stderr'])}" if fmt.is_number(gap["stderr"]) else ""
     named_seeds = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
     return Table(
-        caption=f"{_capitalize(fmt.readable_name(metric.name))} next to as many random rows of the pool, {named_seeds}",
+        caption=f"{_capitalize(fmt.readable_name(metric.name))} next to the same number of random rows from the "
+        f"pool, {named_seeds}",
         columns=("", "value"),
         rows=[
             ("your rows", metric.text(compared["subset"]["value"], compared["subset"]["stderr"])),
@@ -217,14 +220,14 @@ def _build_classes(folder: Path, metrics: Mapping[str, Any]) -> list[Block]:
         for name in names
     ]
     table = Table(
-        caption="All classes, the weakest first",
+        caption="All classes, weakest first",
         columns=("class", "precision", "recall", "F1", *(["F1, random rows"] if control else []), "held-out rows"),
         rows=cells,
         numeric=range(1, 6),
     )
     more = f", the {MAX_CLASSES} weakest of {len(names)}" if len(names) > MAX_CLASSES else ""
     labels = [fmt.truncate(name, 40) for name in shown]
-    figure = build_dot_plot("classes", f"F1 of each class{more}", labels, sides, table, unit="F1 (%)")
+    figure = build_dot_plot("classes", f"F1 by class{more}", labels, sides, table, unit="F1 (%)")
     return [figure, *_build_confusions(folder)]
 
 
@@ -241,7 +244,7 @@ def _build_confusions(folder: Path) -> list[Block]:
     n_per_label = dict(table["label"].value_counts().iter_rows())
     return [
         Table(
-            caption="The most frequent mistakes",
+            caption="Most frequent mistakes",
             columns=("true class", "predicted as", "rows", "of the class"),
             rows=[
                 (fmt.truncate(label, 60), fmt.truncate(guess, 60), fmt.count(n), fmt.share(n, n_per_label[label]))

@@ -19,10 +19,10 @@ from thresher.reporting.pages.row_zero import build_forgetting, build_references
 
 KEYS = ("pool", "dropped", "method", "rows", "left_out", "answers")
 STEPS = {
-    "clean": "the pool without duplicates and rows of the test set; dropped.parquet says why",
-    "pilot": "short trainings of several methods, which decided between them",
+    "clean": "the pool without duplicates and test rows; dropped.parquet has the reasons",
+    "pilot": "short training runs of several methods, which decided between them",
     "curve": "the untouched model and the learning curve",
-    "subset": "the rows that were chosen, and why the others were not",
+    "subset": "the selected rows, and why the others were dropped",
     "adapter": "the adapter, with its measurements",
 }
 
@@ -35,7 +35,7 @@ def build_advice_page(folder: Path, manifest: Manifest) -> Page:
         metrics = read_json(folder / "adapter" / "metrics.json", ("counts",))
     first, *others = advice["answers"]
     content, pool = manifest.content, advice["pool"]
-    left_out = [f"The time was over before: {', '.join(advice['left_out'])}."] if advice["left_out"] else []
+    left_out = [f"The time ran out before: {', '.join(advice['left_out'])}."] if advice["left_out"] else []
     return Page(
         kind="advice",
         title=f"Advice for {fmt.rows(pool['given'])}",
@@ -61,7 +61,7 @@ def build_advice_page(folder: Path, manifest: Manifest) -> Page:
 
 def _build_answers(answers: list[Mapping[str, str]]) -> Table:
     rows = [(each["question"], each["answer"]) for each in answers]
-    return Table(caption="Each question with its answer", columns=("question", "answer"), rows=rows)
+    return Table(caption="Questions and answers", columns=("question", "answer"), rows=rows)
 
 
 def _build_pilot(pilot: Mapping[str, Any] | None) -> list[Block]:
@@ -69,7 +69,11 @@ def _build_pilot(pilot: Mapping[str, Any] | None) -> list[Block]:
     if pilot is None:
         return []
     rows = [(arm["method"], arm["sentence"]) for arm in pilot["arms"]]
-    table = Table(caption="Each method beside as many random rows", columns=("method", "in short trainings"), rows=rows)
+    table = Table(
+        caption="Each method compared with the same number of random rows",
+        columns=("method", "in short trainings"),
+        rows=rows,
+    )
     return [Paragraph(f"{pilot['why']}."), table]
 
 
@@ -90,7 +94,7 @@ def _build_steps(folder: Path, advice: Mapping[str, Any]) -> list[Block]:
     asked = {name: what for name, what in STEPS.items() if name != "pilot" or advice.get("pilot")}
     lines = [(name, what, "there" if (folder / name).is_dir() else "left out") for name, what in asked.items()]
     return [
-        Table(caption="Folders, each of its own command", columns=("folder", "what", "state"), rows=lines),
-        Paragraph(f"thresher report {folder / 'subset'} writes the page of a step, and so for the others."),
+        Table(caption="Folder of each step", columns=("folder", "what", "state"), rows=lines),
+        Paragraph(f"thresher report {folder / 'subset'} writes the page of a step; the same works for the others."),
         Paragraph(f"Dropped by cleaning: {fmt.join_words(dropped) if dropped else 'nothing'}."),
     ]

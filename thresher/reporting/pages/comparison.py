@@ -144,7 +144,7 @@ def _build_others(verdicts: list[Verdict]) -> list[Block]:
         for verdict in verdicts
         for metric, other in verdict.get("others", {}).items()
     ]
-    caption = "In other metrics: the classes are uneven, and accuracy is mostly that of the frequent ones"
+    caption = "Other metrics: the classes are unbalanced, so accuracy mostly reflects the frequent ones"
     return [Table(caption=caption, columns=("method", "rows", "metric", "verdict"), rows=cells, numeric=(1,))] * bool(
         cells
     )
@@ -256,7 +256,7 @@ def _build_scores(experiment: Experiment) -> Table:
             spread = (sum((v - mean) ** 2 for v in values) / (n - 1)) ** 0.5 if n > 1 else None
             cells.append((method, fmt.count(size), metric.text(mean), metric.amount(spread), fmt.count(n)))
     return Table(
-        caption="Mean over seeds, and the spread between them (standard deviation)",
+        caption="Mean over seeds, and their standard deviation",
         columns=("method", "rows", metric.label, "spread", "runs"),
         rows=cells,
         numeric=range(1, 5),
@@ -289,8 +289,7 @@ def _build_net(experiment: Experiment, verdicts: list[Verdict]) -> list[Block]:
         numeric=range(1, 6),
     )
     remark = Paragraph(
-        "Net: what is left of the effect when random rows get the time that selection took. Features that were "
-        "already cached took none."
+        "Net: the remaining effect if random rows get the time that selection took. Cached features took no time."
     )
     return [table, remark] if has_net else [table]
 

@@ -53,11 +53,11 @@ def build_curated_page(folder: Path, manifest: Manifest) -> Page:
         tiles=(
             Tile("Kept", fmt.count(counts["kept"]), f"{fmt.share(counts['kept'], usable)} of {fmt.rows(usable)}"),
             Tile("Dropped", fmt.count(counts["dropped"]), fmt.share(counts["dropped"], usable)),
-            Tile("Masked", fmt.count(counts["masked"]), "rows changed in part"),
+            Tile("Masked", fmt.count(counts["masked"]), "masked rows"),
             Tile("Reported only", fmt.count(counts["findings"]), "findings"),
         ),
         sections=[
-            Section("What was dropped, and what stays instead", _build_reasons(dropped, clusters)),
+            Section("What was dropped, and what was kept instead", _build_reasons(dropped, clusters)),
             Section("What each rule did", _build_rules(content)),
             Section("The largest groups of duplicates", _build_clusters(clusters)),
             Section("Reported only", _build_findings(findings)),

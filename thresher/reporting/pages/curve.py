@@ -52,9 +52,9 @@ def build_curve_page(folder: Path, manifest: Manifest) -> Page:
             Section(f"How the {fmt.readable_name(experiment.metric.name)} {rises} with the {unit}", curve),
             Section("Without training", build_gains(fitted.get("base"), experiment.metric)),
             Section("What is forgotten", build_losses(fitted.get("general"), experiment.tones)),
-            Section(f"What more {unit} would bring", build_outlook(experiment, fitted)),
+            Section(f"What more {unit} would add", build_outlook(experiment, fitted)),
             Section("The laws behind the curve", build_laws(experiment, fitted)),
-            Section("Parts of the test set", build_slice_figures(experiment)),
+            Section("Groups of test rows", build_slice_figures(experiment)),
             Section("What was chosen", tables.build_maps(experiment)),
             Section("Cost", [*_build_savings(fitted), *tables.build_costs(experiment), runs]),
             build_reproduction(manifest, folder),
@@ -109,7 +109,7 @@ def _build_tile(fitted: Fitted) -> Tile:
         return Tile(
             f"Enough {unit}", f"more than {fmt.count(fitted['of'] // 2)}", f"of {fmt.count(fitted['of'])} measured"
         )
-    return Tile(f"Enough {unit}", "not known", "the first sentence says what would tell")
+    return Tile(f"Enough {unit}", "not known", "the first sentence says what would help")
 
 
 def _best_mean(experiment: Experiment) -> tuple[str, str]:
@@ -153,8 +153,8 @@ def _build_answers(experiment: Experiment, fitted: Fitted) -> Table:
             unit,
             INTERVAL,
             "verdict",
-            f"gain expected of {fmt.count(2 * fitted['of'])} {unit}",
-            f"{fmt.readable_name(metric.name)} with endless {unit}",
+            f"expected gain with {fmt.count(2 * fitted['of'])} {unit}",
+            f"{fmt.readable_name(metric.name)} with unlimited {unit}",
         ),
         rows=cells,
         numeric=(1, 2),
@@ -171,4 +171,4 @@ def _build_savings(fitted: Fitted) -> list[Block]:
     part = fitted.get("cost_share")
     if not fmt.is_number(part) or part >= 1:
         return []
-    return [Paragraph(f"The runs cost {fmt.share(part, 1)} of what the full grid of sizes and seeds would cost.")]
+    return [Paragraph(f"The runs cost {fmt.share(part, 1)} of the full grid of sizes and seeds.")]

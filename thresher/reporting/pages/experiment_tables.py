@@ -111,7 +111,7 @@ def build_maps(experiment: Experiment) -> list[Block]:
     blocks: list[Block] = [build_pool_map(pool.rows, choices, None, columns)]
     left_out = experiment.methods[MAX_MAPS:]
     if left_out:
-        blocks.append(Paragraph(f"Not drawn: {', '.join(left_out)}."))
+        blocks.append(Paragraph(f"Not shown: {', '.join(left_out)}."))
     return blocks
 
 
@@ -119,7 +119,7 @@ def build_costs(experiment: Experiment) -> list[Block]:
     """Return the time of selection and training, per method and size."""
     cells = experiment.cells.filter(pl.col("train_seconds").is_not_null())
     if not len(cells):
-        return [Paragraph("The folder does not say how long its runs took.")]
+        return [Paragraph("The folder does not record how long its runs took.")]
     spent = dict(cells.group_by("method", maintain_order=True).agg(pl.col("train_seconds").sum()).iter_rows())
     longest = max(spent.values()) or 1.0
     shares = [
@@ -155,7 +155,7 @@ def describe_incomplete(result: Mapping[str, Any]) -> list[str]:
     runs = f"{fmt.count(n)} runs" if n > 1 else "one run"
     reason = fmt.truncate(str(unfinished[0].get("reason") or "not known"), 300)
     return [
-        f"This result is incomplete: the machine ended {runs} however often they were tried ({reason}). "
+        f"This result is incomplete: the machine killed {runs} on every attempt ({reason}). "
         "Run the same command again to complete it."
     ]
 

@@ -35,8 +35,8 @@ def build_outlook(experiment: Experiment, fitted: Mapping[str, Any]) -> list[Blo
         return f"{fmt.count(place['more'])} on top of {fmt.count(place['from'])}"
 
     tables = (
-        _by_method(experiment, fitted, "gain_of_doubling", ("Gain of doubling the rows", "rows"), doubled, gain),
-        _by_method(experiment, fitted, "gains", ("Gain of more rows", "more rows"), added, gain),
+        _by_method(experiment, fitted, "gain_of_doubling", ("Gain from twice the rows", "rows"), doubled, gain),
+        _by_method(experiment, fitted, "gains", ("Gain from more rows", "more rows"), added, gain),
         _by_method(
             experiment,
             fitted,
@@ -113,8 +113,8 @@ def build_laws(experiment: Experiment, fitted: Mapping[str, Any]) -> list[Block]
     names = list(dict.fromkeys([*LAWS, *(law for entry in entries.values() for law in entry["laws"])]))
     blocks: list[Block] = [
         Paragraph(
-            "Several laws describe how the error falls with the number of rows n; each one is weighted by its "
-            "likelihood over all of its shapes."
+            "Several laws describe how the error falls with the number of rows n; each is weighted by its "
+            "likelihood, averaged over its parameters."
         ),
         Table(
             caption="Weights of the laws",
@@ -128,7 +128,7 @@ def build_laws(experiment: Experiment, fitted: Mapping[str, Any]) -> list[Block]
     ]
     blocks += [
         Notice(
-            f"{method}: every law misses the points by more than chance, so the spread was widened "
+            f"{method}: no law fits the points within chance, so the intervals were widened "
             f"{entry['misfit']:.2g} times; trust the measured points more than the laws."
         )
         for method, entry in entries.items()

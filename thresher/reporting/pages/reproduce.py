@@ -61,7 +61,7 @@ def build_reproduction(manifest: Manifest, out: Path) -> Section:
         _build_pairs("Request and hashes", [*flatten(rest), ("manifest hash", manifest.hash)]),
         _build_pairs("Versions", flatten(content.get("versions", {}))),
     )
-    command = Code(build_command(content, out), "The command that writes this folder again")
+    command = Code(build_command(content, out), "Command to reproduce this folder")
     return Section("Reproduce it", [command, *(table for table in tables if table.rows)])
 
 

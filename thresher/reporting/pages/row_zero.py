@@ -11,7 +11,7 @@ from thresher.reporting.charts.chart import Chart, Dots, Line, Mark, Note, Rule,
 from thresher.reporting.page import Block, Figure, Paragraph, Table
 
 WHAT = {
-    "untouched": "the base model before any training",
+    "untouched": "the base model, untrained",
     "majority class": "always the most frequent label of the training rows",
     "probe": "logistic regression on the vectors of the untouched encoder, from the same rows",
 }
@@ -49,7 +49,7 @@ def build_references(base: Mapping[str, Any] | None, task: str) -> list[Block]:
     rate = fmt.MetricDisplay("share", is_higher_better=True, is_rate=True)
     scores = [(each["name"], each["lenient_match"]) for each in base["references"]] + [("trained", lenient)]
     said = ", ".join(f"{name} {rate.text(score['value'], score['stderr'])}" for name, score in scores if score)
-    text = f"Answers that hold the expected number or words, however they say them: {said}."
+    text = f"Answers that contain the expected number or words anywhere: {said}."
     return [table, Paragraph(text)]
 
 
@@ -75,7 +75,7 @@ def build_gains(base: Mapping[str, Any] | None, metric: fmt.MetricDisplay) -> li
         for gain in entry["gains"]
     ]
     gains = Table(
-        caption=f"Gain of training over {base['strongest']}, above zero where training is better",
+        caption=f"Gain of training over {base['strongest']}, above zero if training is better",
         columns=("method", "rows", "gain", INTERVAL, "runs"),
         rows=cells,
         numeric=range(1, 5),
@@ -106,7 +106,7 @@ def build_forgetting(general: Mapping[str, Any] | None) -> list[Block]:
         numeric=range(1, 6),
     )
     worst = Table(
-        caption="The rows that lost most, and what both models answer",
+        caption="Rows that got worst, with the answers of both models",
         columns=("kind", "row", "lost", "expected", "before", "after"),
         rows=[
             (
@@ -137,12 +137,15 @@ def _describe_answers(general: Mapping[str, Any]) -> list[Block]:
     if questions:
         before, after = (rate.text(questions[side]["value"], questions[side]["stderr"]) for side in ("before", "after"))
         n = fmt.count(questions["after"]["n"])
-        blocks.append(Paragraph(f"Of {n} general questions, {before} were answered right before and {after} after."))
+        blocks.append(
+            Paragraph(f"Of {n} general questions, {before} were answered correctly before and {after} after.")
+        )
     if form:
         before, after = (rate.text(form[side]) for side in ("before", "after"))
         blocks.append(
             Paragraph(
-                f"Answers of the task have a form: {form['form']}. General questions were answered in it in {before} "
+                f"The task's answers have a format: {form['form']}. General questions were answered in it in "
+                f"{before} "
                 f"of cases before and {after} after."
             )
         )
@@ -155,7 +158,7 @@ def build_front(scale: Mapping[str, Any] | None) -> list[Block]:
         return []
     points = scale["points"]
     table = Table(
-        caption="The adapter at shares of its strength",
+        caption="The adapter at partial strength",
         columns=("scale", "held-out loss", "gain (nats per token)", INTERVAL, "lost (bits per byte)", INTERVAL),
         rows=[
             (
@@ -186,9 +189,9 @@ def build_front(scale: Mapping[str, Any] | None) -> list[Block]:
     )
     figure = Figure(
         name="scale",
-        title="Gain and forgetting by the strength of the adapter",
-        caption="Each point is the adapter at a share of its strength; the upright line is what may be forgotten.",
-        alt="Gain against forgetting at five strengths of the adapter; the table below has the numbers.",
+        title="Gain and forgetting by adapter strength",
+        caption="Each point is the adapter at partial strength; the vertical line is the acceptable forgetting.",
+        alt="Gain versus forgetting at five strengths of the adapter; the table below has the numbers.",
         charts=(chart,),
         table=table,
     )
@@ -213,14 +216,14 @@ def build_losses(general: Mapping[str, Any] | None, tones: Mapping[str, str]) ->
             method,
             fmt.count(point["n_rows"]),
             *_format_ends(point["lost"]),
-            {"lost": "more than allowed", "kept": "within what is allowed"}.get(point["verdict"], point["verdict"]),
+            {"lost": "more than allowed", "kept": "within the limit"}.get(point["verdict"], point["verdict"]),
         )
         for method, entry in general["methods"].items()
         for point in entry["points"]
     ]
     caption = (
-        f"Bits per byte lost on {fmt.count(general['rows'])} general rows; {general['allowed']:g} is allowed, the "
-        f"untouched model needs {general['before']['value']:.4f}"
+        f"Bits per byte lost on {fmt.count(general['rows'])} general rows; {general['allowed']:g} is "
+        f"acceptable; the untouched model needs {general['before']['value']:.4f}"
     )
     columns = ("method", "rows", "lost", INTERVAL, "verdict")
     table = Table(caption=caption, columns=columns, rows=cells, numeric=(1, 2, 3))
@@ -241,8 +244,9 @@ def build_losses(general: Mapping[str, Any] | None, tones: Mapping[str, str]) ->
     )
     figure = Figure(
         name="forgetting",
-        title="What is forgotten by number of training rows",
-        caption=f"Points are means over seeds with their 95{fmt.PERCENT} interval; the line is what is allowed.",
+        title="Forgetting by number of training rows",
+        caption=f"Points are means over seeds with their 95{fmt.PERCENT} interval; the line is the acceptable "
+        f"forgetting.",
         alt=f"Bits per byte lost by {len(general['methods'])} methods; the table below has the numbers.",
         charts=(chart,),
         table=table,

@@ -52,7 +52,7 @@ def _build_figure(experiment: Experiment, number: int, name: str, table: pl.Data
     x = log_axis("rows", sizes[0], sizes[-1], at=sizes)
     y = linear_axis(metric.label, min(ends), max(ends), n_ticks=4, pad=0.02)
     charts = [_build_panel(experiment, group, part.filter(pl.col("group") == group), x, y) for group in shown]
-    which = f", the {MAX_PANELS} weakest of {len(order)}" if len(order) > MAX_PANELS else ", the weakest first"
+    which = f", the {MAX_PANELS} weakest of {len(order)}" if len(order) > MAX_PANELS else ", weakest first"
     return Figure(
         name=f"slices-{number}",
         title=f"By {name}{which}",

@@ -53,7 +53,7 @@ def build_snapshot_page(folder: Path, manifest: Manifest) -> Page:
             Section("Night by night", [build_nights_figure(nights)] if len(nights) > 1 else []),
             Section("In", _build_incoming(changes)),
             Section("Out, and why", _build_outgoing(changes["out"])),
-            Section("Drift since the last run", _build_drift(changes)),
+            Section("Drift since the previous run", _build_drift(changes)),
             Section("Rules", _build_rules(content["rules"])),
         ),
         footer=build_footer(content),
@@ -65,13 +65,13 @@ def _write_answer(content: Mapping[str, Any], counts: Mapping[str, int]) -> str:
     weight, cosine = fmt.count(content["weight"]), content["objective"]
     near = "" if cosine is None else f", with a mean cosine of {fmt.significant(cosine)} to the nearest kept row"
     represented = f"They represent the {weight} rows that passed the rules in all runs{near}"
-    return f"The pool has {n} rows: {n_new} are new, and {n_left} left. {represented}."
+    return f"The pool has {n} rows: {n_new} are new, and {n_left} were removed. {represented}."
 
 
 def _write_alarm(alarm: Mapping[str, Any]) -> str:
     value, limit = fmt.significant(alarm["value"]), f"{alarm['limit']:g}"
     name = QUALITY.get(alarm["gate"], f"the drift of {alarm['gate']}")
-    return f"Look at this snapshot before you train on it: {name} is {value}, beyond its limit of {limit}."
+    return f"Check this snapshot before you train on it: {name} is {value}, beyond its limit of {limit}."
 
 
 def _build_incoming(changes: Mapping[str, Any]) -> list[Block]:
@@ -84,7 +84,7 @@ def _build_incoming(changes: Mapping[str, Any]) -> list[Block]:
     if changes["skipped"]:
         skipped = changes["skipped"][:MAX_LINES]
         blocks.append(
-            Items([f"{one['name']} was left to the next run: {fmt.truncate(one['why'], 200)}" for one in skipped])
+            Items([f"{one['name']} was deferred to the next run: {fmt.truncate(one['why'], 200)}" for one in skipped])
         )
     return blocks
 
@@ -96,7 +96,7 @@ def _build_counts(caption: str, name: str, counts: Mapping[str, int]) -> Table:
 
 def _build_outgoing(out: Sequence[Mapping[str, Any]]) -> list[Block]:
     if not out:
-        return [Paragraph("No row left, and every new row entered.")]
+        return [Paragraph("No row was removed, and every new row was added.")]
     cells = [
         (
             str(one["rule"] or one["stage"]),
@@ -106,7 +106,7 @@ def _build_outgoing(out: Sequence[Mapping[str, Any]]) -> list[Block]:
         )
         for one in out[:MAX_LINES]
     ]
-    caption = "Rows that did not enter, or that left; each is in dropped.parquet"
+    caption = "Rows that were not added, or were removed; each is in dropped.parquet"
     return [Table(caption=caption, columns=("by", "reason", "what", "rows"), rows=cells, numeric=(3,))]
 
 
@@ -123,7 +123,7 @@ def _build_drift(changes: Mapping[str, Any]) -> list[Block]:
         for one in changes["drift"]
     ]
     table = Table(
-        caption="Distribution of the rows, compared with the last run",
+        caption="Distribution of the rows, compared with the previous run",
         columns=("distribution over", "of", "Jensen-Shannon", "by chance", "stability index"),
         rows=cells,
         numeric=(2, 3, 4),
@@ -133,7 +133,7 @@ def _build_drift(changes: Mapping[str, Any]) -> list[Block]:
 
 def _build_rules(rules: Sequence[Mapping[str, Any]]) -> list[Block]:
     if not rules:
-        return [Paragraph("No rules except one row per content.")]
+        return [Paragraph("No rules, except that each content is kept once.")]
     lines = []
     for rule in rules:
         settings = ", ".join(f"{name} {fmt.truncate(str(value), 60)}" for name, value in rule["settings"].items())

@@ -67,10 +67,10 @@ def build_subset_page(folder: Path, manifest: Manifest) -> Page:
             Tile("Time", fmt.seconds(seconds["total"]), f"selection {fmt.seconds(seconds['selection'])}"),
         ),
         sections=[
-            Section("How the method was decided", build_pilot(content["pilot"]) if "pilot" in content else ()),
+            Section("How the method was chosen", build_pilot(content["pilot"]) if "pilot" in content else ()),
             Section("What was kept, and what was dropped", build_pairs(subset)),
-            Section("What the choice does", _build_balances(subset)),
-            Section("Where the kept rows lie", _build_map(subset)),
+            Section("Effect of the selection", _build_balances(subset)),
+            Section("Map of the pool", _build_map(subset)),
             Section("Scores", _build_scores(subset)),
             Section("What was dropped, and why", _build_dropped(subset)),
             Section("Rejected rows", _build_rejected(subset) if counts["rejected"] else ()),
@@ -95,7 +95,7 @@ def _write_answer(subset: SubsetFolder) -> str:
     why = {
         "covered": f"a kept row represents {whom}",
         "over-budget": f"{whom} ranked behind the last one that fits the budget",
-        "over-quota": f"{whom} came after the quota of the group was full",
+        "over-quota": f"{whom} came after the group's quota was full",
         "below-threshold": f"{whom} scored below the threshold",
     }.get(reason, f"{whom}: {reason}")
     median = subset.dropped["similarity"].median()
@@ -105,8 +105,8 @@ def _write_answer(subset: SubsetFolder) -> str:
 
 def _write_remarks(content: Mapping[str, Any]) -> list[str]:
     guarantee = content["notes"].get("guarantee")
-    advice = "To see what this subset does for a model, run thresher train: it compares with as many random rows."
-    short = [f"Fewer rows than were asked for: {content['shortfall']}."] if "shortfall" in content else []
+    advice = "Run thresher train to compare training on this subset with the same number of random rows."
+    short = [f"Fewer rows than requested: {content['shortfall']}."] if "shortfall" in content else []
     if not guarantee:
         return [*short, advice]
     return [*short, f"Objective {fmt.significant(content['objective'] or 0)}, {guarantee}.", advice]
@@ -146,7 +146,7 @@ def _build_scores(subset: SubsetFolder) -> list[Block]:
     if not len(similarity):
         return [Paragraph(text)]
     title = "Similarity of dropped rows to the kept row that represents them"
-    caption = "Cosine of the embeddings: 1 is the same text, low values are rows that the subset hardly covers."
+    caption = "Cosine of the embeddings: 1 is the same text, low values are rows that the subset barely covers."
     return [
         Paragraph(f"{text} The figure shows how close each dropped row is to the kept row that represents it."),
         _build_histogram(title, caption, "cosine with the kept row", {"dropped": similarity}),
@@ -229,10 +229,14 @@ def _build_rejected(subset: SubsetFolder) -> list[Block]:
 
 
 def _build_cost(content: Mapping[str, Any]) -> list[Block]:
-    steps = {"features": "computing features", "selection": "selection", "total": "in total, with reading and writing"}
+    steps = {
+        "features": "computing features",
+        "selection": "selection",
+        "total": "in total, including reading and writing",
+    }
     cells = [(name, fmt.seconds(content["run"]["seconds"][key])) for key, name in steps.items()]
     blocks: list[Block] = [Table(caption="Time", columns=("step", "time"), rows=cells, numeric=(1,))]
     embedding = content["features"].get("embedding")
     if embedding:
-        blocks.append(Paragraph(f"Embeddings by {embedding['encoder']}; cached ones are not computed again."))
+        blocks.append(Paragraph(f"Embeddings by {embedding['encoder']}; cached ones are reused."))
     return blocks

@@ -32,10 +32,10 @@ def build_tuning_page(folder: Path, manifest: Manifest) -> Page:
     trials = read_table(folder / TRIALS, ("trial", EARLY, FINAL)) if has_trials else pl.DataFrame()
     metric = _describe_metric(result, trials, content.get("task"))
     n_finished = int(trials[FINAL].is_not_null().sum()) if has_trials else 0
-    blocks: list[Block] = [Notice(f"There is no {TRIALS} in this folder, so there is little to see.")]
+    blocks: list[Block] = [Notice(f"There is no {TRIALS} in this folder, so there is little to show.")]
     if has_trials:
         blocks = [*_build_early_final(metric, trials), _build_table(metric, trials)]
-    tiles = [Tile("Trials", fmt.count(len(trials))), Tile("Run to the end", fmt.count(n_finished))]
+    tiles = [Tile("Trials", fmt.count(len(trials))), Tile("Trials run to the end", fmt.count(n_finished))]
     if "dev_rows" in result:
         tiles.append(Tile("Evaluated on", fmt.count(result["dev_rows"]), "rows held out of the data"))
     if fmt.is_number(content.get("run", {}).get("seconds")):
@@ -65,13 +65,13 @@ def _describe_metric(result: Mapping[str, Any], trials: pl.DataFrame, task: str 
 
 
 def _write_answer(result: Mapping[str, Any], n_trials: int, n_finished: int) -> str:
-    tried = f"{fmt.count(n_trials)} settings were tried, {fmt.count(n_finished)} of them to the end"
+    tried = f"{fmt.count(n_trials)} settings were tried, {fmt.count(n_finished)} of them trained to the end"
     if not result:
         return f"{tried}."
     if not result["best_trial"]:
         return f"Stay with the default settings: {tried}, and none was better."
     won = f"Trial {result['best_trial']} won"
-    return f"{won}; against the default settings on the test rows: {result['verdict']}. {tried}."
+    return f"{won}; compared with the default settings on the test rows: {result['verdict']}. {tried}."
 
 
 def _write_forgetting(result: Mapping[str, Any]) -> list[str]:
@@ -94,8 +94,8 @@ def _build_winner(metric: fmt.MetricDisplay, result: Mapping[str, Any]) -> list[
         trials = ", ".join(str(number) for number in average["trials"])
         lines.append(
             Paragraph(
-                f"The adapters of trials {trials} averaged into one: {fmt.readable_name(metric.name)} "
-                f"{metric.text(average['average'])}; against the winner: {average['verdict']}."
+                f"The adapters of trials {trials} averaged: {fmt.readable_name(metric.name)} "
+                f"{metric.text(average['average'])}; compared with the winner: {average['verdict']}."
             )
         )
     return lines
@@ -125,7 +125,7 @@ def _build_early_final(metric: fmt.MetricDisplay, trials: pl.DataFrame) -> list[
     return [
         Figure(
             name="early_final",
-            title="Early against final scores",
+            title="Early versus final scores",
             caption=f"Each point is a trial that was run to the end; {better} is better. {agreement}",
             alt=f"Scatter of early and final scores of {len(both)} trials. {agreement}",
             charts=(chart,),

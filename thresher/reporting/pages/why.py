@@ -27,7 +27,7 @@ def build_why_page(folder: Path, manifest: Manifest) -> Page:
     without = [[kind, ", ".join(f"{loss:.3f}" for loss in losses)] for kind, losses in proof.get("losses", {}).items()]
     return Page(
         kind="why",
-        title="Where an answer came from",
+        title="Training rows behind an answer",
         answer=content["verdict"],
         tiles=[
             Tile("Training rows", fmt.count(len(rows))),
@@ -45,7 +45,7 @@ def build_why_page(folder: Path, manifest: Manifest) -> Page:
 
 def _build_suspects(lines: list[list[str]]) -> Table:
     return Table(
-        caption="The rows with the largest scores",
+        caption="Rows with the largest scores",
         columns=["rank", "score", "prompt", "response"],
         rows=lines,
         numeric=(0, 1),

@@ -38,7 +38,7 @@ def build_mix_page(folder: Path, manifest: Manifest) -> Page:
         sections=[
             Section("The best shares", _build_shares(result)),
             Section("Against equal shares", _build_verdict(result, content)),
-            Section("The mixes behind the law", [_build_mixes(mixes)]),
+            Section("The mixes used to fit the law", [_build_mixes(mixes)]),
             build_reproduction(manifest, folder),
         ],
         footer=build_footer(content),
@@ -73,8 +73,8 @@ def _build_shares(result: Mapping[str, Any]) -> list[Block]:
     figure = Figure(
         name="shares",
         title="Best share of each source",
-        caption="Bars are the range of each share within the region that holds the best shares with a probability of "
-        "80 %; shares move together, so not every combination of these ranges is within it.",
+        caption="Bars are the range of each share within the region that contains the best shares with a "
+        "probability of 80 %; shares are not independent, so not every combination of these ranges is in it.",
         alt=f"Dot plot of the best shares of {len(rows)} sources; the table below has the numbers.",
         charts=(
             Chart(
@@ -87,7 +87,7 @@ def _build_shares(result: Mapping[str, Any]) -> list[Block]:
             ),
         ),
         table=Table(
-            caption="Shares, and the gain in the metric of further rows with its 80 % interval",
+            caption="Shares, and the gain in the metric from more rows with its 80 % interval",
             columns=("source", "rows", "best share", "region", "further rows"),
             rows=rows,
             numeric=(1, 2, 3),
@@ -96,14 +96,14 @@ def _build_shares(result: Mapping[str, Any]) -> list[Block]:
     if result["quota"] is None:
         return [figure]
     command = f"thresher select ROWS --method random --budget N --quota {shlex.quote(result['quota'])}"
-    return [figure, Code(command, "The command that takes rows in these shares")]
+    return [figure, Code(command, "The command that selects rows in these shares")]
 
 
 def _build_verdict(result: Mapping[str, Any], content: Mapping[str, Any]) -> list[Block]:
     verdict = result["verdict"]
     if verdict is None:
         return [Paragraph("Not trained: the best shares are equal shares, or --seeds is 0.")]
-    about = f"{fmt.rows(result['n_rows'])} on both sides, the same seeds."
+    about = f"{fmt.rows(result['n_rows'])} on both sides, with the same seeds."
     return [build_effects([verdict], result["metric"], "equal shares", about, content.get("task"))]
 
 
@@ -119,4 +119,4 @@ def _build_mixes(mixes: pl.DataFrame) -> Table:
         for line in mixes.iter_rows(named=True)
     ]
     columns = ("mix", *(name.removeprefix("share of ") for name in shares), "rows", "score")
-    return Table(caption="Every mix, and its score", columns=columns, rows=rows, numeric=range(1, len(columns)))
+    return Table(caption="Every mix and its score", columns=columns, rows=rows, numeric=range(1, len(columns)))

@@ -18,12 +18,12 @@ from thresher.reporting.pages.reproduce import build_reproduction
 
 KEYS = ("answer", "score", "rows", "ranks", "agreement", "confirmed")
 MEANING = {
-    "brier": "squared error of what a cross-fitted regression on the vectors says of the labels; lower is better",
-    "regression": "share of labels that this regression names right",
-    "neighbors": "share of labels that the five nearest other rows name",
-    "evidence": "log evidence of a regression to each label, per row, maximized exactly; higher is better",
-    "h_score": "how far the means of the labels lie apart, in units of the shrunk covariance; higher is better",
-    "bits_per_byte": "loss of the answers, of which lower is better, with so many rows in the prompt",
+    "brier": "squared error of a cross-fitted regression of the labels on the vectors; lower is better",
+    "regression": "accuracy of this regression",
+    "neighbors": "accuracy of the five nearest neighbors",
+    "evidence": "log evidence of a regression on each label, per row, maximized exactly; higher is better",
+    "h_score": "distance between the class means, in units of the shrunk covariance; higher is better",
+    "bits_per_byte": "loss of the answers with this many rows in the prompt; lower is better",
 }
 FACTS = ("ms_per_row", "parameters", "bytes", "license")
 OTHER = ("model", "rank", "low", "high", "gap", "gap_low", "gap_high", "is_tied", "dimensions", "bits_per_byte", *FACTS)
@@ -34,7 +34,8 @@ def build_ranking_page(folder: Path, manifest: Manifest) -> Page:
     content, result = manifest.content, read_json(folder / "bases.json", KEYS)
     table = read_table(folder / "bases.parquet", ("model", "rank", "low", "high", *FACTS))
     firsts = sorted(set(result["agreement"].values()))
-    doubt = f"The scores do not agree on the first: they name {fmt.join_words(firsts)}." if len(firsts) > 1 else None
+    named = fmt.join_words(firsts)
+    doubt = f"The scores do not agree on the best model: they rank first {named}." if len(firsts) > 1 else None
     answer = str(result["answer"])
     return Page(
         kind="ranking of base models",
@@ -83,10 +84,10 @@ def _build_figure(result: Mapping[str, Any]) -> Figure:
     ]
     return Figure(
         name="bases",
-        title="Distance to the first",
+        title="Distance from the first",
         caption=f"{what} on the same {fmt.rows(result['rows'])}, paired row by row; bars are 95{fmt.PERCENT} intervals "
         f"over rows.",
-        alt=f"Dot plot of the distance of {len(ranks)} models to the first; the table below has the numbers.",
+        alt=f"Dot plot of the distances of {len(ranks)} models from the first; the table below has the numbers.",
         charts=(Chart(x=axis, y=Rows(tuple(labels)), marks=[Rule(tone="gray", at=0.0), *marks]),),
         table=Table(
             caption="Ranks and distances",
@@ -119,7 +120,7 @@ def _explain(columns: Sequence[str]) -> list[Block]:
 
 def _build_verdicts(confirmed: Mapping[str, Any] | None) -> list[Block]:
     if confirmed is None:
-        return [Paragraph("Nothing was trained; --confirm 2 trains the first two and compares them row by row.")]
+        return [Paragraph("Nothing was trained; --confirm 2 trains the best two and compares them row by row.")]
     rows = [
         (each["arm"], each["against"], f"{each['value']:.4f}", f"{each['against_value']:.4f}", each["sentence"])
         for each in confirmed["verdicts"]

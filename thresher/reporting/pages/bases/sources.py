@@ -34,7 +34,7 @@ def build_sources_page(folder: Path, manifest: Manifest) -> Page:
         ),
         sections=[
             Section("After training", _build_verdicts(result, content)),
-            Section("How near they lie", [_build_candidates(result)]),
+            Section("Distances", [_build_candidates(result)]),
             build_reproduction(manifest, folder),
         ],
         footer=build_footer(content),
@@ -43,7 +43,7 @@ def build_sources_page(folder: Path, manifest: Manifest) -> Page:
 
 def _build_verdicts(result: Mapping[str, Any], content: Mapping[str, Any]) -> list[Block]:
     if not result["verdicts"]:
-        return [Notice("Nothing was trained, so whether any of them helps is not known.")]
+        return [Notice("Nothing was trained, so it is not known whether any of them helps.")]
     train_rows = fmt.rows(result["train_rows"])
     about = f"Each mix has the same {train_rows} of yours. Intervals are over test rows and seeds."
     return [build_effects(result["verdicts"], result["metric"], "your own rows alone", about, content.get("task"))]
@@ -92,10 +92,10 @@ def build_effects(
         name="effects",
         title=f"Better or worse than {against}",
         caption=f"Right of zero is better. {about}",
-        alt=f"Dot plot of the differences of {len(rows)} arms to {against}; the table below has the numbers.",
+        alt=f"Dot plot of the differences of {len(rows)} arms from {against}; the table below has the numbers.",
         charts=(
             Chart(
-                x=linear_axis(f"difference to {against} ({unit})", min(ends), max(ends)),
+                x=linear_axis(f"difference from {against} ({unit})", min(ends), max(ends)),
                 y=Rows(labels),
                 marks=[Rule(at=0.0, tone="gray"), *marks],
             ),
@@ -123,7 +123,7 @@ def _build_candidates(result: Mapping[str, Any]) -> Table | Paragraph:
         for each in result["candidates"]
     ]
     return Table(
-        caption=f"Nearest first; two halves of your own rows lie {result['own_distance']:.3f} apart",
+        caption=f"Nearest first; two halves of your own rows are {result['own_distance']:.3f} apart",
         columns=(
             "data set",
             "rows",

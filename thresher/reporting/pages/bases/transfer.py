@@ -68,8 +68,8 @@ def _build_methods(result: Mapping[str, Any]) -> Table:
         )
         for each in result["methods"]
     ]
-    columns = ("method", "rows", "verdict on the largest", "holds one step up", "expected effect there (80 %)")
-    return Table(caption="What to expect of the next larger model", columns=columns, rows=rows, numeric=(1, 3, 4))
+    columns = ("method", "rows", "verdict on the largest", "holds one step up", "expected effect one step up (80 %)")
+    return Table(caption="What to expect on the next larger model", columns=columns, rows=rows, numeric=(1, 3, 4))
 
 
 def _build_steps(result: Mapping[str, Any]) -> Table:
@@ -86,7 +86,7 @@ def _build_steps(result: Mapping[str, Any]) -> Table:
 
 def _build_rows(result: Mapping[str, Any]) -> Table | Paragraph:
     if not result["rows"]:
-        return Paragraph("No method here reads the model that is trained, so all models get the same rows.")
+        return Paragraph("No method here uses the trained model itself, so all models get the same rows.")
     rows = [
         (
             str(line["method"]),
@@ -99,4 +99,4 @@ def _build_rows(result: Mapping[str, Any]) -> Table | Paragraph:
         for line in result["rows"]
     ]
     columns = ("method", "from", "to", "same rows", "by chance", "rank correlation of scores")
-    return Table(caption="What methods that read the model choose", columns=columns, rows=rows, numeric=(3, 4, 5))
+    return Table(caption="Rows selected by methods that use the model", columns=columns, rows=rows, numeric=(3, 4, 5))

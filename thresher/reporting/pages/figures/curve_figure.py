@@ -76,11 +76,7 @@ def build_curve_figure(experiment: Experiment, fitted: Mapping[str, Any]) -> Fig
         caption=(
             f"Points are means over seeds with one standard error, faint points single runs; {better} is better. The "
             f"band is the 80{fmt.PERCENT} interval of the fitted laws, dashed beyond the measured sizes."
-            + (
-                f" Below the curves: the number of rows that is enough, with its 80{fmt.PERCENT} interval."
-                if lanes
-                else ""
-            )
+            + (f" Below the curves: how many rows are enough, with the 80{fmt.PERCENT} interval." if lanes else "")
         ),
         alt=_write_alt(experiment, points),
         charts=(chart,),

@@ -19,7 +19,7 @@ def build_diagnosis(section: Mapping[str, Any] | None) -> list[Block]:
         return []
     sentence = Paragraph(
         f"{describe_intruders(section)} A direction is one of the first {section['leading']} left singular vectors of "
-        f"a trained matrix; it is new where its cosine with each one of the base is below {section['epsilon']:g}."
+        f"a trained matrix; it is new if its cosine with each one of the base is below {section['epsilon']:g}."
     )
     if not section["layers"]:
         return [sentence]

@@ -81,7 +81,7 @@ def build_nights_figure(nights: Sequence[Mapping[str, Any]]) -> Figure:
     return Figure(
         name="nights",
         title="Rows by night",
-        caption="Nights that published a snapshot which is still kept; hover over a point for its numbers.",
+        caption="Nights with a snapshot that still exists; hover over a point for its numbers.",
         alt=f"The pool went from {nights[0]['rows']:,} to {last['rows']:,} rows over {len(nights)} snapshots.",
         charts=(chart,),
         table=Table(

@@ -23,9 +23,9 @@ def build_pilot(pilot: Mapping[str, Any]) -> list[Block]:
     blocks.append(_build_forest(pilot, held_out))
     blocks.append(
         Paragraph(
-            f"In each split {held_out}; {fmt.count(pilot['n_held_out'])} held-out rows judged a logistic regression "
-            "that learned them. The first line is the winner on fresh splits, which is what the decision rests on; the "
-            "others are the splits that named it, and flatter the best of them."
+            f"In each split {held_out}; {fmt.count(pilot['n_held_out'])} held-out rows scored a logistic "
+            f"regression trained on them. The first line is the winner on new splits, on which the decision is "
+            f"based; the others are from the splits that picked it, which favor the best of them."
         )
     )
     return blocks
@@ -50,7 +50,7 @@ def _build_forest(pilot: Mapping[str, Any], held_out: str) -> Figure:
         marks=marks,
     )
     table = Table(
-        caption="Difference to random rows, in points",
+        caption="Difference from random rows, in points",
         columns=("arm", "difference", "95 % interval", "splits"),
         rows=[
             (
@@ -68,7 +68,7 @@ def _build_forest(pilot: Mapping[str, Any], held_out: str) -> Figure:
         name="pilot",
         title="Which method is better than random rows here",
         caption=f"Bars are 95 % intervals over splits of the pool, {held_out}.",
-        alt=f"Forest plot of {len(lines)} differences to random rows; the table below has the numbers.",
+        alt=f"Forest plot of {len(lines)} differences from random rows; the table below has the numbers.",
         charts=(chart,),
         table=table,
     )

@@ -1,7 +1,7 @@
 """A map of the pool: rows of similar meaning lie together, in the colors of kept and dropped rows.
 
 Only a sample is shown, so that the page stays small and quick at any number of rows. Its embeddings
-come from the cache that `select` filled, or else from the embedded static encoder. They are laid
+come from the cache that `select` filled, or else from the included static encoder. They are laid
 out by t-SNE (van der Maaten and Hinton 2008; Barnes-Hut, van der Maaten 2014), initialized from the
 principal components, so that the large structure is that of the data and the same rows give the
 same map.
@@ -99,7 +99,7 @@ def _load_embeddings(rows: Dataset, embedding: Mapping[str, str] | None) -> tupl
         if cached is not None:
             return cached, embedding["encoder"]
     context = make_context(encoder="static")
-    return compute(rows, {"embedding"}, context)["embedding"], "the embedded static encoder"
+    return compute(rows, {"embedding"}, context)["embedding"], "the included static encoder"
 
 
 def _read_cached(rows: Dataset, embedding: Mapping[str, str]) -> Float32 | None:
@@ -164,15 +164,15 @@ def _build_panel(choice: Choice, sample: Int64, n: int) -> MapPanel:
 
 
 def _write_caption(n: int, n_shown: int, choices: list[Choice], encoder: str) -> str:
-    text = f"Each dot is a row; rows with similar texts lie together (t-SNE of embeddings by {encoder})."
+    text = f"Each dot is a row; rows with similar texts are close together (t-SNE of embeddings by {encoder})."
     if n_shown < n:
         of_each = "" if len(choices) == 1 else " of each panel"
         background, kept = fmt.count(min(n, BACKGROUND)), fmt.count(KEPT // len(choices))
         text += (
-            f" Shown are {fmt.count(n_shown)} of {fmt.count(n)} rows: {background} sampled at random from the "
+            f" It shows {fmt.count(n_shown)} of {fmt.count(n)} rows: {background} sampled at random from the "
             f"pool, and up to {kept} more kept rows{of_each}, so kept rows look denser than they are."
         )
-    return f"{text} Distances between far groups mean little. Point at a dot, or move with the arrow keys, to read it."
+    return f"{text} Distances between far-apart groups mean little. Hover over a dot, or use arrow keys, to read."
 
 
 def _write_alt(panels: list[MapPanel]) -> str:

@@ -88,7 +88,7 @@ def list_group_columns(pool: Dataset) -> list[str]:
 
 
 def build_balance(pool: Dataset, kept: Int64, column: str) -> Table:
-    """Return what is kept of each value of a column, and its part of the whole before and after."""
+    """Return what is kept of each value of a column, and its share before and after."""
     table = count_groups(pool, kept, column)
     cells = [
         (
@@ -102,8 +102,8 @@ def build_balance(pool: Dataset, kept: Int64, column: str) -> Table:
     ]
     more = f", the {MAX_GROUPS} largest of {len(table):,}" if len(table) > MAX_GROUPS else ""
     return Table(
-        caption=f"What the choice does to each {column}{more}",
-        columns=(column, "pool", "kept", "share kept", "part of the whole"),
+        caption=f"How the selection changes each {column}{more}",
+        columns=(column, "pool", "kept", "share kept", "share"),
         rows=cells,
         numeric=range(1, 5),
     )
@@ -159,7 +159,7 @@ def _write_pairs(subset: SubsetFolder, found: list[tuple[dict[str, Any], dict[st
                 ),
             )
         )
-    return Pairs("Kept rows beside dropped ones", ("kept", "dropped"), pairs)
+    return Pairs("Kept rows next to dropped ones", ("kept", "dropped"), pairs)
 
 
 def write_place(row: Mapping[str, Any]) -> str:
@@ -175,10 +175,10 @@ def build_examples(subset: SubsetFolder, reason: str) -> Examples:
         if len(shown) > N_EXAMPLES:
             n_similar = (N_EXAMPLES + 1) // 2
             shown = pl.concat([shown.head(n_similar), shown.tail(N_EXAMPLES - n_similar)])
-        note = "The most similar pairs, and the rows that the subset covers least."
+        note = "The most similar pairs, and the least covered rows."
     else:
         shown = table.sort("rank", "row_id", nulls_last=True).head(N_EXAMPLES)
-        note = "Those that came closest to being kept."
+        note = "The ones closest to being kept."
     texts, kept_texts = subset.find_texts(shown["row_id"]), subset.find_texts(shown["covered_by"])
     examples = [
         Example(
