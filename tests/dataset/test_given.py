@@ -249,3 +249,20 @@ def test_the_command_takes_files_of_vectors(tmp_path, vectors, capsys):
     assert main(command) == 0
     assert "encoder given" in capsys.readouterr().err
     assert main([*command[:-1], str(tmp_path / "rows.jsonl")]) == 2
+
+
+def test_columns_named_after_labels_are_read_by_name_whatever_the_table():
+    pd = pytest.importorskip("pandas")
+    p = np.random.default_rng(5).dirichlet(np.ones(3), N)
+    columns = {"c": p[:, 2], "a": p[:, 0], "b": p[:, 1]}
+    wanted = th.load(lines(), pred_probs=p).given["class_probability"]
+    for table in (pl.DataFrame(columns), pd.DataFrame(columns), pd.DataFrame(p), pd.Series(list(p))):
+        np.testing.assert_array_equal(th.load(lines(), pred_probs=table).given["class_probability"], wanted)
+    with pytest.raises(InputError, match=r"a column for each label \(a, b, c\), got a, b, x"):
+        th.load(lines(), pred_probs=pd.DataFrame({"a": p[:, 0], "x": p[:, 1], "b": p[:, 2]}))
+
+
+def test_pickled_objects_are_refused_without_advice_to_load_them(pool, tmp_path):
+    np.save(tmp_path / "v.npy", np.array([[1.0], None], dtype=object), allow_pickle=True)
+    with pytest.raises(InputError, match="cannot be read as .npy: it holds no plain numbers"):
+        th.select(pool, "k-center", budget=5, embeddings=tmp_path / "v.npy")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -68,7 +69,7 @@ def attach_probabilities(rows: Dataset, source: Any) -> Dataset:
         row = int(np.flatnonzero(is_wrong)[0])
         raise InputError(
             f"pred_probs: must be probabilities, at least 0 and with the sum 1 in each row, got the sum "
-            f"{total[row]:.4g} and the least {values[row].min():.4g} in row {row}; {int(is_wrong.sum()):,} rows are so"
+            f"{total[row]:.4g} and the least {values[row].min():.4g} in row {row} (rows like it: {int(is_wrong.sum()):,})"
         )
     rows = _attach(rows, PROBABILITY, (values / total[:, None]).astype(np.float32))
     return _attach(rows, CLASS, np.searchsorted(np.array(names), rows.frame["response"].to_numpy()).astype(np.int64))
@@ -108,10 +109,18 @@ def _read_matrix(rows: Dataset, source: Any, what: str, names: Sequence[str] = (
         if name in rows.column_names:
             return _stack_lists(rows.column(name), f"{what}: column '{name}'")
         source, place = _read_file(rows, name, what), f"{what}: {name}"
+    if _is_pandas(source):  # as an array it would lose the names of its columns
+        source = pl.DataFrame({str(name): source[name].to_numpy() for name in source.columns})
     if isinstance(source, pl.DataFrame):
         source = _read_frame(rows, source, place, names)
     matrix = _as_numbers(source, place)
     return _match_rows(rows, matrix, place)
+
+
+def _is_pandas(source: Any) -> bool:
+    """Tell whether it is a pandas table, without importing pandas."""
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and isinstance(source, pandas.DataFrame)
 
 
 def _read_file(rows: Dataset, name: str, what: str) -> Any:
@@ -126,7 +135,9 @@ def _read_file(rows: Dataset, name: str, what: str) -> Any:
     try:
         return np.load(path, allow_pickle=False) if path.suffix == ".npy" else pl.read_parquet(path)
     except (ValueError, EOFError, pl.exceptions.PolarsError) as error:
-        raise InputError(f"{what}: {name} cannot be read as {path.suffix}: {str(error).splitlines()[0]}") from None
+        # numpy names a way to load pickled objects, which can run code
+        why = "it holds no plain numbers" if "pickle" in str(error) else str(error).splitlines()[0]
+        raise InputError(f"{what}: {name} cannot be read as {path.suffix}: {why}") from None
 
 
 def _read_frame(rows: Dataset, frame: pl.DataFrame, place: str, names: Sequence[str]) -> Any:
@@ -146,6 +157,11 @@ def _read_frame(rows: Dataset, frame: pl.DataFrame, place: str, names: Sequence[
     # columns named after the labels may stand in any order
     if names and set(names) == set(numeric):
         numeric = list(names)
+    elif known := sorted(set(names) & set(numeric)):
+        raise InputError(
+            f"{place}: must have a column for each label ({first_three(names)}), got {first_three(sorted(numeric))}, of "
+            f"which only {first_three(known)} are labels of the rows"
+        )
     return values.select(numeric).to_numpy()
 
 
@@ -187,8 +203,12 @@ def _stack_lists(column: pl.Series, place: str) -> Array:
 def _as_numbers(source: Any, place: str) -> Array:
     try:
         matrix = np.asarray(source)
+        if matrix.dtype == object and matrix.ndim == 1 and len(matrix):  # a column of arrays, as of pandas
+            matrix = np.stack([np.asarray(row) for row in matrix])
     except (ValueError, TypeError):
-        raise InputError(f"{place}: must be rows of numbers of one length, got {type(source).__name__}") from None
+        raise InputError(
+            f"{place}: must be rows of numbers of one length, got lines of different kinds or lengths"
+        ) from None
     if matrix.dtype.kind not in "fiu" or matrix.ndim != 2 or not matrix.shape[1]:
         raise InputError(
             f"{place}: must be an array of numbers, one line per row, got shape {matrix.shape} of {matrix.dtype}"
