@@ -10,17 +10,20 @@ default of the rule `label-issues`) and of confident learning; and what training
 of the rows does: accuracy on held-out true labels of a logistic regression, against random rows of
 the same number.
 
-Planted: on 1,500 rows of each set with its true labels (Banking77: 12 classes of uneven size),
-errors of 14 kinds at random and 5 by a rule that the text shows. `behind` is by how much the trust
-is behind the better of the two forms; `cannot_tell` whether the rule says so.
+Planted: on 1,500 rows of each of eight sets, whose labels are taken for true, errors of 14 kinds at
+random and 5 by a rule that the text shows. `behind` is by how much the trust is behind the better
+of the two forms; `cannot_tell` whether the rule says so. The rule of the trust was chosen on other
+draws of these errors on the same sets, so other sets can be worse.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 from pathlib import Path
 
+import auto
 import numpy as np
 import polars as pl
 from machine import machine
@@ -39,6 +42,7 @@ RESULT = Path(__file__).parent / "results" / "label_issues.json"
 N_PLANTED = 1_500
 SHARES = (0.5, 0.7, 0.8, 0.9, 0.95)
 N_SPLITS = 4
+FIRST_DRAW = 200  # the rule was chosen on draws below it
 
 
 def measure_area(score, is_wrong):
@@ -147,6 +151,19 @@ def read_sets(folder):
         banking.filter(pl.col("label") == name).head(max(15, int(170 / (1 + i) ** 0.8))) for i, name in enumerate(kept)
     ]
     sets["banking77, 12 uneven classes"] = pl.concat(parts)
+    sets["banking77, 30 classes"] = banking.filter(
+        pl.col("label").is_in(
+            np.random.default_rng(7).choice(sorted(set(banking["label"])), 30, replace=False).tolist()
+        )
+    )
+    sets["products"] = pl.read_ndjson(Path(__file__).parents[1] / "data/products/train.jsonl").select("text", "label")
+    dolly = pl.DataFrame(json.loads((folder / "dolly_3k/dolly_3k.json").read_text()))
+    sets["dolly categories"] = dolly.select(text="instruction", label="category")
+    with gzip.open(folder / "t0/t0_pool.jsonl.gz") as file:
+        t0 = pl.read_ndjson(file.read())
+    sets["t0 data sets"] = t0.select(text=pl.col("prompt").str.slice(0, 400), label="dataset")
+    attributes = auto.load_task("ae110k-attributes", folder)[0].frame
+    sets["ae110k attributes"] = attributes.select(text="prompt", label="response")
     return {
         name: rows.unique("text", maintain_order=True).sample(min(N_PLANTED, rows["text"].n_unique()), seed=1)
         for name, rows in sets.items()
@@ -163,10 +180,10 @@ def measure_planted(rows, encoder):
     p[np.arange(len(y)), y] = -1
     results = []
     for number, kind in enumerate((*AT_RANDOM, *BY_RULE)):
-        planter = Planter(y, texts, features["embedding"], p.argmax(axis=1), p.max(axis=1) - own, number)
+        planter = Planter(y, texts, features["embedding"], p.argmax(axis=1), p.max(axis=1) - own, FIRST_DRAW + number)
         planted = planter.plant(kind)
         is_wrong = planted != y
-        if not is_wrong.any():
+        if not is_wrong.any() or len(np.unique(planted)) < 2:
             continue
         pool, changed = read_features(texts, names[planted].tolist(), encoder)
         codes = given_classes(pool)
@@ -205,8 +222,15 @@ def main():
         print(name)
         result["planted"][name] = measure_planted(rows, options.encoder)
     lines = [line for lines in result["planted"].values() for line in lines]
+    result["summary"] = summarize(lines)
+    print(result["summary"])
+    options.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def summarize(lines):
+    """Return how often the trust is behind the better form, and when it cannot tell."""
     random = [line for line in lines if not line["kind"].startswith("by rule")]
-    result["summary"] = {
+    return {
         "planted_at_random": len(random),
         "behind_by_more_than_0.01": sum(line["behind"] > 0.01 for line in random),
         "most_behind": max(line["behind"] for line in random),
@@ -216,8 +240,6 @@ def main():
             line["kind"].startswith("by rule") and line["trust"] < 0.65 and line["cannot_tell"] for line in lines
         ),
     }
-    print(result["summary"])
-    options.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

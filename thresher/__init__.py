@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from thresher.dataset import Dataset, Source, load
     from thresher.errors import ThresherError
     from thresher.experiments.advice.advise import Advice, advise
+    from thresher.experiments.advice.choose import select
     from thresher.experiments.attribution.why import Explanation, why
     from thresher.experiments.bases.rank import BaseRanking, rank_bases
     from thresher.experiments.bases.sources import SourceRanking, rank_sources
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
     from thresher.labeling.weak.join import Joined, join_labels
     from thresher.notebook.results import open, report  # noqa: A004
     from thresher.selection.dry_run import Plan, plan
-    from thresher.selection.run import select
     from thresher.subset.budget import Budget
     from thresher.subset.quota import Quota
     from thresher.subset.scores import Scores
@@ -169,7 +169,7 @@ _load = export_lazily(
         "report": "notebook.results",
         "run_job": "jobs",
         "score": "features.table",
-        "select": "selection.run",
+        "select": "experiments.advice.choose",
         "train": "trainer.train",
         "transfer": "experiments.bases.transfer",
         "tune": "experiments.tuning",

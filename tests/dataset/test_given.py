@@ -174,10 +174,11 @@ def test_probabilities_are_those_of_the_labels_in_sorted_order(pool):
     p = probabilities()
     own = th.score(pool, "class_probability,confidence", pred_probs=p).frame
     np.testing.assert_allclose(np.stack(own["class_probability"].to_list()), p, rtol=1e-6)
-    # the labels are equally frequent: the trust compares the given one with the likeliest other
+    # equally frequent labels: two odds of the given one, against the likeliest other and all
     given, others = p[np.arange(N), np.arange(N) % 3], p.copy()
     others[np.arange(N), np.arange(N) % 3] = 0
-    np.testing.assert_allclose(own["confidence"], given / (given + others.max(axis=1)), rtol=1e-5)
+    odds = np.sqrt(given / others.max(axis=1) * given / others.sum(axis=1))
+    np.testing.assert_allclose(own["confidence"], odds / (1 + odds), rtol=1e-5)
 
 
 def test_columns_named_after_the_labels_may_stand_in_any_order(pool):

@@ -72,9 +72,9 @@ def select(
     from thresher.cli.progress import progress_display
     from thresher.dataset import load
     from thresher.errors import InputError
+    from thresher.experiments.advice.choose import select as select_rows
     from thresher.selection.distributed import shards
     from thresher.selection.request import check_roles_first
-    from thresher.selection.run import select as select_rows
 
     if as_json and out is None and not dry_run:
         raise InputError("--json: needs --out DIR, because without it the kept rows go to stdout; add --out")
@@ -164,8 +164,7 @@ def format_summary(subset: Subset, out: Path | None, schema: str | None) -> str:
         f"{content['method']}: {counts['kept']:,} of {counts['usable']:,} rows kept (budget {content['budget']}), "
         f"{counts['dropped']:,} dropped"
     )
-    if "pilot" in content:
-        lines.append(f"  {content['pilot']['why']}")
+    lines += [f"  {content[name]['why']}" for name in ("trained_pilot", "pilot") if name in content]
     lines += [f"  {count:,} {reason}: {REASONS[reason]}" for reason, count in counts["dropped_by_reason"].items()]
     lines += [f"    {count:,} {reason}" for reason, count in counts["excluded_by_reason"].items()]
     if n_long := content["feature_notes"].get("embedding", {}).get("rows_read_in_windows"):

@@ -114,6 +114,16 @@ class Step(BaseModel):
 class Select(Section):
     """Which of the rows that pass the rules are kept."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_pilot(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "pilot" in data:
+            raise ValueError(
+                "pilot trains models, which a job does not do to choose: run thresher select --pilot train once, and "
+                "name the method that it chose as method"
+            )
+        return data
+
     method: EntryPoint = Field(default="facility-location", description="Selector of the new rows, within `budget`.")
     budget: int | float | Line | None = Field(default=None, description='New rows: 500, "30%", "9ktok", "score>0.8".')
     settings: dict[Name, Any] = Field(default_factory=dict, description="Settings of the selector.")

@@ -26,6 +26,7 @@ class Outcome(NamedTuple):
         pilot: how the method was decided on; None where it was named.
         depends_on_seed: whether another seed could have given another subset.
         shortfall: why fewer rows are kept than were asked for; None where enough are.
+        trained_pilot: how trainings decided on the method; None where there were none.
     """
 
     kept: pl.Series
@@ -36,6 +37,7 @@ class Outcome(NamedTuple):
     pilot: Mapping[str, Any] | None
     depends_on_seed: bool
     shortfall: str | None = None
+    trained_pilot: Mapping[str, Any] | None = None
 
 
 def summarize_outcome(
@@ -100,6 +102,7 @@ def build_manifest(
         "objective": outcome.objective,
         "notes": dict(outcome.notes),
         **({} if outcome.pilot is None else {"pilot": dict(outcome.pilot)}),
+        **({} if outcome.trained_pilot is None else {"trained_pilot": dict(outcome.trained_pilot)}),
         **({} if outcome.shortfall is None else {"shortfall": outcome.shortfall}),
         "kept_rows": digest(outcome.kept.to_list()),
         "versions": versions(),

@@ -186,6 +186,7 @@ def check_request(call: SelectCall, read: Callable[[], Dataset], whole: Callable
     from thresher.features import FeatureContext
 
     settings = call.settings
+    _refuse_pilot(settings)
     selector = as_selector(call.method, settings.method_settings)
     budget = parse_budget(settings.budget, method=selector.name)
     quota = None if settings.quota is None else parse_quota(settings.quota)
@@ -231,6 +232,19 @@ def check_request(call: SelectCall, read: Callable[[], Dataset], whole: Callable
         seed=int(settings.seed),
         strict=settings.strict,
     )
+
+
+def _refuse_pilot(settings: SelectSettings) -> None:
+    """Refuse a pilot that trains: `th.select` has run it, and names the method here.
+
+    Raises:
+        InputError: one is asked for.
+    """
+    if settings.pilot != "none":
+        raise InputError(
+            f"pilot: only thresher select and th.select train to decide on a method, got '{settings.pilot}'; leave it "
+            f"out here"
+        )
 
 
 def check_roles_first(method: str | Selector, settings: SelectSettings) -> None:

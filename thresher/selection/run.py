@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -47,6 +48,7 @@ def select(
     address: str | None = None,
     partitions: int | None = None,
     on_progress: OnProgress | None = None,
+    trained_pilot: Mapping[str, Any] | None = None,
     **options: Unpack[SelectOptions],
 ) -> Subset:
     """Choose the rows worth training on.
@@ -64,6 +66,8 @@ def select(
         partitions: with Ray, parts of the pool that are chosen from separately before the choice
             among their picks. Default: none up to 2,000,000 rows.
         on_progress: called with a Progress while features are computed.
+        trained_pilot: how trainings have decided on this method, for the manifest; `pilot` runs
+            them.
         **options: fields of `SelectSettings` (`budget` is required), `GivenSettings` and
             `ModelSettings`.
 
@@ -81,7 +85,7 @@ def select(
         raise InputError("address, partitions: are for the engine 'ray', got 'local'; add --engine ray")
     request = resolve_request(call)
     if out is None:
-        return _run(request, started)
+        return _run(request, started, trained_pilot)
     refuse_input_as_output(Path(out), (request.pool, *request.others.values()))
     identity = digest(request.identity())
     with OutputFolder(out, identity=identity, force=force) as folder:
@@ -91,7 +95,7 @@ def select(
             if request.strict:
                 refuse_shortfall(subset.manifest.content.get("shortfall"))
             return subset
-        subset = _run(request, started)
+        subset = _run(request, started, trained_pilot)
         folder.publish_files(subset.write_files)
     return replace(subset, path=folder.path)
 
@@ -110,7 +114,7 @@ def _select_on_ray(
         return select_distributed(cluster, call, None if out is None else Path(out), partitions=partitions, force=force)
 
 
-def _run(request: Request, started: float) -> Subset:
+def _run(request: Request, started: float, trained_pilot: Mapping[str, Any] | None) -> Subset:
     """Train what the method orders, compute features, score, cut, and write down what happened."""
     from thresher.features import column_values
 
@@ -135,7 +139,7 @@ def _run(request: Request, started: float) -> Subset:
     seconds["total"] = time.monotonic() - started
     outcome = summarize_outcome(
         scores, row_id.gather(kept), verdicts, depends_on_seed=depends_on_seed, shortfall=shortfall
-    )
+    )._replace(trained_pilot=trained_pilot)
     manifest = build_manifest(request, digest(request.identity()), outcome, features.notes, seconds)
     return Subset(pool=request.pool, scores=scores, kept=kept, dropped=dropped, manifest=manifest)
 

@@ -16,10 +16,22 @@ if TYPE_CHECKING:
     from thresher.subset.quota import Quota
 
 Order = Literal["file", "rank"]
+Pilot = Literal["none", "train"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SelectSettings(Settings):
+class PilotSettings:
+    """Whether models are trained to decide on a method; `select` and `advise` share it."""
+
+    pilot: Pilot = option(
+        "none",
+        "train: first compare methods by short training runs of the model; the best one is used if it "
+        "beats random rows.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectSettings(PilotSettings, Settings):
     """How many rows are kept, and which rows stand beside the pool."""
 
     where = "select"
@@ -69,3 +81,4 @@ class SelectOptions(ModelOptions, GivenOptions, total=False):
     order: Order
     seed: int
     strict: bool
+    pilot: Pilot

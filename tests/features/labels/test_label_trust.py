@@ -7,12 +7,12 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 from thresher.errors import InputError
+from thresher.features.labels.label_noise import estimate_by_joint, estimate_wrong
 from thresher.features.labels.label_trust import (
     FULL,
-    HALF,
+    SHARE_OF_PRIOR,
     _expect_area,
     divide_by_prior,
-    estimate_wrong,
     find_untrusted,
     measure_trust,
 )
@@ -76,28 +76,44 @@ def test_trust_ranks_wrong_labels_hardly_worse_than_the_better_form(kind, seed):
     assert area["trust"] >= max(area["plain"], area["prior-divided"]) - BEHIND[kind], area
 
 
-def test_the_full_prior_is_divided_out_where_the_largest_class_holds_the_wrong_rows():
+def test_more_of_the_prior_is_divided_out_where_the_largest_class_holds_the_wrong_rows():
     x, y, rng = classes(3)
-    assert measure_trust(cross_fit(x, y), y).form == HALF
     given = plant("into the largest", y, rng)
     assert measure_trust(cross_fit(x, given), given).form == FULL
+    given = plant("into rare classes", y, rng)
+    assert measure_trust(cross_fit(x, given), given).form != FULL
 
 
-def test_trust_is_the_ratio_to_the_likeliest_other_class_each_by_the_root_of_its_share():
-    given = np.array([0, 0, 0, 0, 1, 1, 1, 1, 0, 1] * 4)  # halves: nothing is divided out
-    p = np.tile([[0.8, 0.2]], (40, 1))
-    p[given == 1] = [0.3, 0.7]
-    p[0] = [0.1, 0.9]
+def test_trust_by_hand():
+    given = np.array([0] * 30 + [1] * 6 + [2] * 4)
+    p = np.eye(3)[given] * 0.7 + 0.1
+    p[5] = [0.5, 0.3, 0.2]
     trust = measure_trust(p, given)
-    np.testing.assert_allclose(trust.value[0], 0.1)
-    np.testing.assert_allclose(trust.value[1], 0.8)
-    uneven = np.array([0] * 36 + [1] * 4)
-    p = np.where(uneven[:, None] == 0, [[0.9, 0.1]], [[0.4, 0.6]])
-    p[5] = [0.6, 0.4]
-    trust = measure_trust(p, uneven)
-    q = np.array([0.6, 0.4]) / (np.array([0.9, 0.1]) ** (0.5 if trust.form == HALF else 1.0))
-    np.testing.assert_allclose(trust.value[5], q[0] / q.sum())
-    assert trust.other[5] == 1
+    q = p[5] / (np.bincount(given) / 40) ** SHARE_OF_PRIOR[trust.form]
+    odds = np.sqrt(q[0] / max(q[1:]) * q[0] / (q[1] + q[2]))
+    np.testing.assert_allclose(trust.value[5], odds / (1 + odds))
+    np.testing.assert_allclose(trust.share[5], q[0] / (q[0] + max(q[1:])))
+    assert trust.other[5] == 1 + q[1:].argmax()
+
+
+def test_the_choice_of_form_does_not_depend_on_the_order_of_the_rows():
+    x, y, rng = classes(4)
+    given = plant("one way", y, rng)
+    p, order = cross_fit(x, given), rng.permutation(len(y))
+    here, there = measure_trust(p, given), measure_trust(p[order], given[order])
+    assert here.form == there.form
+    np.testing.assert_allclose(here.value[order], there.value)
+
+
+def test_the_joint_gives_the_posterior_of_bayes_where_it_is_known():
+    # class 1 keeps its label, half of class 0 is given 1; the probabilities are those of the truth
+    true = np.repeat([0, 1], [400, 400])
+    given = np.where((true == 0) & (np.arange(800) % 2 == 0), 1, true)
+    p = np.where(true[:, None] == 0, [[0.98, 0.02]], [[0.02, 0.98]])
+    wrong = estimate_by_joint(p, given)
+    # P(true is 0 | given 1) = .98 * .5 / (.98 * .5 + .02 * 1) for a row of class 0, the joint aside
+    np.testing.assert_allclose(wrong[(true == 0) & (given == 1)], 0.49 / 0.51, atol=0.01)
+    assert wrong[given == true].max() < 0.02
 
 
 def test_prior_divided_probabilities_by_hand():

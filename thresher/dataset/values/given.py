@@ -69,7 +69,7 @@ def attach_probabilities(rows: Dataset, source: Any) -> Dataset:
         row = int(np.flatnonzero(is_wrong)[0])
         raise InputError(
             f"pred_probs: must be probabilities, at least 0 and with the sum 1 in each row, got the sum "
-            f"{total[row]:.4g} and the least {values[row].min():.4g} in row {row} (rows like it: {int(is_wrong.sum()):,})"
+            f"{total[row]:.4g} and the least {values[row].min():.4g} in row {row} ({is_wrong.sum():,} in all)"
         )
     rows = _attach(rows, PROBABILITY, (values / total[:, None]).astype(np.float32))
     return _attach(rows, CLASS, np.searchsorted(np.array(names), rows.frame["response"].to_numpy()).astype(np.int64))
@@ -159,8 +159,8 @@ def _read_frame(rows: Dataset, frame: pl.DataFrame, place: str, names: Sequence[
         numeric = list(names)
     elif known := sorted(set(names) & set(numeric)):
         raise InputError(
-            f"{place}: must have a column for each label ({first_three(names)}), got {first_three(sorted(numeric))}, of "
-            f"which only {first_three(known)} are labels of the rows"
+            f"{place}: must have a column for each label ({first_three(names)}), got {first_three(sorted(numeric))}; "
+            f"of these only {first_three(known)} are labels of the rows"
         )
     return values.select(numeric).to_numpy()
 
@@ -203,7 +203,8 @@ def _stack_lists(column: pl.Series, place: str) -> Array:
 def _as_numbers(source: Any, place: str) -> Array:
     try:
         matrix = np.asarray(source)
-        if matrix.dtype == object and matrix.ndim == 1 and len(matrix):  # a column of arrays, as of pandas
+        if matrix.dtype == object and matrix.ndim == 1 and len(matrix):
+            # a column of arrays, as of pandas
             matrix = np.stack([np.asarray(row) for row in matrix])
     except (ValueError, TypeError):
         raise InputError(

@@ -28,6 +28,7 @@ from thresher.curation.curate import curate
 from thresher.dataset import Dataset
 from thresher.errors import OutputError
 from thresher.experiments.advice.answers import answer_questions
+from thresher.experiments.advice.choose import estimate_pilot
 from thresher.experiments.advice.pilot import decide, plan_pilot, run_pilot
 from thresher.experiments.advice.settings import AdviceOptions, AdviceSettings
 from thresher.experiments.advice.size import choose_size
@@ -262,9 +263,7 @@ def _take_pilot(steps: _Steps, rows: Dataset) -> dict[str, Any] | None:
     target = None if steps.settings.target is None else load_rows(steps.settings.target)
     pilot = plan_pilot(rows, steps.experiment, target=target, most=steps.most_rows)
     if not steps.is_done("pilot"):
-        short = replace(steps.experiment, settings=pilot.settings, test=pilot.judges)
-        planned = plan_runs("pilot", short, measure_experiment(short), [pilot.n_rows] * pilot.n_runs)
-        seconds = planned.seconds / count_workers(steps.settings.workers)
+        seconds = estimate_pilot(pilot, steps.experiment, steps.settings.workers)
         steps.report("pilot", f"{pilot.n_runs} short trainings, about {format_duration(seconds)}")
         if seconds > PILOT_SHARE * (steps.max_seconds or math.inf):
             steps.leave_out("pilot", f"it takes about {format_duration(seconds)}, more than a third of the time")

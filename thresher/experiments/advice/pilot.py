@@ -104,7 +104,14 @@ def plan_pilot(rows: Dataset, experiment: Experiment, *, target: Dataset | None,
 
 
 def run_pilot(
-    pilot: Pilot, experiment: Experiment, folder: Path, *, workers: Any, on_progress: OnProgress | None
+    pilot: Pilot,
+    experiment: Experiment,
+    folder: Path,
+    *,
+    workers: Any,
+    on_progress: OnProgress | None,
+    encoder: str | None = None,
+    device: str | None = None,
 ) -> Comparison:
     """Train what a pilot plans; cells are kept, so that a killed one goes on.
 
@@ -114,6 +121,8 @@ def run_pilot(
         folder: for the comparison.
         workers: runs at once.
         on_progress: listener.
+        encoder: that the methods choose by.
+        device: of the encoder.
     """
     run = partial(compare, pilot.rows, eval=pilot.judges, on_progress=on_progress, out=folder, force=True)
     return run(
@@ -127,6 +136,8 @@ def run_pilot(
         overlap="drop",
         base="none",
         workers=workers,
+        encoder=encoder,
+        device=device,
     )
 
 

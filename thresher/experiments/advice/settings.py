@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from thresher.experiments.settings import ExperimentOptions, ExperimentSettings
 from thresher.numeric.units import parse_seconds
+from thresher.selection.settings import Pilot, PilotSettings
 from thresher.trainer.untouched.settings import PANEL
 from thresher.validation import option
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdviceSettings(ExperimentSettings):
+class AdviceSettings(ExperimentSettings, PilotSettings):
     """Options of `advise`."""
 
     command: ClassVar[str] = "advise"
@@ -24,11 +25,6 @@ class AdviceSettings(ExperimentSettings):
     target: Any = option(None, "Rows of the task you train for: compares the most similar rows with random rows.")
     budget: str | int | float | None = option(
         None, "Maximum number of rows to train on, or a share (10%). Default: as many as the curve says are enough."
-    )
-    pilot: Literal["none", "train"] = option(
-        "none",
-        "train: first compare methods by short training runs of the model; the best one is used if it "
-        "beats random rows.",
     )
     curve: bool = option(
         True, "Run the learning curve; without it, train on --budget rows, or all.", flag="--curve/--no-curve"
@@ -57,7 +53,7 @@ class AdviceOptions(ExperimentOptions, total=False):
 
     target: Any
     budget: str | int | float | None
-    pilot: Literal["none", "train"]
+    pilot: Pilot
     curve: bool
     max_time: float | str | None
     seeds: int

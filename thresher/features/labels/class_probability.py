@@ -251,15 +251,6 @@ def self_confidence(dataset: Dataset, context: FeatureContext, *, form: Form = "
     return FeatureValues(values=own, missing=reasons, notes=notes)
 
 
-def class_thresholds(probability: NDArray[np.float64], given_class: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return (k,): mean probability of a class over the rows that were given it, or 0."""
-    k = probability.shape[1]
-    own = probability[np.arange(len(given_class)), given_class]
-    total = np.bincount(given_class, weights=own, minlength=k)
-    mean: NDArray[np.float64] = total / np.maximum(np.bincount(given_class, minlength=k), 1)
-    return mean
-
-
 def _check(dataset: Dataset, names: list[str]) -> None:
     n = len(dataset)
     if len(names) < 2:

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from thresher.dataset.values.labels import find_similar_labels
 from thresher.errors import InputError
-from thresher.features.labels.class_probability import class_thresholds
 
 NONE = -1  # a row that is sure of no class
 
@@ -157,6 +156,15 @@ def confident_classes(p: NDArray[np.float64], given_class: NDArray[np.int64]) ->
     cleared = np.where(p >= threshold, p, -1.0)
     best = cleared.argmax(axis=1)
     return np.where(cleared[np.arange(len(p)), best] >= 0, best, NONE)
+
+
+def class_thresholds(probability: NDArray[np.float64], given_class: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return (k,): mean probability of a class over the rows that were given it, or 0."""
+    k = probability.shape[1]
+    own = probability[np.arange(len(given_class)), given_class]
+    total = np.bincount(given_class, weights=own, minlength=k)
+    mean: NDArray[np.float64] = total / np.maximum(np.bincount(given_class, minlength=k), 1)
+    return mean
 
 
 def _checked(probabilities: NDArray[np.floating], given_class: NDArray[np.int64], n_names: int) -> NDArray[np.float64]:

@@ -9,33 +9,36 @@ import numpy as np
 import polars as pl
 
 from thresher.errors import InputError
-from thresher.numeric.arrays import Array, Bool, Float64, Int64
+from thresher.features.labels.label_noise import FEWEST, estimate_by_joint, estimate_wrong
+from thresher.numeric.arrays import Array, Float64, Int64
 
 Form = Literal["auto", "plain", "prior-divided"]
-HALF, FULL = "half-prior", "full-prior"
-SHARE_OF_PRIOR = {HALF: 0.5, FULL: 1.0}  # exponent of the class's share that is divided out
+PLAIN, HALF, FULL = "no-prior", "half-prior", "full-prior"
+SHARE_OF_PRIOR = {PLAIN: 0.0, HALF: 0.5, FULL: 1.0}  # exponent of the class's share divided out
+DIVIDED_BY = {PLAIN: "", HALF: ", each divided by the root of its share of the labels"}
+DIVIDED_BY[FULL] = ", each divided by its share of the labels"
 MAX_TRUST = 0.25  # another class is three times as likely
-FULL_GAIN = 0.01  # area under the ROC curve that the full prior must win by
+MAX_JUDGED = 5_000  # rows by which the form is chosen
 LEAST = 1e-6  # probability
-MAX_OTHERS = 4_000  # rows of other classes that a class is compared with
-FEWEST = 3  # rows of a class, to say anything of its share of wrong labels
-FEWEST_LOW = 8  # rows that the share of wrong labels is read from
-EDGE = 1e-3  # of a posterior
 
 
 class LabelTrust(NamedTuple):
     """How far each given label can be trusted.
 
     Attributes:
-        value: (n,) float64 in 0..1: below 0.5 another class is likelier; NaN for a row whose label
-            no other text has.
-        form: "half-prior" or "full-prior": how much of the classes' shares was divided out.
+        value: (n,) float64 in 0..1, by which rows are ranked: odds / (1 + odds), the odds the
+            geometric mean of those of the given class against the likeliest other, and against all
+            others; NaN for a row whose label no other text has.
+        form: "no-prior", "half-prior" or "full-prior": how much of the classes' shares was divided
+            out.
+        share: (n,) of the given class, of it and the likeliest other: below 0.5 that is likelier.
         other: (n,) the likeliest other class.
         wrong: (n,) estimated probability that the label is wrong.
     """
 
     value: Float64
     form: str
+    share: Float64
     other: Int64
     wrong: Float64
 
@@ -43,13 +46,13 @@ class LabelTrust(NamedTuple):
 def measure_trust(probability: Array, given_class: Int64) -> LabelTrust:
     """Return the trust in each label, in the form that suits the labels' errors.
 
-    With q_c = p_c / prior_c^a, the trust is q_y / (q_y + the largest other q). Plain probabilities
-    (a = 0) make rows of rare classes look wrong, and hide wrong rows of frequent classes; divided
-    by the prior (a = 1), wrong rows of rare classes hide. So a = 1/2, or a = 1 where that ranks the
-    rows better that seem wrong by a measure without prior: within the column of one class, the rows
-    that were given it against those that were not. The share of the former that is as low as the
-    latter bounds the share of wrong labels (mixture proportions, Blanchard, Lee and Scott 2010,
-    JMLR 11), and an isotonic fit of the ratio of densities gives each row's probability.
+    With q_c = p_c / prior_c^a, rows are ranked by the mean of log(q_y / the largest other q) and
+    log(q_y / the sum of all other q). Plain probabilities (a = 0) make rows of rare classes look
+    wrong, and hide wrong rows of frequent classes; divided by the prior (a = 1), wrong rows of rare
+    classes hide. No truth says which error the labels have. So two estimates of what is wrong,
+    which err in different ways (`label_noise`), each foretell the area under the ROC curve of a =
+    0, 1/2 and 1, and the largest mean decides (`benchmarks/label_issues.py` tells how often it is
+    right).
 
     Args:
         probability: (n, k) out-of-fold, rows sum to 1.
@@ -59,15 +62,53 @@ def measure_trust(probability: Array, given_class: Int64) -> LabelTrust:
         InputError: the arrays do not fit one another.
     """
     p = _check_shape(probability, given_class)
-    prior = np.bincount(given_class, minlength=p.shape[1]) / max(1, len(p))
-    wrong = estimate_wrong(p, given_class)
-    scores = {form: compare_classes(p, given_class, prior**share) for form, share in SHARE_OF_PRIOR.items()}
-    areas = {form: _expect_area(score, wrong) for form, (score, _) in scores.items()}
-    form = FULL if areas[FULL] > areas[HALF] + FULL_GAIN else HALF
-    margin, other = scores[form]
+    form = _choose_form(p, given_class)
+    margin, other = compare_classes(p, given_class, _find_divisor(given_class, p.shape[1], form))
+    value = _rank_trust(p, given_class, form)
     is_unknown = p[np.arange(len(p)), given_class] == 0
-    value = np.where(is_unknown, np.nan, 1 / (1 + np.exp(-margin)))
-    return LabelTrust(value, form, other, np.where(is_unknown, 0.0, wrong))
+    return LabelTrust(
+        np.where(is_unknown, np.nan, value),
+        form,
+        np.where(is_unknown, np.nan, 1 / (1 + np.exp(-margin))),
+        other,
+        np.where(is_unknown, 0.0, estimate_wrong(p, given_class)),
+    )
+
+
+def _choose_form(p: Float64, given_class: Int64) -> str:
+    """Return the form whose ranking two estimates of what is wrong foretell to be the best."""
+    if len(p) < FEWEST or len(np.unique(given_class)) < 2:
+        return HALF
+    # rows of all classes and of all trust, whatever the order of the rows
+    rows = np.lexsort((p[np.arange(len(p)), given_class], given_class))[:: -(-len(p) // MAX_JUDGED)]
+    # classes without a row are left out, where they would be components of nothing
+    left, codes = np.unique(given_class[rows], return_inverse=True)
+    if len(left) < 2:
+        return HALF
+    kept = np.maximum(p[np.ix_(rows, left)], LEAST)
+    kept /= kept.sum(axis=1, keepdims=True)
+    estimates = [estimate(kept, codes) for estimate in (estimate_wrong, estimate_by_joint)]
+    scores = {form: _rank_trust(kept, codes, form) for form in SHARE_OF_PRIOR}
+    areas = {form: sum(_expect_area(score, wrong) for wrong in estimates) for form, score in scores.items()}
+    return max(areas, key=lambda form: areas[form])
+
+
+def _find_divisor(given_class: Int64, n_classes: int, form: str) -> Float64:
+    """Return what the probability of each class is divided by, (k,)."""
+    prior = np.bincount(given_class, minlength=n_classes) / max(1, len(given_class))
+    divisor: Float64 = prior ** SHARE_OF_PRIOR[form]
+    return divisor
+
+
+def _rank_trust(p: Float64, given_class: Int64, form: str) -> Float64:
+    """Return the trust by which rows are ranked, (n,) in 0..1."""
+    divisor = _find_divisor(given_class, p.shape[1], form)
+    margin, _ = compare_classes(p, given_class, divisor)
+    q = np.maximum(p, LEAST) / np.maximum(divisor, LEAST)
+    own = q[np.arange(len(p)), given_class]
+    others = np.maximum(q.sum(axis=1) - own, LEAST)
+    value: Float64 = 1 / (1 + np.exp(-(margin + np.log(own / others)) / 2))
+    return value
 
 
 def find_untrusted(
@@ -91,8 +132,8 @@ def find_untrusted(
     """
     trust = measure_trust(probability, given_class)
     p = probability.astype(np.float64)
-    row = np.flatnonzero((trust.value < max_trust) & (p.argmax(axis=1) != given_class))
-    row = row[np.lexsort((row, trust.value[row]))]
+    row = np.flatnonzero((trust.share < max_trust) & (p.argmax(axis=1) != given_class))
+    row = row[np.lexsort((row, trust.share[row]))]
     given, other = given_class[row], trust.other[row]
     label = np.array(names, dtype=object)
     frame = pl.DataFrame(
@@ -102,17 +143,16 @@ def find_untrusted(
             "suggested": pl.Series(label[other], dtype=pl.String),
             "given_probability": p[row, given],
             "suggested_probability": p[row, other],
-            "trust": trust.value[row],
+            "trust": trust.share[row],
             "wrong": trust.wrong[row],
         },
         schema_overrides={"row": pl.Int64},
     )
     ratio = (1 / pl.col("trust") - 1).round(1)
-    divided = "the root of its share" if trust.form == HALF else "its share"
     return frame.with_columns(
         reason=pl.format(
-            "'{}' has probability {} by classifiers that have not seen the row, '{}' has {}: {} times as likely, each "
-            f"divided by {divided} of the labels",
+            "'{}' has probability {} by classifiers that have not seen the row, '{}' has {}: {} times as likely"
+            + DIVIDED_BY[trust.form],
             "given",
             pl.col("given_probability").round(3),
             "suggested",
@@ -146,43 +186,6 @@ def divide_by_prior(probability: Array, given_class: Int64) -> Float64:
     divided = p / np.maximum(prior, LEAST)
     scaled: Float64 = divided / divided.sum(axis=1, keepdims=True)
     return scaled
-
-
-def estimate_wrong(p: Float64, given_class: Int64) -> Float64:
-    """Return the estimated probability that each label is wrong, (n,), class by class.
-
-    Args:
-        p: (n, k) probabilities.
-        given_class: (n,).
-    """
-    wrong = np.full(len(p), 0.5)
-    for label in range(p.shape[1]):
-        is_given = given_class == label
-        if is_given.sum() >= FEWEST and not is_given.all():
-            wrong[is_given] = _estimate_class(p[:, label], is_given)
-    return wrong
-
-
-def _estimate_class(score: Float64, is_given: Bool) -> Float64:
-    """Return the probability of being wrong, of the rows of one class."""
-    from sklearn.isotonic import IsotonicRegression
-
-    own, others = score[is_given], np.sort(score[~is_given])
-    others = others[:: -(-len(others) // MAX_OTHERS)]
-    low, n = np.sort(own), len(own)
-    # share of own rows up to each of them, with a standard error, against that of other rows
-    ours = (np.arange(1, n + 1) + np.sqrt(np.arange(1, n + 1))) / n
-    theirs = np.searchsorted(others, low, side="right") / len(others)
-    first = min(max(FEWEST_LOW, n // 20), n) - 1
-    share = min(1.0, float((ours[first:] / np.maximum(theirs[first:], LEAST)).min()))
-    # how much likelier each score is among the others
-    x = np.concatenate([own, others])
-    y = np.repeat([0.0, 1.0], [n, len(others)])
-    weight = np.repeat([1 / n, 1 / len(others)], [n, len(others)])
-    fit = IsotonicRegression(increasing=False, out_of_bounds="clip").fit(x, y, sample_weight=weight)
-    posterior = np.clip(fit.predict(own), EDGE, 1 - EDGE)
-    wrong: Float64 = np.clip(share * posterior / (1 - posterior), 0, 1)
-    return wrong
 
 
 def _expect_area(score: Float64, wrong: Float64) -> float:

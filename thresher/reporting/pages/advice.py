@@ -14,6 +14,7 @@ from thresher.reporting.page import Block, Page, Paragraph, Section, Table, Tile
 from thresher.reporting.pages.curve import KEYS as CURVE_KEYS
 from thresher.reporting.pages.experiment_tables import build_footer, read_experiment
 from thresher.reporting.pages.figures.curve_figure import build_curve_figure
+from thresher.reporting.pages.figures.pilot import build_trained_pilot
 from thresher.reporting.pages.reproduce import build_reproduction
 from thresher.reporting.pages.row_zero import build_forgetting, build_references
 
@@ -48,7 +49,7 @@ def build_advice_page(folder: Path, manifest: Manifest) -> Page:
         ),
         sections=[
             Section("The questions", [_build_answers([first, *others])]),
-            Section("Which method", _build_pilot(advice.get("pilot"))),
+            Section("Which method", build_trained_pilot(advice.get("pilot"))),
             Section("How many rows", _build_curve(folder)),
             Section("The untouched model", build_references(metrics.get("base"), str(content["task"]))),
             Section("What it forgot", build_forgetting(metrics.get("general"))),
@@ -62,19 +63,6 @@ def build_advice_page(folder: Path, manifest: Manifest) -> Page:
 def _build_answers(answers: list[Mapping[str, str]]) -> Table:
     rows = [(each["question"], each["answer"]) for each in answers]
     return Table(caption="Questions and answers", columns=("question", "answer"), rows=rows)
-
-
-def _build_pilot(pilot: Mapping[str, Any] | None) -> list[Block]:
-    """Return what the short trainings said of each method; nothing where none were asked for."""
-    if pilot is None:
-        return []
-    rows = [(arm["method"], arm["sentence"]) for arm in pilot["arms"]]
-    table = Table(
-        caption="Each method compared with the same number of random rows",
-        columns=("method", "in short trainings"),
-        rows=rows,
-    )
-    return [Paragraph(f"{pilot['why']}."), table]
 
 
 def _build_curve(folder: Path) -> list[Block]:

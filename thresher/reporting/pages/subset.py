@@ -29,7 +29,7 @@ from thresher.reporting.page import (
     Tile,
 )
 from thresher.reporting.pages.experiment_tables import build_footer
-from thresher.reporting.pages.figures.pilot import build_pilot
+from thresher.reporting.pages.figures.pilot import build_pilot, build_trained_pilot
 from thresher.reporting.pages.reproduce import build_reproduction
 from thresher.reporting.pages.rows.pool_map import Choice, build_pool_map
 from thresher.reporting.pages.rows.subset_rows import (
@@ -67,6 +67,7 @@ def build_subset_page(folder: Path, manifest: Manifest) -> Page:
             Tile("Time", fmt.seconds(seconds["total"]), f"selection {fmt.seconds(seconds['selection'])}"),
         ),
         sections=[
+            Section("How training runs chose the method", build_trained_pilot(content.get("trained_pilot"))),
             Section("How the method was chosen", build_pilot(content["pilot"]) if "pilot" in content else ()),
             Section("What was kept, and what was dropped", build_pairs(subset)),
             Section("Effect of the selection", _build_balances(subset)),

@@ -31,6 +31,19 @@ def build_pilot(pilot: Mapping[str, Any]) -> list[Block]:
     return blocks
 
 
+def build_trained_pilot(pilot: Mapping[str, Any] | None) -> list[Block]:
+    """Return what the short trainings said of each method; nothing where none were asked for."""
+    if pilot is None:
+        return []
+    rows = [(arm["method"], arm["sentence"]) for arm in pilot["arms"]]
+    table = Table(
+        caption="Each method compared with the same number of random rows",
+        columns=("method", "in short trainings"),
+        rows=rows,
+    )
+    return [Paragraph(f"{pilot['why']}."), table]
+
+
 def _build_forest(pilot: Mapping[str, Any], held_out: str) -> Figure:
     lines = [(f"{pilot['nominee']}, fresh splits", pilot["effect"], True)]
     lines += [(arm["arm"], arm, False) for arm in pilot["nominations"]]
