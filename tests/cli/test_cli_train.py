@@ -14,6 +14,7 @@ from thresher.cli.main import main
 from thresher.cli.train import train as command
 from thresher.dataset import load
 from thresher.dataset.settings import EvalReadSettings, PoolSettings
+from thresher.experiments.experts.settings import ExpertSettings
 from thresher.trainer.settings import TrainSettings
 from thresher.trainer.train import train
 
@@ -23,7 +24,8 @@ def test_train_command_has_the_names_and_defaults_of_the_function_and_of_the_set
     defaults = {name: entry.default for name, entry in inspect.signature(load).parameters.items()}
     defaults |= function | {field.name: field.default for field in fields(TrainSettings)}
     defaults |= {field.name: field.default for group in (PoolSettings, EvalReadSettings) for field in fields(group)}
-    defaults |= {"data": None}  # --source may stand for it
+    defaults |= {field.name: field.default for field in fields(ExpertSettings)} | {"seeds": 1, "seed": 0}
+    defaults |= {"data": None, "k": None}  # --source may stand for rows
     has = inspect.signature(command).parameters
     assert {field.name for field in fields(TrainSettings)} <= set(has)
     assert set(function) - {"settings", "on_event"} <= set(has)

@@ -50,7 +50,6 @@ VERBS = {  # in the order of the help
     "train": _Verb("train", "train", _TRAIN),
     "tune": _Verb("tune", "tune", _TRAIN),
     "try": _Verb("try_adapter", "try_adapter", _TRAIN),
-    "experts": _Verb("experts", "experts", ""),
     "export": _Verb("export", "export", _TRAIN),
     "why": _Verb("why", "why", ""),
     "report": _Verb("report", "report", "What is the result?"),

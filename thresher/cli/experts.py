@@ -1,46 +1,62 @@
-"""`thresher experts`: one adapter, or several on clusters of the rows?"""
+"""`thresher train --experts K`: one adapter, or several on clusters of the rows?"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from thresher.cli import options
 from thresher.cli.output import print_block, print_json
-from thresher.cli.with_options import with_options
-from thresher.dataset.settings import PoolSettings
+from thresher.errors import InputError, SettingsError
 from thresher.experiments.experts.settings import ExpertSettings
 from thresher.printable import join_lines
-from thresher.trainer.settings import TrainSettings
 
 if TYPE_CHECKING:
     from thresher.experiments.experts.experts import Experts
 
 
-@with_options(ExpertSettings, TrainSettings, PoolSettings)
-def experts(
-    settings: ExpertSettings,
-    train: TrainSettings,
-    read: PoolSettings,
-    eval_rows: Annotated[str, typer.Option("--eval", help="Rows to measure on, or a share to hold out (10%).")],
-    data: options.Pool = None,
-    model: Annotated[str | None, typer.Option(help="Base model, as for train.")] = None,
-    as_json: options.AsJson = False,
-    quiet: options.Quiet = False,
-) -> None:
-    """Train K adapters on clusters of the rows, and compare with one adapter and random clusters.
+def check_experts(asked: ExpertSettings, held_out: str | None, given: Mapping[str, Any]) -> None:
+    """Refuse options of experts where none are asked for, and those that mean nothing for them.
 
-    [bold]Example:[/bold] thresher experts rows.jsonl --eval test.jsonl --k 4 --out experts
+    Args:
+        asked: options of the experts.
+        held_out: rows to measure on.
+        given: options of `train` that mean nothing for experts; false or None where not given.
+
+    Raises:
+        InputError: there are no rows to measure on.
+        SettingsError: options do not go together.
+    """
+    default, others = ExpertSettings(), [name for name, value in given.items() if value]
+    own = [name for name in ("clusters", "common", "encoder") if getattr(asked, name) != getattr(default, name)]
+    if asked.k is None and own:
+        raise SettingsError(f"train: {', '.join(own)} divides rows among experts, got no number of them; give experts")
+    if asked.k is not None and others:
+        raise SettingsError(
+            f"train: experts are trained and compared in one way, got {', '.join(others)}; leave it out"
+        )
+    if asked.k is not None and held_out is None:
+        raise InputError("experts: adapters are compared on held-out rows, found none; give --eval")
+
+
+def train_with_experts(
+    rows: Any, asked: ExpertSettings, call: Mapping[str, Any], *, as_json: bool, quiet: bool
+) -> None:
+    """Train several adapters, and print how they do beside their controls.
+
+    Args:
+        rows: to train on.
+        asked: options of the experts.
+        call: `model`, `eval`, `settings`, `seeds`, `seed`, `out` and `force` of `train`.
+        as_json: print the content of `experts.json`.
+        quiet: print nothing else.
     """
     from thresher.cli.progress import progress_display
-    from thresher.experiments.experts.experts import experts as train_experts
+    from thresher.experiments.experts.experts import experts
 
-    rows = options.read_and_report(data, read, quiet=quiet)
-    own = vars(replace(settings, settings=train))
+    options = vars(replace(asked, **{name: call[name] for name in ("settings", "seeds", "seed", "out", "force")}))
     with progress_display(quiet=quiet) as show:
-        result = train_experts(rows, eval=eval_rows, model=model, on_progress=show, **own)
+        result = experts(rows, eval=call["eval"], model=call["model"], on_progress=show, **options)
     if as_json:
         print_json(dict(result.content))
     if not quiet:
@@ -53,6 +69,9 @@ def summarize(result: Experts) -> str:
     names = {"experts": f"{content['k']} experts", "single": "one adapter", "random": "random clusters"}
     lines = [f"{names[name]}: {content['metric']} {score:.4f}" for name, score in content["scores"].items()]
     lines += [each["verdict"] for each in content["against"].values()]
+    asked = content["settings"]["k"]
+    if content["k"] < asked:
+        lines.append(f"{asked} experts were asked for; the rows are so alike that they make {content['k']}")
     if content["rows"] is not None:
         lines.append(
             f"rows per expert: {', '.join(map(str, content['rows']))}; {content['agreement']:.0%} of them would"

@@ -11,10 +11,12 @@ import typer
 
 from thresher.artifacts.hub_push import check_push
 from thresher.cli import options
+from thresher.cli.experts import check_experts, train_with_experts
 from thresher.cli.output import print_block, print_json, print_json_text
 from thresher.cli.with_options import with_options
 from thresher.dataset.settings import EvalReadSettings, PoolSettings
 from thresher.errors import InputError
+from thresher.experiments.experts.settings import ExpertSettings
 from thresher.printable import join_lines
 from thresher.trainer.settings import TrainSettings
 from thresher.trainer.tracking.tracker import HELP as TRACKERS
@@ -27,23 +29,28 @@ if TYPE_CHECKING:
 Data = Annotated[
     str | None, typer.Argument(help="A folder written by 'thresher select', or a file, glob, folder or Hub id.")
 ]
+Model = Annotated[
+    str | None, typer.Option(help="Hub id, folder, smollm2 or tiny. Default: smollm2, MiniLM for labels.")
+]
+StartFrom = Annotated[
+    Path | None, typer.Option("--from", help="Folder of an adapter to continue from, on the same base.")
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Estimate steps, tokens, time and memory from a few; write nothing.")
 ]
 TaskName = Annotated[Literal["auto", "sft", "classification", "text"], typer.Option(help="auto: by the kind of data.")]
 
 
-@with_options(TrainSettings, UntouchedSettings, PoolSettings, EvalReadSettings)
+@with_options(TrainSettings, UntouchedSettings, PoolSettings, EvalReadSettings, ExpertSettings, defaults={"k": None})
 def train(
     settings: TrainSettings,
+    experts: ExpertSettings,
     untouched: UntouchedSettings,
     read: PoolSettings,
     eval_read: EvalReadSettings,
     data: Data = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the adapter; required except with --dry-run.")] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Hub id, folder, smollm2 or tiny. Default: smollm2, MiniLM for labels.")
-    ] = None,
+    model: Model = None,
     eval: Annotated[str | None, typer.Option(help="Rows to measure on, or a share to hold out (5%).")] = None,  # noqa: A002
     control: Annotated[str, typer.Option(help="auto: random rows from the pool; none; or another pool.")] = "auto",
     seeds: Annotated[int, typer.Option(help="Repetitions with seed, seed + 1, ...")] = 1,
@@ -52,9 +59,7 @@ def train(
     seed: options.Seed = 0,
     merge: Annotated[bool, typer.Option("--merge", help="Also write the full, merged model.")] = False,
     diagnose: Annotated[bool, typer.Option("--diagnose", help="Also report which layers moved, and how.")] = False,
-    start_from: Annotated[
-        Path | None, typer.Option("--from", help="Folder of an adapter to continue from, on the same base.")
-    ] = None,
+    start_from: StartFrom = None,
     force: options.Force = False,
     push_to_hub: options.PushToHub = None,
     dry_run: DryRun = False,
@@ -63,40 +68,50 @@ def train(
 ) -> None:
     """Train a LoRA adapter, and compare it with one trained on the same number of random rows.
 
-    'thresher why' finds the training rows that led to an answer; 'thresher experts' trains several
-    adapters, each on a cluster of the rows.
+    'thresher why' finds the training rows that led to an answer.
 
     [bold]Example:[/bold] thresher train chosen --eval test.jsonl --out adapter
     """
     from thresher.cli.progress import training_display
     from thresher.trainer.train import train as train_rows
 
+    given = {"from": start_from, "report_to": report_to, "merge": merge, "diagnose": diagnose, "dry_run": dry_run}
+    given |= {"push_to_hub": push_to_hub, "control": control != "auto", "task": task != "auto"}
+    check_experts(experts, eval, {**given, **untouched.list_changed()})
     check_push(push_to_hub)
     parse_trackers(report_to)  # refused, if at all, before any row is read
     is_subset = _is_subset(data, read)
     is_first = not int(os.environ.get("RANK", "0"))  # of several processes, the first one speaks
     held_out = _with_settings(eval, eval_read)  # refused, if at all, before any row is read
     rows = data if is_subset else options.read_and_report(data, read, quiet=quiet or not is_first)
-    call: dict[str, Any] = {"model": model, "eval": held_out, "control": control}
-    call |= {"seeds": seeds, "task": task, "settings": settings, "seed": seed, "start_from": start_from}
+    call: dict[str, Any] = {"model": model, "eval": held_out, "control": control, "seeds": seeds}
+    call |= {"task": task, "settings": settings, "seed": seed, "start_from": start_from}
     if dry_run:
         _print_plan(rows, call, as_json=as_json)
         return
+    result: dict[str, Any] = {"out": _require_folder(out), "force": force}
+    if experts.k is not None:
+        train_with_experts(rows, experts, {**call, **result}, as_json=as_json, quiet=quiet)
+        return
+    result |= {"merge": merge, "diagnose": diagnose, "report_to": report_to, **vars(untouched)}
+    with training_display(quiet=quiet) as show:
+        adapter = train_rows(rows, **call, **result, on_event=show)
+    if is_first:
+        _print_result(adapter, push_to_hub, as_json=as_json, quiet=quiet)
+
+
+def _require_folder(out: Path | None) -> Path:
     if out is None:
         raise InputError("out: the adapter needs a folder, got none; give --out, or --dry-run for an estimate")
-    result: dict[str, Any] = {"out": out, "merge": merge, "diagnose": diagnose, "force": force}
-    with training_display(quiet=quiet) as show:
-        adapter = train_rows(rows, **call, **result, report_to=report_to, on_event=show, **vars(untouched))
-    if is_first:
-        _print_result(adapter, as_json=as_json, quiet=quiet)
-        options.publish(adapter.path, push_to_hub, quiet=quiet)
+    return out
 
 
-def _print_result(adapter: Adapter, *, as_json: bool, quiet: bool) -> None:
+def _print_result(adapter: Adapter, push_to_hub: str | None, *, as_json: bool, quiet: bool) -> None:
     if as_json:
         print_json_text((adapter.path / "metrics.json").read_text())
     if not quiet:
         print_block(format_summary(adapter), err=True)
+    options.publish(adapter.path, push_to_hub, quiet=quiet)
 
 
 def _print_plan(rows: Any, call: Mapping[str, Any], *, as_json: bool) -> None:

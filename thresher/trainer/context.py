@@ -198,13 +198,13 @@ def resolve_run(
         InputError: the rows, the model or the held-out rows do not fit.
         SettingsError: a setting does not fit the model or the machine.
     """
+    numbers = _list_seeds(seed, seeds)
     rows, pool, subset_hash, has_control = _load_sides(data, control, has_eval=eval is not None)
     chosen_task = _choose_task(rows, task)
     share = parse_share(eval)
     held_out = share if share is not None or eval is None else load_rows(eval, rows.schema)
     _require_same_kind(rows, {"control": pool, "eval": held_out})
-    sides = sort_by_id(rows), None if pool is None else sort_by_id(pool)
-    split = split_rows(sides[0], pool=sides[1], held_out=held_out, seed=seed, control=has_control)
+    split = split_rows(rows, pool=pool, held_out=held_out, seed=seed, control=has_control)
     classes = _list_classes(rows, pool, labels, split.held_out) if chosen_task == "classification" else ()
     start, settings, model = _open_start(start_from, settings, model)
     base = _find_base(model, chosen_task, on_event)
@@ -222,7 +222,7 @@ def resolve_run(
         pooling=pooling,
         task=chosen_task,
         settings=own,
-        seeds=_list_seeds(seed, seeds),
+        seeds=numbers,
         is_merged=is_merged,
         is_diagnosed=is_diagnosed,
         untouched=untouched,

@@ -60,7 +60,7 @@ def parse_share(value: Any) -> float | None:
 def split_rows(
     data: Dataset, *, pool: Dataset | None, held_out: Dataset | float | None, seed: int, control: bool
 ) -> RowSplit:
-    """Divide rows into training, held-out and control rows of which none asks the same.
+    """Divide rows, sorted by id, into training, held-out and control rows; none asks the same.
 
     A share is held out of the pool where one is known, so that the measure is of the pool and not
     of what was chosen.
@@ -75,6 +75,7 @@ def split_rows(
     Raises:
         InputError: no row is left to learn from or to measure on.
     """
+    data, pool = sort_by_id(data), None if pool is None else sort_by_id(pool)
     if held_out is None:
         return RowSplit(train=data, held_out=None, control=pool if control else None)
     n_held_out = 0

@@ -1,11 +1,15 @@
 """Contradicting tasks need two experts; one expert is plain training."""
 
+import json
+
 import numpy as np
 import polars as pl
 import pytest
 
 import thresher as th
-from thresher.errors import SettingsError
+from thresher.cli.experts import summarize
+from thresher.cli.main import main
+from thresher.errors import InputError, SettingsError
 from thresher.experiments.experts.clusters import divide, divide_at_random
 
 LEFT, RIGHT = "apple sky the", "leaf is 7 7"
@@ -87,3 +91,42 @@ def test_rows_are_divided_by_direction_and_questions_go_to_the_nearest_mean():
 def test_kinds_that_cannot_be_continued_are_refused():
     with pytest.raises(SettingsError, match="must be one of lora, loraplus, lorafa, half, got 'vera'"):
         th.experts(pl.DataFrame(make_rows(0, 3)), eval="10%", settings=th.TrainSettings(adapter="vera"))
+
+
+def test_clusters_of_gradients_tell_the_tasks_apart_too(found, tmp_path):
+    """Rows of both tasks share their color and number; what separates them is what they teach."""
+    _, call, _ = found
+    result = th.experts(make_rows(0, 15), k=2, clusters="gradient", **call)
+    assert result.content["scores"]["experts"] > 0.9
+    assert result.content["against"]["single"]["low"] > 0
+    assert result.content["agreement"] > 0.9  # their own prompts say which rows are of which task
+
+
+def test_more_experts_than_rows_are_refused_and_fewer_clusters_than_asked_for_are_told(found):
+    _, call, _ = found
+    short = {**call, "settings": th.TrainSettings(max_steps=2, batch_size=12, max_length=16)}
+    with pytest.raises(InputError, match="each needs a row, got 9 for 8 rows; ask for fewer"):
+        th.experts(make_rows(0, 2), k=9, **short)
+    alike = [{"text": "the sky", "label": label} for label in ("yes", "no") for _ in range(3)]
+    result = th.experts([*alike, {"text": "a leaf", "label": "no"}], k=4, **short)
+    assert "4 experts were asked for; the rows are so alike that they make 2" in summarize(result)
+
+
+def test_train_with_experts_is_the_same_and_refuses_what_has_no_meaning_for_them(found, tmp_path, capsys):
+    folder, call, result = found
+    for name, rows in (("rows", make_rows(0, 15)), ("test", call["eval"])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["train", str(tmp_path / "rows.jsonl"), "--model", str(call["model"]), "--max-steps", "2"]
+    words += ["--max-length", "16", "--out", str(tmp_path / "out")]
+    held_out = ["--eval", str(tmp_path / "test.jsonl")]
+    assert main([*words, *held_out, "--experts", "2", "--common", "0.5", "--encoder", "static"]) == 0
+    assert "2 experts: accuracy" in capsys.readouterr().err
+    assert sorted(path.name for path in (tmp_path / "out" / "experts").iterdir()) == ["0", "1"]
+    for more, said in (
+        (["--experts", "2"], "found none; give --eval"),
+        ([*held_out, "--experts", "2", "--merge", "--shots", "4"], "got merge, shots; leave it out"),
+        ([*held_out, "--common", "0.1"], "common divides rows among experts, got no number of them; give experts"),
+        ([*held_out, "--experts", "2", "--dry-run"], "got dry_run; leave it out"),
+    ):
+        assert main([*words, *more]) == 2
+        assert said in capsys.readouterr().err

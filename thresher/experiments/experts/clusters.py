@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -42,9 +42,17 @@ def embed_prompts(prompts: list[str], encoder: str | None) -> Float32:
 
 
 def sketch_rows(context: RunContext, examples: Examples, model: Any) -> Float32:
-    """Return unit gradient sketches of rows at the common adapter: (n, DIM)."""
+    """Return unit gradient sketches of rows at the common adapter: (n, DIM).
+
+    The gradient of a class points with the label, so that rows would be divided by their answers,
+    which no question shows, and two tasks with contradicting labels would share a cluster. So for
+    classifiers it is that of the first class, whatever the row's own: what its text would change.
+    """
     sketcher = GradientSketcher(model, task=context.task, dim=DIM, device=context.accelerator.device)
-    g = sketcher.sketch_all(examples.rows)
+    rows = examples.rows
+    if context.task == "classification":
+        rows = [replace(row, labels=[0]) for row in rows]
+    g = sketcher.sketch_all(rows)
     unit: Float32 = g / np.maximum(np.linalg.norm(g, axis=1, keepdims=True), np.finfo(np.float32).tiny)
     return unit
 

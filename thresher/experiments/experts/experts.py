@@ -1,4 +1,4 @@
-"""`experts`: is one adapter enough, or do several, each on its cluster of rows, do better?
+"""`train --experts`: is one adapter enough, or do several, each on its cluster of rows, do better?
 
     OUT/experts/0..K-1   adapters (peft folders) of the first seed
     OUT/router.npy       centroids, (K, d): a question goes to the nearest one by its embedding
@@ -108,6 +108,8 @@ def experts(
         OutputError: `out` holds something else.
     """
     settings = build_settings(ExpertSettings, "experts", options)
+    if settings.k is None:
+        raise SettingsError("experts: k must be the number of adapters, got None; give 2 or more")
     # what routes later questions must not depend on the machine that does it
     settings = replace(settings, encoder=resolve_encoder(settings.encoder))
     kind = settings.settings.adapter
@@ -154,11 +156,13 @@ def _run(
         nonlocal done
         done += 1
         if on_progress is not None:
-            n_each = 1 if settings.k == 1 else 2 * settings.k + 2
+            n_each = 1 if settings.k == 1 else 2 * int(settings.k or 0) + 2
             on_progress(Progress(stage="trainings", done=done, total=n_each * settings.seeds, note=None))
 
     examples, held_out = context.tokenize(context.split.train), prepare_held_out(context)
     require_rows(examples, "train", n_vocabulary=context.base.n_vocabulary)
+    if int(settings.k or 0) > len(examples):
+        raise InputError(f"experts: each needs a row, got {settings.k} for {len(examples):,} rows; ask for fewer")
     if held_out is None:
         raise AssertionError("there are rows to measure on")
     prompts, questions = embed_sides(context, examples, held_out, settings.encoder)

@@ -82,7 +82,7 @@ def run_seed(run: ExpertRun) -> tuple[dict[str, pl.DataFrame], Division | None]:
         rows = sketch_rows(run.context, run.examples, load_trained_model(run.context, common))
     else:
         rows = run.prompts
-    division = divide(rows, run.prompts, run.questions, run.settings.k, seed=run.seed)
+    division = divide(rows, run.prompts, run.questions, int(run.settings.k or 1), seed=run.seed)
     outcomes = {}
     for name, own in ((EXPERTS, division), (RANDOM, divide_at_random(division, seed=run.seed))):
         folders = [
