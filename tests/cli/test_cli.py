@@ -137,11 +137,11 @@ def test_without_a_method_rows_like_the_target_are_chosen(pool, tmp_path, capsys
     command = ["select", str(pool), "--budget", "5", "--encoder", "static", "--target", str(target)]
     assert main([*command, "--out", str(tmp_path / "out")]) == 0
     assert Manifest.read(tmp_path / "out").content["pilot"]["chosen"] == "target-similarity"
-    assert "the rows most like the target" in capsys.readouterr().err
+    assert "the rows most similar to the target" in capsys.readouterr().err
     target.write_text("")
     assert "rows are required, found none; the file is empty" in refused(capsys, *command[:-1], target)
     arguments = ("select", pool, "--budget", "5", "--existing", target)
-    assert "existing: auto does not look at rows you already have" in refused(capsys, *arguments)
+    assert "existing: auto does not use rows you already have" in refused(capsys, *arguments)
 
 
 def test_a_threshold_on_a_method_that_only_ranks_is_refused(pool, capsys):
@@ -185,7 +185,7 @@ def test_a_file_that_is_not_there_is_refused(tmp_path, capsys):
 
 def test_existing_rows_with_a_method_that_ignores_them_are_refused(pool, capsys):
     sentence = refused(capsys, "select", pool, "--method", "random", "--existing", pool, "--budget", "5")
-    assert sentence.startswith("thresher: existing: random does not look at rows you already have")
+    assert sentence.startswith("thresher: existing: random does not use rows you already have")
 
 
 def test_a_folder_with_something_else_is_refused_and_kept(pool, tmp_path, capsys):
@@ -213,7 +213,7 @@ def test_a_missing_option_is_one_sentence(pool, capsys):
         (["--seed", "x", "--budget", "5"], "'--seed': must be a whole number"),
         (["--max-row-bytes", "0", "--budget", "5"], "'--max-row-bytes': must be at least 1"),
         (["--order", "x", "--budget", "5"], "'--order': 'x' is not one of 'file', 'rank'"),
-        (["other.jsonl", "--budget", "5"], "give several files as a pattern in quotes ('data/*.jsonl')"),
+        (["other.jsonl", "--budget", "5"], "give several files as a quoted glob ('data/*.jsonl')"),
     ],
 )
 def test_what_cannot_be_parsed_is_told_in_our_own_words(pool, capsys, arguments, told):
@@ -250,7 +250,7 @@ def test_ctrl_c_exits_130_and_says_how_to_go_on(forks, tmp_path):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate()
     assert process.returncode == 130
-    assert errors.splitlines()[-1] == "interrupted; run the same command again to continue where it stopped"
+    assert errors.splitlines()[-1] == "interrupted; run the same command again to resume"
     assert "Traceback" not in errors
     assert not (tmp_path / "out").exists()
 

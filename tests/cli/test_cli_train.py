@@ -62,9 +62,9 @@ def test_rows_that_are_cut_or_left_out_are_told(tiny_llama, tmp_path, capsys):
     assert main([*map(str, arguments), "--lora-targets", "q_proj, v_proj", "--max-new-tokens", "500"]) == 0
     output = capsys.readouterr().err
     assert "1 rows left out: nothing of the response is within max_length" in output
-    assert re.search(r"\n  1 rows cut at max_length \(\d+ tokens\)", output)
-    assert re.search(r"\n  1 held-out rows cut at max_length \(\d+ tokens\)", output)
-    assert "1 held-out prompts lost their beginning, to leave room for an answer" in output
+    assert re.search(r"\n  1 rows truncated at max_length \(\d+ tokens\)", output)
+    assert re.search(r"\n  1 held-out rows truncated at max_length \(\d+ tokens\)", output)
+    assert "1 held-out prompts were truncated at the start, to leave room for an answer" in output
     targets = json.loads((tmp_path / "a" / "adapter_config.json").read_bytes())["target_modules"]
     assert targets == ["q_proj", "v_proj"]
 
@@ -114,7 +114,7 @@ def test_what_was_read_is_said_and_options_of_reading_do_not_fit_a_subset(tmp_pa
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     th.select(str(path), "random", budget=6, out=tmp_path / "chosen")
     assert main(["train", str(tmp_path / "chosen"), "--schema", "text-label", "--out", str(tmp_path / "a")]) == 2
-    assert "schema: the rows of a subset are read as they were chosen" in capsys.readouterr().err
+    assert "schema: the rows of a subset are read as they were selected" in capsys.readouterr().err
     words = ["train", str(path), "--max-steps", "1", "--out", str(tmp_path / "b"), "--model", str(tmp_path / "none")]
     assert main(words) == 2  # there is no such model, which is looked for after the rows were read
     read = "12 rows read (classification; text-label: text=text, label=label; other columns: kind)"

@@ -46,5 +46,5 @@ def test_code_that_ends_the_process_is_no_success(code):
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
     assert done.returncode == 1
-    assert done.stderr.startswith("thresher: internal error: a plug-in or library ended the process (SystemExit: ")
+    assert done.stderr.startswith("thresher: internal error: a plug-in or library exited the process (SystemExit: ")
     assert done.stderr.count("\n") == 1

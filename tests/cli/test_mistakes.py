@@ -30,7 +30,7 @@ MISTAKES = [  # what was typed, and what the sentence must say
     ("select broken.jsonl --method random --budget 5", "broken.jsonl"),
     ("select hollow --method random --budget 5", "hollow"),
     ("select *.parquet --method random --budget 5", "*.parquet"),
-    ("select labels.jsonl sft.jsonl --budget 5", "give several files as a pattern in quotes"),
+    ("select labels.jsonl sft.jsonl --budget 5", "give several files as a quoted glob"),
     ("select vectors.npy --method random --budget 5", "vectors.npy"),
     (f"{SELECT} --bugdet 5", "did you mean --budget"),
     (f"{SELECT} --seed one", "must be a whole number"),

@@ -33,7 +33,7 @@ def test_a_signal_during_an_import_is_one_sentence(number, word, module):
     command = [sys.executable, "-c", INTERRUPTED, str(int(number)), module, "select", "rows.jsonl", "--budget", "5"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 128 + number, done.stderr
-    assert done.stderr == f"{word}; run the same command again to continue where it stopped\n"
+    assert done.stderr == f"{word}; run the same command again to resume\n"
 
 
 def test_a_signal_during_an_import_is_an_object_of_the_log():

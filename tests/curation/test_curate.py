@@ -222,7 +222,7 @@ def test_the_command_is_the_function(tmp_path, capsys):
     arguments = ["curate", "clean", str(path), "--out", str(tmp_path / "cli"), "--set", "near-duplicates.threshold=0.9"]
     assert main(arguments) == 0
     summary = capsys.readouterr().err
-    assert "exact-duplicates: of 5 rows 1 exact-duplicate" in summary
+    assert "exact-duplicates: 1 of 5 rows dropped" in summary
     assert "4 of 5 rows kept, 1 dropped" in summary
     same = th.curate(path, settings={"near-duplicates": {"threshold": 0.9}})
     assert Manifest.read(tmp_path / "cli").hash == same.manifest.hash

@@ -41,7 +41,7 @@ def test_a_comparison_is_incomplete_until_the_same_call_completes_it(run_compari
     assert incomplete.content["failed"] == []
     assert read_manifest(tmp_path / "out")["is_complete"] is False
     page = report(tmp_path / "out").read_text()
-    assert "This result is incomplete: the machine ended 4 runs" in page
+    assert "This result is incomplete: the machine killed 4 runs" in page
     assert "4 of 8 runs were not finished" in page
     complete = run_comparison(**COMPARED, out=tmp_path / "out")
     assert complete.content["unfinished"] == []

@@ -80,7 +80,7 @@ def test_rows_that_a_model_wrote_are_not_grown_from(stub, model):
     grown = th.grow(rows, n_samples=2, **model)
     assert grown.manifest.content["counts"]["written_by_models"] == 1
     assert not any("how much is 0 plus" in body["messages"][-1]["content"] for body in stub.bodies)
-    with pytest.raises(InputError, match="rows that a model wrote .* are not grown from, found no others"):
+    with pytest.raises(InputError, match="rows that a model wrote .* are not used as seeds, found no others"):
         th.grow([{**row, "grown_from": "x"} for row in rows], **model)
 
 
@@ -97,7 +97,7 @@ def test_calls_are_a_limit_on_answers(stub, model):
     grown = th.grow(make_sums(10), n_samples=3, calls=10, **model)
     assert len(stub.bodies) == 9
     assert grown.manifest.content["counts"]["not_asked"] == 7
-    with pytest.raises(InputError, match="calls: must allow one seed at least, which takes 3 answers"):
+    with pytest.raises(InputError, match="calls: must allow at least one seed, which takes 3 answers"):
         th.grow(make_sums(10), n_samples=3, calls=2, **model)
 
 
@@ -127,7 +127,7 @@ def test_the_command_tells_what_happened_and_that_nothing_is_proven(stub, model,
     said = capsys.readouterr().err
     assert "wrote; asked for 80 answers of 20 rows" in said
     assert "pass@1 0." in said
-    assert "whether these rows help is not known yet: thresher compare" in said
+    assert "to find out whether these rows help: thresher compare" in said
     assert "better" not in said
     rows = th.load(tmp_path / "grown")
     assert rows.kind == "sft"

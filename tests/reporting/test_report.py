@@ -163,9 +163,9 @@ def test_verdicts_in_other_metrics_stand_beside(pages):
 def test_a_shortfall_is_told(copy_folder, edit_json):
     folder = copy_folder("subset")
     with edit_json(folder / "manifest.json") as content:
-        content["shortfall"] = "1 of the 16 rows asked for were kept"
+        content["shortfall"] = "1 of the 16 requested rows were kept"
     text = report(folder).read_text()
-    assert "Fewer rows than requested: 1 of the 16 rows asked for were kept." in text
+    assert "Fewer rows than requested: 1 of the 16 requested rows were kept." in text
 
 
 def test_the_public_name_takes_a_folder_and_an_object_that_lies_in_one(copy_folder):

@@ -122,7 +122,7 @@ def test_a_row_that_existing_rows_cover_says_so(method):
         row = by_row[i + 1]
         if to_existing[i] > to_picks[i] + 1e-3 and to_existing[i] > 0:
             assert row["reason"] == "covered-by-existing", (i, row)
-            assert row["explanation"].startswith("a row you have already stands for it")
+            assert row["explanation"].startswith("an existing row represents it")
             if row["similarity"] is not None:
                 assert row["similarity"] == pytest.approx(to_existing[i], abs=1e-3)
         elif to_picks[i] > to_existing[i] + 1e-3:
@@ -195,7 +195,7 @@ def test_a_subset_whose_pool_is_gone_or_changed_says_so(tmp_path):
     with pytest.raises(ManifestError, match="has changed since"):
         open_subset(tmp_path / "out")
     pool.unlink()
-    with pytest.raises(ManifestError, match="is not at"):
+    with pytest.raises(ManifestError, match="is no longer at"):
         open_subset(tmp_path / "out")
     with pytest.raises(ManifestError, match="chosen from other rows"):
         read_subset(tmp_path / "out", th.load(make_rows(3)))
@@ -261,7 +261,7 @@ def test_a_row_that_only_a_quota_dropped_says_so():
     last = subset.score_table()["rank"].gather(subset.kept).max()
     by_quota = subset.dropped.filter(pl.col("reason") == "over-quota")
     assert by_quota["rank"].max() < last < subset.dropped.filter(pl.col("reason") == "over-budget")["rank"].min()
-    assert by_quota["explanation"][0] == f"ranked {by_quota['rank'][0]}, and its group has its quota of rows"
+    assert by_quota["explanation"][0] == f"ranked {by_quota['rank'][0]}, and its group's quota is full"
 
 
 def test_below_a_limit_that_leaves_room_in_the_budget_every_dropped_row_is_over_its_quota():
@@ -367,11 +367,11 @@ class Picky(Selector):
 def test_fewer_rows_than_were_asked_for_are_told_last_and_refused_when_strict(tmp_path):
     path = write(tmp_path / "pool.jsonl", make_rows(16))
     subset = th.select(str(path), Picky(), budget=16, out=tmp_path / "out")
-    expected = "1 of the 16 rows asked for were kept: picky gives 15 of the 16 rows no place (it is bad)"
+    expected = "1 of the 16 requested rows were kept: picky gives 15 of the 16 rows no rank (it is bad)"
     assert subset.manifest.content["shortfall"] == expected
     assert format_summary(subset, tmp_path / "out", None).splitlines()[-1].startswith(f"WARNING: {expected}")
     for out in ("out", "other"):  # one that is read back, and a new one
-        with pytest.raises(InputError, match="1 of the 16 rows asked for were kept.*leave out --strict"):
+        with pytest.raises(InputError, match="1 of the 16 requested rows were kept.*leave out --strict"):
             th.select(str(path), Picky(), budget=16, out=tmp_path / out, strict=True)
     assert not (tmp_path / "other").exists()
 

@@ -284,9 +284,9 @@ def test_the_embedding_kernel_loads_no_language_model():
 
 
 def test_a_target_is_refused_by_methods_without_one():
-    with pytest.raises(InputError, match="target: random does not look at rows of a target; leave it out"):
+    with pytest.raises(InputError, match="target: random does not use rows of a target; leave them out"):
         th.select(ROWS, "random", budget=5, target=ROWS[:2])
-    with pytest.raises(InputError, match="existing: random does not look at rows you already have; leave it out"):
+    with pytest.raises(InputError, match="existing: random does not use rows you already have; leave them out"):
         th.select(ROWS, "random", budget=5, existing=ROWS[:2])
 
 

@@ -179,9 +179,9 @@ def test_the_answer_of_a_curve_is_that_of_the_method_that_will_choose(tmp_path):
     curve = curve_folder(tmp_path, **answers)
     assert parse_budget(curve, method="random").amount == 200
     assert parse_budget(curve, method="herding").amount == 1000
-    with pytest.raises(InputError, match=r"does not .length: cannot tell.; its answer says what would tell"):
+    with pytest.raises(InputError, match=r"it cannot .length: cannot tell.; its answer says what would help"):
         parse_budget(curve, method="length")
-    with pytest.raises(InputError, match=r"does not .herding: all."):
+    with pytest.raises(InputError, match=r"it cannot .herding: all."):
         parse_budget(curve_folder(tmp_path, is_whole_pool=False, **answers), method="herding")
 
 

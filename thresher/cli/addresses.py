@@ -69,7 +69,7 @@ def _resolve(words: list[str]) -> Iterator[str]:
 
 def _stage(words: list[str], value: str) -> str:
     if words[0] in _MANY_FOLDERS:
-        raise OutputError(f"{parse_address(value)}: '{words[0]}' writes a folder for each step; give a folder here")
+        raise OutputError(f"{parse_address(value)}: '{words[0]}' writes a folder for each step; give a local folder")
     return str(stage(value))
 
 

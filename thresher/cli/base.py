@@ -71,10 +71,10 @@ def summarize_ranking(result: BaseRanking) -> str:
     firsts = sorted(set(content["agreement"].values()))
     if len(firsts) > 1:
         named = ", ".join(f"{score} {model}" for score, model in content["agreement"].items())
-        lines.append(f"the scores do not agree on the first: {named}")
+        lines.append(f"the scores do not agree on the best model: {named}")
     left_out = (content["confirmed"] or {}).get("left_out", ())
     if left_out:
-        lines.append(f"not trained, as no adapter fits into them: {', '.join(left_out)}")
+        lines.append(f"not trained, because they take no adapter: {', '.join(left_out)}")
     lines += shared.describe_test_rows(result.manifest.content)
     if result.path is not None:
         lines.append(shared.list_files(result.path))
@@ -126,7 +126,7 @@ def summarize_sources(result: SourceRanking) -> str:
             f"{each['name']:<{width}} {each['n_rows']:>8,} {each['distance']:>9.3f} {each['similarity']:>10.3f} "
             f"{each['leaks']:>6.1%} {each['repeats']:>8.1%} {conflicts}"
         )
-    lines.append(f"your own rows lie {content['own_distance']:.3f} apart")
+    lines.append(f"two halves of your own rows are {content['own_distance']:.3f} apart")
     lines += [
         f"{each['arm']}: {content['metric']} {each['value']:.4f}, alone {each['against_value']:.4f}: {each['sentence']}"
         for each in content["verdicts"]
@@ -189,7 +189,7 @@ def summarize_transfer(result: Transfer) -> str:
             f"{line['method']} chooses {line['same_rows']:.0%} of the rows on {line['to']} that it chooses on "
             f"{line['from']} (by chance {line['by_chance']:.0%}){scores}"
         )
-    lines.append("effects against random rows, positive is better; intervals of what is expected are of 80 %")
+    lines.append("effects are differences from random rows, positive is better; expected effects have 80 % intervals")
     lines += shared.describe_test_rows(result.manifest.content)
     if result.path is not None:
         lines.append(shared.list_files(result.path))

@@ -62,19 +62,23 @@ def _measure_kinds() -> dict[str, tuple[int, int, str]]:
 
     return {
         "cells": (*CellCache().size(), "finished cells of experiments"),
-        "trained": (*get_adapter_cache().size(), "folders of adapters that methods had trained"),
+        "trained": (*get_adapter_cache().size(), "adapters trained for methods"),
         "base": (*get_base_cache().size(), "measurements of untouched models"),
-        "gates": (*get_gate_cache().size(), "adapters that gates of jobs had trained"),
+        "gates": (*get_gate_cache().size(), "adapters trained for job gates"),
         "models": (*get_model_cache().size(), "unpacked language models"),
         "graphs": (*get_graph_cache().size(), "neighbor graphs and rankings of pools"),
-        "copies": (*measure_copies(), "copies of files at addresses"),
+        "copies": (*measure_copies(), "copies of remote files"),
     }
 
 
 @cache_app.command()
 def prune(
-    max_gb: Annotated[float | None, typer.Option(help="Keep at most this much, the last used first.", min=0)] = None,
-    older_than_days: Annotated[float | None, typer.Option(help="Delete what was not used for so long.", min=0)] = None,
+    max_gb: Annotated[
+        float | None, typer.Option(help="Keep at most this much, most recently used first.", min=0)
+    ] = None,
+    older_than_days: Annotated[
+        float | None, typer.Option(help="Delete everything not used for this long.", min=0)
+    ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Delete everything.")] = False,
 ) -> None:
     """Delete cached features, cells, adapters, models, graphs and copies; rebuilt when needed.

@@ -99,7 +99,7 @@ def summarize(result: Comparison) -> str:
         )
     detect = result.manifest.content["asked"]["detect"]
     lines.extend(
-        f"{verdict.method}, {verdict.n_rows:,} rows: choosing took {verdict.select_seconds:.1f} s, "
+        f"{verdict.method}, {verdict.n_rows:,} rows: selection took {verdict.select_seconds:.1f} s, "
         f"training {verdict.train_seconds:.1f} s; "
         f"to see a difference of {detect:g} takes {_format_seeds(verdict.seeds_needed)}"
         for verdict in result.verdicts

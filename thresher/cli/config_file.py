@@ -179,7 +179,7 @@ def write_config(out: Path, command: str, values: Mapping[str, Any]) -> None:
     if not out.exists():
         return
     values = {name: show_place(value) if name == "out" else value for name, value in values.items()}
-    lines = [f"# What 'thresher {command}' was told; --config {NAME} tells it again."]
+    lines = [f"# Options of 'thresher {command}'; repeat the run with --config {NAME}."]
     lines += [f"{name} = {_to_toml(value)}" for name, value in values.items() if value not in (None, [], ())]
     write_atomic(path, ("\n".join(lines) + "\n").encode())
     upload_files(path.parent, [path.name])

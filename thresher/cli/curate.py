@@ -170,14 +170,16 @@ def format_summary(curated: Curated, out: Path, schema: str | None) -> str:
     counts = content["counts"]
     lines = options.format_read(content, schema)
     for rule in content["rules"]:
-        dropped = ", ".join(f"{count:,} {reason}" for reason, count in rule["dropped"].items()) or "none dropped"
-        more = f", {rule['masked']:,} masked" if rule["masked"] else ""
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in rule["dropped"].items())
+        dropped = f"{sum(rule['dropped'].values()):,} of {rule['rows']:,} rows dropped"
+        more = f" ({reasons})" if len(rule["dropped"]) > 1 else ""
+        more += f", {rule['masked']:,} masked" if rule["masked"] else ""
         more += f", {rule['findings']:,} reported" if rule["findings"] and not rule["masked"] else ""
-        lines.append(f"{rule['name']}: of {rule['rows']:,} rows {dropped}{more}")
+        lines.append(f"{rule['name']}: {dropped}{more}")
     lines.append(f"{counts['kept']:,} of {counts['usable']:,} rows kept, {counts['dropped']:,} dropped")
     if counts["orphaned"]:
         lines.append(
-            f"  {counts['orphaned']:,} of them repeat a row that a later rule dropped; put rules for duplicates last"
+            f"  {counts['orphaned']:,} of them repeat a row that a later rule dropped; put duplicate rules last"
         )
     lines += [f"  note: {note}" for note in content["notes"]]
     lines.append(f"{content['run']['seconds']['total']:.1f} s")

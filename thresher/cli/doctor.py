@@ -35,30 +35,30 @@ class Extra(NamedTuple):
 EXTRAS = (
     Extra(
         "train",
-        "train, tune, curve and compare; methods that read a language model",
+        "train, tune, curve and compare; methods that use a language model",
         {"torch": "torch", "transformers": "transformers", "peft": "peft", "accelerate": "accelerate"},
     ),
     Extra(
         "encoders",
-        "select, curate and compare by meaning (embeddings)",
+        "select, curate and compare by embeddings",
         {"torch": "torch", "sentence_transformers": "sentence-transformers"},
     ),
     Extra("report", "report, and the page of a curve or comparison", {"jinja2": "Jinja2", "matplotlib": "matplotlib"}),
-    Extra("hub", "rows of the Hub, to_pandas and to_datasets", {"datasets": "datasets", "pandas": "pandas"}),
+    Extra("hub", "Hub data sets, to_pandas and to_datasets", {"datasets": "datasets", "pandas": "pandas"}),
     Extra("remote", "rows and results at s3:// and https://", {"fsspec": "fsspec", "s3fs": "s3fs"}),
     Extra("gcs", "rows and results at gs://", {"gcsfs": "gcsfs"}),
     *(
-        Extra(name, f"tracking of runs with {name}", {name: name})
+        Extra(name, f"logging of runs to {name}", {name: name})
         for name in ("wandb", "mlflow", "trackio", "tensorboard")
     ),
     Extra("gpu", "4-bit base models (needs CUDA)", {"bitsandbytes": "bitsandbytes"}),
-    Extra("language", "the rule that recognizes languages", {"py3langid": "py3langid"}),
+    Extra("language", "the rule that detects languages", {"py3langid": "py3langid"}),
     Extra("pii", "the rule that masks phone numbers", {"phonenumbers": "phonenumbers"}),
     Extra("sql", "jobs that read a database", {"connectorx": "connectorx"}),
     Extra("tune", "tune", {"optuna": "optuna"}),
     Extra("lm-eval", "metrics lm-eval:TASK", {"lm_eval": "lm-eval"}),
     Extra("ray", "select --engine ray, on a cluster", {"ray": "ray"}),
-    Extra("server", "models behind a server", {"httpx2": "httpx2"}),
+    Extra("server", "models on a server", {"httpx2": "httpx2"}),
 )
 
 
@@ -73,15 +73,13 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON on s
         return
     print_line(f"thresher {facts['thresher']}, Python {facts['python']}, {facts['system']}")
     print_line(f"{facts['cores']} cores, {facts['gpu'] or 'no NVIDIA driver found'}")
-    print_line(
-        f"cache: {facts['cache']}, {format_bytes(facts['cache_free'])} free; 'thresher cache' shows what it holds"
-    )
+    print_line(f"cache: {facts['cache']}, {format_bytes(facts['cache_free'])} free; 'thresher cache' shows its content")
     for name, extra in facts["extras"].items():
         if extra["missing"]:
             print_line(f"missing  {name:<11} {extra['use']}: {extra['command']} (lacks {', '.join(extra['missing'])})")
         else:
             print_line(f"ok       {name:<11} {extra['use']}")
-    print_line("select, score, curate and cache need none of these where the method reads no model.")
+    print_line("select, score, curate and cache need none of these if the method uses no model.")
 
 
 def examine() -> dict[str, Any]:
@@ -107,7 +105,7 @@ def examine() -> dict[str, Any]:
         "executable": sys.executable,
         "system": platform.platform(terse=True),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "gpu": "an NVIDIA driver is there" if shutil.which("nvidia-smi") else None,
+        "gpu": "an NVIDIA driver is installed" if shutil.which("nvidia-smi") else None,
         "cache": str(root),
         "cache_free": shutil.disk_usage(there).free,
         "extras": extras,

@@ -59,7 +59,7 @@ def format_summary(grown: Grown, out: Path, pool: str | None, read_as: str | Non
     lines = [f"{counts['read']:,} rows read ({read_as}), {counts['rejected']:,} rejected as unusable"]
     lines += options.format_rejected(counts["rejected_by_reason"])
     if counts["written_by_models"]:
-        lines.append(f"{counts['written_by_models']:,} rows that a model wrote are not grown from")
+        lines.append(f"{counts['written_by_models']:,} rows written by a model are not used as seeds")
     if counts["not_asked"]:
         lines.append(f"{counts['not_asked']:,} rows are left out, as --calls {content['settings']['calls']:,} allows")
     asked = ", ".join(f"{n:,} {stage}" for stage, n in content["answers"].items())
@@ -68,15 +68,15 @@ def format_summary(grown: Grown, out: Path, pool: str | None, read_as: str | Non
         lines.append(", ".join(f"{_describe_fact(name)} {value:g}" for name, value in facts.items()))
     lines.append(f"{counts['kept']:,} rows kept, of {counts['seeds_with_rows']:,} rows of yours")
     lines += [f"  {n:,} with the answer {_ANSWERS[source]}" for source, n in counts.get("answer_from", {}).items()]
-    lines.append(f"{counts['refused']:,} texts refused; refused.parquet has each with its reason")
+    lines.append(f"{counts['refused']:,} texts refused; refused.parquet has the reasons")
     lines += [f"  {n:,} {reason}{_HINTS.get(reason, '')}" for reason, n in counts["refused_by_reason"].items()]
     lines += [f"note: {note}" for note in content["notes"]]
     if content["eval"] is None:
-        lines.append("no held-out rows were given (--eval), so copies of them were not looked for")
+        lines.append("no held-out rows were given (--eval), so copies of them could not be detected")
     lines.append(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
     if counts["kept"]:
         lines.append(
-            f"whether these rows help is not known yet: thresher compare {out} --against {pool or 'POOL'} --eval FILE"
+            f"to find out whether these rows help: thresher compare {out} --against {pool or 'POOL'} --eval FILE"
         )
     lines += options.reading_notes(content.get("reading_notes", ()))
     return join_lines(lines)

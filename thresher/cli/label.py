@@ -147,10 +147,11 @@ def budget(
 @label_app.command()
 def join(
     pool: Rows,
-    rules: Annotated[str, typer.Option(help="Columns that hold the labels of rules or annotators, with commas.")],
+    rules: Annotated[str, typer.Option(help="Columns with the labels of rules or annotators, separated by commas.")],
     out: Annotated[Path, typer.Option(help="Folder for the rows with one label each.")],
     how: Annotated[
-        Literal["model", "majority"], typer.Option(help="model: weigh each rule by how it errs; majority.")
+        Literal["model", "majority"],
+        typer.Option(help="model: weight each rule by its estimated errors; majority: count votes."),
     ] = "model",
     columns: Annotated[str | None, typer.Option("--map", help="Column of the text: text=COLUMN.")] = None,
     force: options.Force = False,
@@ -173,7 +174,7 @@ def join(
     if not quiet:
         counts = content["counts"]
         lines = [
-            f"{counts['labeled']:,} rows have a label, {counts['conflicts']:,} of them by rules that disagree; "
+            f"{counts['labeled']:,} rows have a label, {counts['conflicts']:,} of them with conflicting votes; "
             f"{counts['unlabeled']:,} have none"
         ]
         lines += [f"  {name}: {describe_rule(rule)}" for name, rule in content["rules"].items()]
@@ -217,7 +218,7 @@ def summarize_asked(asked: Asked, out: Path) -> str:
     if content["annotator"] is not None:
         lines.append(f"{content['annotator']} labeled {counts['answered_by_annotator']:,} rows")
     if counts["conflicting_texts"]:
-        lines.append(f"{counts['conflicting_texts']:,} texts have several labels, and count as not labeled")
+        lines.append(f"{counts['conflicting_texts']:,} texts have conflicting labels, and count as unlabeled")
     lines += _tell_rejected(counts)
     lines.append(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
     lines.append(f"then: thresher label add {out}{' ANSWERS' if asked.rows else ''} --out labeled")
@@ -239,7 +240,7 @@ def summarize_labeled(labeled: Labeled, out: Path) -> str:
         f"{counts['by_annotator']:,} by the annotator"
     ]
     if counts["not_answered"]:
-        lines.append(f"{counts['not_answered']:,} rows were not answered, and will be asked for again")
+        lines.append(f"{counts['not_answered']:,} rows were not answered; the next ask includes them again")
     if labeled.agreement is not None:
         lines.append(f"people agree with the annotator on {labeled.agreement}")
     lines.append(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")

@@ -148,7 +148,7 @@ class _ErrorReporter(NamedTuple):
             return self.leave(code)
         if isinstance(error, MemoryError):
             detail = f" ({error})" if str(error) else ""
-            return self.fail(f"memory ran out{detail}; run the same command again with more of it to continue")
+            return self.fail(f"out of memory{detail}; run the same command again with more memory to resume")
         if isinstance(error, ModuleNotFoundError) and (missing := self._describe_missing(error)):
             return self.fail(missing)
         sentence = f"internal error: {type(error).__name__}: {error}"
@@ -163,7 +163,7 @@ class _ErrorReporter(NamedTuple):
             return self.leave(code)
         if self.is_debug or _COMPLETION in os.environ:  # which ends so
             raise ending
-        sentence = f"internal error: a plug-in or library ended the process (SystemExit: {ending.code})"
+        sentence = f"internal error: a plug-in or library exited the process (SystemExit: {ending.code})"
         return self.report(f"{sentence}; run again with --debug for the traceback", 1, prefix="thresher: ")
 
     def leave(self, code: int) -> int:

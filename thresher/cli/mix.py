@@ -44,8 +44,9 @@ def summarize(result: Mix) -> str:
         more = "no further rows" if each["next"] is None else each["next"]["sentence"]
         lines.append(f"{each['name']:<{width}} {each['rows']:>8,} {each['share']:>6.0%} {region:>12}  {more}")
     lines.append(
-        f"a law over {content['mixes']} mixes of up to {content['n_rows']:,} rows, {content['metric']}; the region "
-        f"holds the best shares with a probability of 80 %, and is {content['share_of_mixes']:.0%} of all mixes"
+        f"a law over {content['mixes']} mixes of up to {content['n_rows']:,} rows, {content['metric']}; the "
+        f"region contains the best shares with a probability of 80 %, and is {content['share_of_mixes']:.0%} of "
+        f"all mixes"
     )
     verdict = content["verdict"]
     if verdict is not None:
@@ -55,11 +56,12 @@ def summarize(result: Mix) -> str:
     if forgotten is not None:
         lines.append(
             f"expected to forget {forgotten['value']:+.4f} bits per byte [{forgotten['low']:+.4f}, "
-            f"{forgotten['high']:+.4f}] of the general rows; allowed are {content['allowed']:g}"
+            f"{forgotten['high']:+.4f}] of the general rows; the limit is {content['allowed']:g}"
         )
     if content["quota"] is not None:
         lines.append(
-            f"thresher select ROWS --method random --budget N --quota {shlex.quote(content['quota'])} takes such a mix"
+            f"thresher select ROWS --method random --budget N --quota {shlex.quote(content['quota'])} selects "
+            f"such a mix"
         )
     lines += shared.describe_test_rows(result.manifest.content)
     if result.path is not None:

@@ -168,7 +168,7 @@ def format_summary(subset: Subset, out: Path | None, schema: str | None) -> str:
     lines += [f"  {count:,} {reason}: {REASONS[reason]}" for reason, count in counts["dropped_by_reason"].items()]
     lines += [f"    {count:,} {reason}" for reason, count in counts["excluded_by_reason"].items()]
     if n_long := content["feature_notes"].get("embedding", {}).get("rows_read_in_windows"):
-        lines.append(f"  {n_long:,} texts are longer than the encoder reads at once; it read them in windows")
+        lines.append(f"  {n_long:,} texts are longer than the encoder's limit; they were read in windows")
     used = {f"{role} {about[role]}" for about in content["features"].values() for role in ROLES if role in about}
     models = f" with {', '.join(sorted(used))}" if used else ""
     seconds = content["run"]["seconds"]

@@ -32,7 +32,7 @@ def find_received() -> int | None:
 
 def describe_signal(code: int) -> str:
     """Return the sentence for the exit code of a signal."""
-    return f"{_WORDS[signal.Signals(code - 128)]}; run the same command again to continue where it stopped"
+    return f"{_WORDS[signal.Signals(code - 128)]}; run the same command again to resume"
 
 
 def _handle(handler: object) -> None:

@@ -149,7 +149,7 @@ def _is_subset(data: str | None, read: PoolSettings) -> bool:
         return False
     if read != PoolSettings():
         names = ", ".join(name for name, value in vars(read).items() if value != getattr(PoolSettings(), name))
-        raise InputError(f"{names}: the rows of a subset are read as they were chosen, got {data}; leave these out")
+        raise InputError(f"{names}: the rows of a subset are read as they were selected, got {data}; leave these out")
     return True
 
 
@@ -168,7 +168,7 @@ def format_summary(adapter: Adapter) -> str:
     base = metrics["model"]["name"]
     lines = [f"{counts['train']['rows']:,} rows, {metrics['n_steps']:,} steps, base {base}{run_in}{trained}"]
     if counts["same_text_as_held_out"]:
-        lines.append(f"  {counts['same_text_as_held_out']:,} rows left out: they ask what a held-out row asks")
+        lines.append(f"  {counts['same_text_as_held_out']:,} rows left out: they ask the same as a held-out row")
     lines += [f"  {line}" for line in _describe_left_out(counts["train"], "")]
     lines += [f"  {line}" for line in _describe_left_out(counts["eval"] or {}, "held-out ")]
     lines += _describe_unknown_labels(metrics)
@@ -186,13 +186,17 @@ def _describe_left_out(counts: Mapping[str, Any], whose: str) -> list[str]:
     """Return what was left out or cut of the rows of one side, in sentences."""
     left_out = counts.get("rows_left_out") or {}
     if isinstance(left_out, int):
-        left_out = {"nothing in them can be measured": left_out}
+        left_out = {"nothing in them can be scored": left_out}
     lines = [f"{count:,} {whose}rows left out: {reason}" for reason, count in left_out.items()]
     if counts.get("rows_truncated"):
-        lines.append(f"{counts['rows_truncated']:,} {whose}rows cut at max_length ({counts['tokens_cut']:,} tokens)")
+        lines.append(
+            f"{counts['rows_truncated']:,} {whose}rows truncated at max_length ({counts['tokens_cut']:,} tokens)"
+        )
     lines += [f"{count:,} {whose}rows: {note}" for note, count in counts.get("rows_with_markers", {}).items()]
     if counts.get("prompts_cut"):
-        lines.append(f"{counts['prompts_cut']:,} {whose}prompts lost their beginning, to leave room for an answer")
+        lines.append(
+            f"{counts['prompts_cut']:,} {whose}prompts were truncated at the start, to leave room for an answer"
+        )
     return lines
 
 

@@ -64,7 +64,7 @@ def summarize(result: Tuning) -> str:
     if test is not None:
         values = f"{test['winner']:.4f}, with the default settings {test['default']:.4f}"
         lines.append(f"on the test rows: {content['metric']} {values}")
-    lines.append(f"winner against default: {content['verdict']}")
+    lines.append(f"winner versus default: {content['verdict']}")
     if content.get("general"):
         lines.append(content["general"]["sentence"])
     lines += format_row_zero(content.get("base"), content["metric"])
@@ -78,7 +78,7 @@ def summarize(result: Tuning) -> str:
     agreement = content["agreement"]
     if agreement["rank_correlation"] is not None:
         n_stayed = agreement["top_five_kept"]
-        stayed = "" if n_stayed is None else f"; {n_stayed} of the early best five are among the best five at the end"
+        stayed = "" if n_stayed is None else f"; {n_stayed} of the early top five are in the final top five"
         lines.append(
             f"rank correlation of early and final values {agreement['rank_correlation']:.2f} "
             f"(n = {agreement['n']} trials that ran to the end){stayed}"

@@ -41,7 +41,7 @@ def describe_usage_error(error: TyperException) -> str:
     for theirs, ours in _REWORDED.items():
         sentence = sentence.replace(theirs, ours)
     if sentence.startswith(_EXTRA):
-        sentence += "; give several files as a pattern in quotes ('data/*.jsonl') or as their folder"
+        sentence += "; give several files as a quoted glob ('data/*.jsonl') or as their folder"
     return f"{sentence[0].lower()}{sentence[1:]}; see '{command} --help'"
 
 

@@ -231,7 +231,7 @@ class CurveSettings(MethodExperimentSettings):
         if not 0 < self.tolerance.amount < float("inf"):
             problems.append(f"within must be a number above 0 or a share, as 0.02 or 1%, got {self.within!r}")
         if self.max_time is not None and not 0 < parse_seconds(self.max_time) < float("inf"):
-            problems.append(f"max_time must be a time above 0, as 90s, 30m or 4h, got {self.max_time!r}")
+            problems.append(f"max_time must be a time above 0, such as 90s, 30m or 4h, got {self.max_time!r}")
         if self.axis is not None and (self.ranks or self.models or set(self.methods) - {BASELINE}):
             problems.append("axis draws random groups; give --methods random, and neither ranks nor models")
         if self.points is None and (self.point_columns is not None or self.lower_is_better or self.pool_rows):

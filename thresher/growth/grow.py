@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 RECIPE = "grow-1"
 UNPROVEN = (
-    "whether these rows help is not known: thresher compare {out} --against POOL --eval FILE trains without and with "
-    "them, and tells"
+    "to find out whether these rows help, train with and without them: thresher compare {out} --against POOL "
+    "--eval FILE"
 )
 Propose = Callable[[Seeds], tuple[list[Candidate], dict[str, float]]]
 WAYS: Mapping[str, Propose] = {
@@ -167,7 +167,7 @@ def _make_plan(
     n_most = len(at) if settings.calls is None else settings.calls // settings.calls_per_seed
     if not n_most:
         raise InputError(
-            f"calls: must allow one seed at least, which takes {settings.calls_per_seed} answers with "
+            f"calls: must allow at least one seed, which takes {settings.calls_per_seed} answers with "
             f"how={settings.how}, got {settings.calls}"
         )
     model = Speaker(generator=load_generator(context), context=context)
@@ -206,7 +206,7 @@ def _list_seeds(pool: Dataset) -> Int64:
         return np.arange(len(pool))
     at = np.flatnonzero(pool.column(FROM).is_null().to_numpy())
     if not len(at):
-        raise InputError(f"grow: rows that a model wrote (those with '{FROM}') are not grown from, found no others")
+        raise InputError(f"grow: rows that a model wrote (those with '{FROM}') are not used as seeds, found no others")
     return at
 
 

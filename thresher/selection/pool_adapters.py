@@ -180,8 +180,8 @@ def _resolve_training(
         model = str(Path(model).expanduser().resolve())  # the adapter names its base
         if (Path(model) / ADAPTER_CONFIG).is_file():
             raise InputError(
-                f"{by}: its {required.role} is trained on a base model, got the adapter '{named}'; merge it into "
-                f"its base, or name what is trained already with --set {required.role}=FOLDER"
+                f"{by}: its {required.role} is trained on a base model, got the adapter '{named}'; merge it "
+                f"into its base, or name a trained one with --set {required.role}=FOLDER"
             )
     settings = TrainSettings(
         epochs=required.epochs,

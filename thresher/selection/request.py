@@ -166,7 +166,7 @@ def _check_columns(selector: Selector, pool: Dataset) -> None:
         except NotFoundError as error:
             raise NotFoundError(
                 f"{selector.name}: {error}; name one with --set {named_by[0]}=COLUMN "
-                f"('thresher methods {selector.name}' tells more)"
+                f"(see 'thresher methods {selector.name}')"
             ) from None
 
 
@@ -196,12 +196,12 @@ def check_request(call: SelectCall, read: Callable[[], Dataset], whole: Callable
     selector = selector.adapt(PoolFacts(kind=pool.kind, roles=roles, read=lambda: read_whole().frame))
     if quota is not None and not selector.takes_quota:
         raise InputError(
-            f"quota: {selector.name} decides itself how many rows each label gets, got --quota {quota}; leave it out, "
+            f"quota: {selector.name} decides the number of rows per label itself, got --quota {quota}; leave it out, "
             f"or name a method"
         )
     if budget.unit == "threshold" and selector.ranks_only:
         raise InputError(
-            f"budget: {selector.name} ranks rows and has no score to compare with {budget}; "
+            f"budget: {selector.name} ranks rows and has no scores to compare with {budget}; "
             f"give rows (500), a share (30%) or tokens (200ktok)"
         )
     if budget.unit in ("rows", "share"):
@@ -275,8 +275,8 @@ def check_roles(selector: Selector, given: Mapping[str, Any]) -> None:
             raise InputError(f"{role}: {selector.name} needs {ROLES[role]}, found none; give --{role} FILE")
         if rows is not None and role not in selector.requirements.side_features:
             raise InputError(
-                f"{role}: {selector.name} does not look at {ROLES[role]}; leave it out, or name a method that does "
-                f"(thresher methods NAME says what a method takes)"
+                f"{role}: {selector.name} does not use {ROLES[role]}; leave them out, or choose a method that "
+                f"does (thresher methods NAME lists what a method needs)"
             )
 
 

@@ -29,14 +29,14 @@ MOST_CELLS = 10**9  # rows x labels
 
 JudgeBy = Literal["labels", "target", "nothing", "one-label", "one-text", "many-labels", "lone-labels"]
 WHY: dict[JudgeBy, str] = {
-    "target": "the rows most like the target, which take turns; thresher compare tells what they bring",
-    "nothing": "random rows: without labels or a target nothing tells, before a model is trained, which rows are "
-    "better; clean the pool with thresher curate clean, give --target FILE, or try methods with thresher compare",
+    "target": "the rows most similar to the target rows, which take turns; thresher compare measures the gain",
+    "nothing": "random rows: without labels or a target, nothing shows which rows are better before a model is "
+    "trained; clean the pool with thresher curate clean, give --target FILE, or try methods with thresher compare",
     "one-label": "random rows: all rows have the same label, so labels cannot judge a method; check the label column",
     "one-text": "random rows: all rows have the same text, so no method can tell them apart; check the text column",
-    "many-labels": f"random rows: over {MOST_LABELS:,} labels, or over {MOST_CELLS:,} rows times labels, are too many "
-    "to judge methods by; check that the label column holds classes, or merge rare ones",
-    "lone-labels": "random rows: most labels stand on one row only, so held-out rows cannot judge what others teach; "
+    "many-labels": f"random rows: over {MOST_LABELS:,} labels, or over {MOST_CELLS:,} rows times labels, are "
+    f"too many to judge methods; check that the label column holds classes, or merge rare ones",
+    "lone-labels": "random rows: most labels occur on only one row, so held-out rows cannot judge a method; "
     "check that the label column holds classes",
 }
 
@@ -101,7 +101,7 @@ class Auto(Selector):
         super().__post_init__()
         if self.max_time is not None and not 0 < parse_seconds(self.max_time) < float("inf"):
             raise SettingsError(
-                f"auto: max_time must be a time above 0, as 90s, 30m or 4h, got {self.max_time!r}; correct it"
+                f"auto: max_time must be a time above 0, such as 90s, 30m or 4h, got {self.max_time!r}; correct it"
             )
 
     @property

@@ -13,8 +13,8 @@ from thresher.features.requirements import Requirements
 from thresher.selectors.contract import Selector
 from thresher.subset.scores import Scores
 
-NO_HELP = "its difficulty is above 1: the model finds the response less likely with the prompt than without it"
-NO_LOSS = "the model is certain of its response without the prompt, so that its difficulty is not defined"
+NO_HELP = "its difficulty is above 1: the response is less likely with the prompt than without it"
+NO_LOSS = "the model is certain of its response without the prompt, so its difficulty is undefined"
 
 
 @dataclass(frozen=True, kw_only=True)

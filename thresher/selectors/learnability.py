@@ -13,7 +13,7 @@ from thresher.selectors.loss_reduction import LossReduction
 from thresher.subset.scores import Scores
 from thresher.validation import option
 
-KNOWN = "the base model's loss is below min_loss: it knows the response already"
+KNOWN = "the base model's loss is below min_loss: it already knows the response"
 
 
 @dataclass(frozen=True, kw_only=True)

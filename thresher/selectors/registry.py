@@ -23,7 +23,7 @@ available, load_class, create = SELECTORS.available, SELECTORS.load, SELECTORS.c
 
 
 Method = str | Selector | Callable[..., Any]
-"""What a user may give as a method: a name, a selector with its settings, or a function."""
+"""What can be given as a method: a name, a selector with its settings, or a function."""
 
 
 def as_selector(method: Method, settings: Mapping[str, Any] | None = None) -> Selector:

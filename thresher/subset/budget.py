@@ -85,7 +85,7 @@ class Budget:
         fitting = int(np.searchsorted(np.cumsum(np.sort(lengths)), self.amount, side="right"))
         if fitting == 0:
             raise InputError(
-                f"budget: must hold at least the shortest row ({int(lengths.min())} tokens), "
+                f"budget: must allow at least the shortest row ({int(lengths.min())} tokens), "
                 f"got {self.amount:.0f} tokens; choose more"
             )
         return fitting
@@ -159,8 +159,8 @@ def _of_curve(folder: Path, method: str | None) -> Budget:
     if not set(wanted) & set(firm):
         found = "; ".join(f"{name}: {said[name]}" for name in wanted or said) or "no method"
         raise InputError(
-            f"budget: {folder} must say how many rows are enough, but does not ({found}); its answer says what would "
-            f"tell, such as more test rows, seeds or sizes"
+            f"budget: {folder} must say how many rows are enough, but it cannot ({found}); its answer says what "
+            f"would help, such as more test rows, seeds or sizes"
         )
     best = max((name for name in wanted if name in firm), key=lambda name: scores[name])
     return Budget("rows", int(firm[best]))

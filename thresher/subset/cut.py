@@ -14,12 +14,12 @@ from thresher.subset.quota import Quota
 from thresher.subset.scores import EXISTING, Scores
 
 REASONS = {
-    "covered": "a kept row stands for it",
-    "covered-by-existing": "a row you have already stands for it",
-    "over-budget": "ranked after the last row that fits the budget",
-    "over-quota": "its group has its quota of rows",
+    "covered": "a kept row represents it",
+    "covered-by-existing": "an existing row represents it",
+    "over-budget": "ranked below the last row that fits the budget",
+    "over-quota": "its group's quota is full",
     "below-threshold": "its score is not above the threshold",
-    "excluded": "the method gives it no place",
+    "excluded": "the method cannot rank it",
 }
 
 
@@ -82,7 +82,7 @@ def cut(
         kept = ranking[: int(np.searchsorted(np.cumsum(lengths[ranking]), budget.amount, side="right"))]
         if not len(kept):
             raise InputError(
-                f"budget: must hold at least the first row of the ranking ({int(lengths[ranking[0]])} tokens), "
+                f"budget: must allow at least the first row of the ranking ({int(lengths[ranking[0]])} tokens), "
                 f"got {budget.amount:.0f} tokens; choose more"
             )
     else:
@@ -117,11 +117,11 @@ def describe_shortfall(cut_rows: Cut, scores: Scores, budget: Budget, quota: Quo
         n_asked = budget.n_rows(n)
         if n_kept >= n_asked:
             return None
-        text = f"{n_kept:,} of the {n_asked:,} rows asked for were kept"
+        text = f"{n_kept:,} of the {n_asked:,} requested rows were kept"
     if not n_excluded:
-        return f"{text}: {scores.by} ranks no more of the {n:,}"
+        return f"{text}: {scores.by} cannot rank more of the {n:,}"
     why = "" if scores.excluded is None else f" ({_find_main_reason(scores.excluded)})"
-    return f"{text}: {scores.by} gives {n_excluded:,} of the {n:,} rows no place{why}"
+    return f"{text}: {scores.by} gives {n_excluded:,} of the {n:,} rows no rank{why}"
 
 
 def _find_main_reason(excluded: pl.Series) -> str:
@@ -236,16 +236,16 @@ def _explanation(excluded: pl.Expr, n_kept: int, budget: Budget) -> pl.Expr:
     )
     return (
         pl.when(pl.col("reason") == "covered")
-        .then(pl.format("kept row {} stands for it{}", pl.col("covered_by"), cosine))
+        .then(pl.format("kept row {} represents it{}", pl.col("covered_by"), cosine))
         .when(pl.col("reason") == "covered-by-existing")
-        .then(pl.format("a row you have already stands for it{}", cosine))
+        .then(pl.format("an existing row represents it{}", cosine))
         .when(pl.col("reason") == "excluded")
         .then(excluded)
         .when(pl.col("reason") == "below-threshold")
         .then(pl.format(f"its score {{}} does not satisfy {budget}", pl.col("value").round(6)))
         .when(pl.col("reason") == "over-quota")
-        .then(pl.format("ranked {}, and its group has its quota of rows", pl.col("rank")))
+        .then(pl.format("ranked {}, and its group's quota is full", pl.col("rank")))
         .when(pl.col("rank").is_null())
-        .then(pl.lit(f"not among the {n_kept} rows picked first"))
+        .then(pl.lit(f"not among the first {n_kept} rows picked"))
         .otherwise(pl.format(f"ranked {{}}, and {n_kept} rows fit the budget {budget}", pl.col("rank")))
     )

@@ -211,16 +211,16 @@ def open_subset(folder: str | Path) -> Subset:
     gone = [path for path in paths if not path.is_file()]
     if gone:
         raise ManifestError(
-            f"{folder}: the pool that it was chosen from is not at {gone[0]} any more; name the pool with --control, "
-            f"or train without a comparison with --control none"
+            f"{folder}: the pool that it was selected from is no longer at {gone[0]}; name the pool with "
+            f"--control, or skip the comparison with --control none"
         )
     pool = load_recorded(paths, content["schema"], id_column=content["id_column"])
     if pool.fingerprint != content["pool"]:  # as where a cleaned part of the files was the pool
         pool = _take_recorded_rows(pool, read_tables(folder, "scores")["row_id"])
     if pool.fingerprint != content["pool"]:
         raise ManifestError(
-            f"{folder}: the pool at {paths[0]} has changed since these rows were chosen from it; run select again, "
-            f"or train without a comparison with --control none"
+            f"{folder}: the pool at {paths[0]} has changed since these rows were selected; run select again, or "
+            f"skip the comparison with --control none"
         )
     return read_subset(folder, pool)
 

@@ -238,7 +238,7 @@ def _describe_left_out(metrics: Mapping[str, Any]) -> str:
     parts += [f"{count:,} rows left out: {reason}" for reason, count in counts["rows_left_out"].items()]
     parts += [f"{count:,} rows: {note}" for note, count in counts.get("rows_with_markers", {}).items()]
     if counts["rows_truncated"]:
-        parts.append(f"{counts['rows_truncated']:,} rows cut at max_length ({counts['tokens_cut']:,} tokens)")
+        parts.append(f"{counts['rows_truncated']:,} rows truncated at max_length ({counts['tokens_cut']:,} tokens)")
     return escape_markdown("; ".join(parts) or "No row was cut or left out") + "."
 
 

@@ -84,7 +84,7 @@ def test_an_answer_is_replaced_where_the_mean_of_both_orders_reaches_eta():
     assert audit["reason"].to_list()[2:] == [
         "confidence 0.750 that the candidate is better, less than 0.8",
         "the model's answer is empty",
-        "the model's answer was cut at max_new_tokens",
+        "the model's answer was truncated at max_new_tokens",
         "no room",
     ]
     assert corrected(eta=0.75).audit["decision"][2] == "replaced"
@@ -161,7 +161,7 @@ def test_what_comes_out_can_be_read_and_corrected_again(tmp_path):
     assert pool.frame["response"][0] == "Paris"
     again = th.correct(pool, model="writer", judge="judge", column="second")
     assert again.audit["decision"][0] == "same"
-    with pytest.raises(InputError, match="have a column 'original_response' already"):
+    with pytest.raises(InputError, match="already have a column 'original_response'"):
         corrected(pool)
 
 
@@ -171,7 +171,7 @@ def test_labels_and_plain_text_are_refused():
 
 
 def test_a_judge_must_be_named_where_the_model_is_no_adapter(tmp_path):
-    with pytest.raises(InputError, match="is no adapter whose base could judge; name who judges"):
+    with pytest.raises(InputError, match="is not an adapter whose base could judge; name the judge"):
         th.correct(ROWS, model="writer")
     (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "judge"}')
     with pytest.raises(SettingsError, match=r"eta must be a number in 0\.5\.\.1, got 0\.4"):

@@ -19,7 +19,7 @@ def test_rows_below_the_share_are_dropped_and_untried_ones_reported(rows):
     verdict = create("answerable").check(pool, existing=None, eval=None, rng=np.random.default_rng(0))
     assert verdict.reason.to_list() == ["not-answerable", None, None, None]
     assert verdict.explanation.to_list() == [
-        "0 of 8 answers to its question agree with its own", None, None, "was not tried: no room"
+        "0 of 8 sampled answers agree with its answer", None, None, "was not tried: no room"
     ]  # fmt: skip
     strict = create("answerable", {"least": 0.6}).check(pool, existing=None, eval=None, rng=np.random.default_rng(0))
     assert strict.reason.to_list() == ["not-answerable", "not-answerable", None, None]

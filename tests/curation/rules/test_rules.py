@@ -199,7 +199,7 @@ def test_the_label_of_the_majority_stays(rows, check):
     assert gone(check(Conflicts(keep="none"), pool)) == [True, True, True, True, True, False]
     verdict = check(Conflicts(), pool)
     assert verdict.cluster.null_count() == 1
-    assert verdict.explanation[1] == "1 of the 3 rows with this prompt answer so, the others otherwise"
+    assert verdict.explanation[1] == "1 of the 3 rows with this prompt have this answer, the others otherwise"
 
 
 def test_an_existing_row_decides_a_conflict(rows, check):
@@ -335,4 +335,4 @@ def test_too_few_rows_to_learn_labels_are_noted(rows, check):
     assert list(check(LabelIssues(), pool).notes) == ["issues"]
     few = {"class_probability": probability[:10], "class_votes": votes[:10]}
     pool = rows({"text": texts[:10], "label": ["x", "y"] * 5}, **few)
-    assert check(LabelIssues(), pool).notes["few"].startswith("10 rows, 5 of them labeled 'x', are few")
+    assert check(LabelIssues(), pool).notes["few"].startswith("10 rows, 5 of them labeled 'x', are too few")

@@ -87,7 +87,7 @@ def test_rows_with_other_answers_stay_and_are_counted():
     assert result.kept.tolist() == [0, 2]
     notes = result.results[1].notes
     assert notes["rows_with_other_answers"] == 1
-    assert "1 rows are similar to a row that stays but have another answer" in notes["other_answers"]
+    assert "1 rows are similar to a kept row but have a different answer" in notes["other_answers"]
     assert apply_near_duplicates(rows, same_answer=False).kept.tolist() == [0]
 
 

@@ -175,7 +175,7 @@ def test_what_was_damaged_after_a_kill_is_made_again(kit, pool_folder, tmp_path,
     call = replace(kit.build_call(str(pool_folder)), on_progress=lambda progress: notes.append(progress.note))
     subset = select_distributed(again, call, tmp_path / "out", partitions=4)
     assert len(again.done) == len(done)
-    damages = [note for note in notes if note and note.endswith("; its shard is done again")]
+    damages = [note for note in notes if note and note.endswith("; its shard will be computed again")]
     assert len(damages) == sum(path.suffix == ".json" for path in files)
     assert subset.manifest.hash == whole.manifest.hash
     assert subset.dropped.equals(whole.dropped)

@@ -220,7 +220,7 @@ def correct(
     started = time.monotonic()
     settings, models = split_options("correct", options, CorrectSettings, ModelSettings)
     if models.model is None:
-        raise SettingsError("correct: needs the model that writes candidates, found none; give model=NAME")
+        raise SettingsError("correct: needs a model that writes candidates, found none; give model=NAME")
     rows = ensure_dataset(pool)
     _check_rows(rows, settings.column)
     writer = FeatureContext(models=models, on_progress=on_progress)
@@ -246,7 +246,7 @@ def _check_rows(rows: Dataset, column: str) -> None:
         )
     if column in rows.column_names:
         raise InputError(
-            f"correct: the rows have a column '{column}' already, which would be overwritten; choose another column"
+            f"correct: the rows already have a column '{column}', which would be overwritten; choose another column"
         )
 
 
@@ -266,8 +266,8 @@ def _find_base(model: str) -> str:
     # an address may hold a password
     shown = ServerAddress.parse(model).url if is_server(model) else model
     raise InputError(
-        f"correct: '{shown}' is no adapter whose base could judge; name who judges (--judge MODEL), best the model "
-        f"as it was before the fine-tuning"
+        f"correct: '{shown}' is not an adapter whose base could judge; name the judge (--judge MODEL), ideally "
+        f"the model before fine-tuning"
     )
 
 
@@ -285,7 +285,7 @@ def _run(plan: _Plan, started: float) -> Corrected:
     candidates = [row[0] for row in generations]
     decisions = [_decide_early(*pair) for pair in zip(candidates, prompts.responses, strict=True)]
     for i in _list_tool_calls(pool, decisions):
-        decisions[i] = (NO_CANDIDATE, "the row's answer is a call of tools")
+        decisions[i] = (NO_CANDIDATE, "the row's answer is a tool call")
     # the judge compares the other rows; of all rows its probabilities are NaN where it was not
     # asked
     open_rows = [i for i, decision in enumerate(decisions) if decision is None]
@@ -325,7 +325,7 @@ def _decide_early(candidate: Generation, original: str) -> Decision | None:
         return NO_CANDIDATE, candidate.problem or "the model's answer is empty"
     if plain(candidate.text) == plain(original):
         return SAME, "the model gives the same answer"
-    return (NO_CANDIDATE, "the model's answer was cut at max_new_tokens") if candidate.is_cut else None
+    return (NO_CANDIDATE, "the model's answer was truncated at max_new_tokens") if candidate.is_cut else None
 
 
 def _compare_confidence(confidence: float, eta: float) -> Decision:

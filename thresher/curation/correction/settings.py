@@ -15,9 +15,9 @@ class CorrectSettings(Settings):
     where = "correct"
 
     judge: str | None = option(None, "Model that compares the answers. Default: the base of the adapter.")
-    eta: float = option(0.8, "Least confidence that the candidate is better.", ge=0.5, le=1)
+    eta: float = option(0.8, "Minimum confidence that the candidate is better.", ge=0.5, le=1)
     column: str = option("original_response", "Column for the original answers.", ge=1)
-    max_new_tokens: int = option(256, "Most tokens of a candidate.", ge=1)
+    max_new_tokens: int = option(256, "Maximum number of tokens in a candidate.", ge=1)
 
 
 class CorrectOptions(ModelOptions, total=False):

@@ -83,7 +83,7 @@ class Answerable(Rule):
         # divided, as 11 of 20 is 0.55, and 0.55 * 20 more than 11
         is_low = pl.col("passed") / pl.col("drawn") < self.least
         counts = pl.format(
-            "{} of {} answers to its question agree with its own",
+            "{} of {} sampled answers agree with its answer",
             *(pl.col(name).cast(pl.Int64) for name in ("passed", "drawn")),
         )
         parts = frame.select(

@@ -43,7 +43,7 @@ class Conflicts(Rule):
     name: ClassVar[str] = "conflicts"
     requirements: ClassVar[Requirements] = Requirements(side_features={EXISTING: frozenset()})
     precedes: ClassVar[Mapping[str, str]] = dict.fromkeys(
-        DUPLICATES, "a rule for duplicates leaves one row of each answer, and so no majority"
+        DUPLICATES, "a duplicate rule keeps one row per answer, so there is no majority"
     )
 
     keep: Literal["majority", "none", "first"] = "majority"
@@ -82,7 +82,9 @@ class Conflicts(Rule):
         )
         is_dropped = is_conflict & ~is_kept
         others = pl.when(pl.col("n_answers") == 2).then(pl.lit("otherwise")).otherwise(pl.lit("in several ways"))
-        sentence = pl.format("{} of the {} rows with this prompt answer so, the others {}", "n_same", "n", others)
+        sentence = pl.format(
+            "{} of the {} rows with this prompt have this answer, the others {}", "n_same", "n", others
+        )
         verdict = groups.select(
             reason=pl.when(is_dropped).then(pl.lit("conflict")),
             explanation=pl.when(is_dropped).then(sentence),

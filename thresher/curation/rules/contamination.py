@@ -68,7 +68,7 @@ class Contamination(Rule):
     """
 
     name: ClassVar[str] = "contamination"
-    precedes: ClassVar[Mapping[str, str]] = {"pii": "what is masked is no part of an evaluation row any more"}
+    precedes: ClassVar[Mapping[str, str]] = {"pii": "masked text no longer matches an evaluation row"}
 
     scope: Scope = "prompt"
     n_gram: int = option(8, ge=1)

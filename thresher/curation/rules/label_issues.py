@@ -88,6 +88,6 @@ def _warn_few(labels: pl.Series) -> dict[str, str]:
     if len(labels) >= FEW_ROWS and rarest[1] >= FEW_OF_A_LABEL:
         return {}
     return {
-        "few": f"{len(labels):,} rows, {rarest[1]:,} of them labeled '{rarest[0]}', are few to learn labels from; "
-        "look at what it drops, or let it report only"
+        "few": f"{len(labels):,} rows, {rarest[1]:,} of them labeled '{rarest[0]}', are too few to learn labels "
+        f"reliably; look at what it drops, or let it only report"
     }

@@ -109,8 +109,8 @@ class NearDuplicates(DuplicateRule):
         if free is not None and needed > USABLE * free:
             raise InputError(
                 f"{self.name}: {n_rows:,} rows with {format_bytes(n_bytes)} of text need about "
-                f"{format_bytes(needed)} of memory and {format_bytes(free)} are free; clean the pool in parts, each "
-                f"with the rows kept before as --existing, or take a machine with more memory"
+                f"{format_bytes(needed)} of memory and {format_bytes(free)} are free; clean the pool in parts, "
+                f"with the rows kept so far as --existing, or use a machine with more memory"
             )
         if needed < PLANNED_BYTES:
             return None
@@ -149,7 +149,7 @@ class NearDuplicates(DuplicateRule):
         }
         if counts[2]:
             notes["other_answers"] = (
-                f"{counts[2]:,} rows are similar to a row that stays but have another answer, and stay, too; "
+                f"{counts[2]:,} rows are similar to a kept row but have a different answer, so they are kept; "
                 f"--set near-duplicates.same_answer=false drops them"
             )
         assignment = DuplicateAssignment(representative, similarity)

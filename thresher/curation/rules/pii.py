@@ -97,7 +97,7 @@ class Pii(Rule):
     @property
     def precedes(self) -> Mapping[str, str]:
         """The rules for duplicates, if texts are changed."""
-        why = "rows that an earlier run has masked are compared as they are now, and new ones as they were"
+        why = "rows masked by an earlier run are compared as masked, but new ones as they are"
         return dict.fromkeys(DUPLICATES if self.action == "mask" else (), why)
 
     def check(self, pool: Rows, *, existing: Rows | None, eval: Rows | None, rng: np.random.Generator) -> Verdict:

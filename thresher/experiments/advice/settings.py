@@ -42,7 +42,7 @@ class AdviceSettings(ExperimentSettings, PilotSettings):
 
         problems = [] if self.out is not None else ["out must be a folder: each step leaves its own in it"]
         if self.max_time is not None and not 0 < parse_seconds(self.max_time) < float("inf"):
-            problems.append(f"max_time must be a time above 0, as 90s, 30m or 4h, got {self.max_time!r}")
+            problems.append(f"max_time must be a time above 0, such as 90s, 30m or 4h, got {self.max_time!r}")
         if self.budget is not None and parse_budget(self.budget).unit not in ("rows", "share"):
             problems.append(f"budget must be a number of rows or a share, as 500 or 10%, got {self.budget}")
         return problems

@@ -39,11 +39,11 @@ def _keep_different(candidates: Sequence[Candidate], response: str, seeds: Seeds
         if sign is None:
             kept.append(each)
         elif sign == _sign(response, is_number=is_number):
-            kept.append(each.refuse(SAME, "the row's own answer, by its words or by the numbers on the way"))
+            kept.append(each.refuse(SAME, "the row's own answer, by its words or intermediate numbers"))
         elif sign in known:
-            kept.append(each.refuse(REPEATED, "another kept answer of this row, by its words or numbers"))
+            kept.append(each.refuse(REPEATED, "another kept answer of this row, by its words or intermediate numbers"))
         elif n_kept == seeds.settings.most:
-            kept.append(each.refuse(ENOUGH, f"{n_kept} answers of this row are kept already"))
+            kept.append(each.refuse(ENOUGH, f"{n_kept} answers of this row are already kept"))
         else:
             known.add(sign)
             kept.append(each)

@@ -51,7 +51,7 @@ def propose_explanations(seeds: Seeds) -> tuple[list[Candidate], dict[str, float
     judged = seeds.judge_answers([(number, samples[0]) for number, samples in zip(numbers, concluded, strict=True)])
     for number, verdict in zip(numbers, judged, strict=True):
         if verdict.reason is not None:
-            why = f"the model does not conclude the answer from it: {verdict.explanation}"
+            why = f"the model does not get the answer from it: {verdict.explanation}"
             candidates[number] = replace(candidates[number], reason=WRONG, explanation=why)
     return candidates, {}
 

@@ -66,7 +66,7 @@ def _read_row(candidate: Candidate, written: Generation, seeds: Seeds) -> Candid
     parts = _PARTS.search(written.text)
     if parts is None:
         return replace(candidate, response=written.text).refuse(
-            UNREADABLE, "the text is not of the form Question: ... Answer: ..."
+            UNREADABLE, "the text is not in the format Question: ... Answer: ..."
         )
     row = replace(candidate, prompt=parts.group(1).strip().strip("*").strip(), response=parts.group(2).strip())
     if seeds.check.read(str(row.response)) is None:

@@ -37,7 +37,7 @@ def propose_rewordings(seeds: Seeds) -> tuple[list[Candidate], dict[str, float]]
             why = f"cosine {cosine:.3f} with the row's prompt, at least {settings.least_similarity:g} is required"
             candidates[place] = candidates[place].refuse(BROKEN, why)
         elif cosine >= settings.most_similarity:
-            why = f"cosine {cosine:.3f} with the row's prompt, {settings.most_similarity:g} or more is a copy"
+            why = f"cosine {cosine:.3f} with the row's prompt, {settings.most_similarity:g} or more counts as a copy"
             candidates[place] = candidates[place].refuse(SAME, why)
     return candidates, {}
 

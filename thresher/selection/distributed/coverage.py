@@ -181,8 +181,9 @@ class Certificate(NamedTuple):
     def sentence(self) -> str:
         """Return it in words."""
         return (
-            f"mean cosine of a row with its nearest pick {self.value:.4f} ± {self.stderr:.4f} on {self.n:,} sampled "
-            f"rows; no set of as many rows has more than {self.bound:.4f} there, so the picks have at least "
+            f"mean cosine between a row and its nearest pick {self.value:.4f} ± {self.stderr:.4f} on {self.n:,} "
+            f"sampled "
+            f"rows; no selection of this size exceeds {self.bound:.4f} there, so the picks have at least "
             f"{100 * self.share:.1f} % of the optimum"
         )
 

@@ -66,7 +66,7 @@ def run_stage(
     report()
     for _, damage in found.values():
         if damage is not None and on_progress is not None:
-            note = f"{damage}; its shard is done again"
+            note = f"{damage}; its shard will be computed again"
             on_progress(Progress(stage=work.name, done=len(done), total=len(numbers), note=note))
     if todo:
         # made here alone, so that a node that shares no storage notices

@@ -56,8 +56,8 @@ N_ITERATIONS = 25
 N_JUDGES = 10_000
 WEIGHT = "weight"
 GUARANTEE = (
-    "two rounds over centroid partitions, with fewer picks per part than the budget: no bound beforehand; what they "
-    "have of the optimum is measured afterwards (certified_share)"
+    "two rounds over centroid partitions, with fewer picks per part than the budget: no bound beforehand; the "
+    "share of the optimum is measured afterward (certified_share)"
 )
 
 

@@ -122,7 +122,7 @@ class Race:
                 self._arms[0],
                 None,
                 is_cut_short=True,
-                why="random rows: the time was over before any method was tried on two splits; raise max_time",
+                why="random rows: the time ran out before any method was tried on two splits; raise max_time",
             )
         nominee = next(arm for arm in self._arms if arm.name == nominations[0][0])
         return self._examine(nominee, nominations)
@@ -131,10 +131,10 @@ class Race:
         """Return why no race can tell anything, or None."""
         split = self._split
         if self._share >= 1:
-            return "all rows are kept, so there is nothing to choose"
+            return "all rows are kept, so there is nothing to select"
         if len(split.held_out) < FEWEST_HELD_OUT:
             return (
-                f"too few rows are left to judge the methods by: at least {FEWEST_HELD_OUT} are needed, found "
+                f"too few rows are left to judge the methods: at least {FEWEST_HELD_OUT} are needed, found "
                 f"{len(split.held_out)} (copies of candidates do not count)"
             )
         if self._count_chosen(split) < 2:
@@ -186,8 +186,8 @@ class Race:
                 nominee.name,
                 nominations=tuple(nominations),
                 is_cut_short=True,
-                why=f"random rows: the time was over before {nominee.name}, the best method so far, was tried on two "
-                "fresh splits; raise max_time",
+                why=f"random rows: the time ran out before {nominee.name}, the best method so far, was tried on "
+                f"two new splits; raise max_time",
             )
         # the clock may move the last look to an earlier split: there are no more looks for it
         is_better = self._compare(grades, self._metric, level).low > 0
@@ -196,7 +196,7 @@ class Race:
         multiplier = self._multiply(grades)
         why = _explain(nominee.name, effect, self._metric, multiplier, is_better=is_better)
         if is_cut_short:
-            why = f"{why} (the time was over after {len(grades)} of {max(LOOKS)} fresh splits)"
+            why = f"{why} (the time ran out after {len(grades)} of {max(LOOKS)} fresh splits)"
         return self._conclude(
             nominee if is_better else self._arms[0],
             nominee.name,
@@ -272,8 +272,8 @@ def _explain(name: str, effect: Difference, metric: Metric, multiplier: Multipli
     """Return the decision in one sentence."""
     gain = f"{100 * effect.value:+.1f} points of {metric} [{100 * effect.low:+.1f}, {100 * effect.high:+.1f}]"
     if not is_better:
-        return f"random rows: no method is better beyond doubt; the best, {name}, has {gain} on held-out rows of yours"
-    sentence = f"{name}: better than random rows by {gain} on held-out rows of yours"
+        return f"random rows: no method is significantly better; the best, {name}, has {gain} on your held-out rows"
+    sentence = f"{name}: better than random rows by {gain} on your held-out rows"
     if multiplier is None:
         return sentence
-    return f"{sentence}, as good as {multiplier} as many random rows"
+    return f"{sentence}; random rows would need {multiplier} as many rows for the same score"

@@ -80,14 +80,14 @@ def plan_memory(settings: KernelSettings, n: int, d: int) -> MemoryPlan:
         if size_gb <= settings.max_kernel_gb:
             bound = f"{(limit or 0) / 1e9:.1f} GB are free"
         raise InputError(
-            f"{settings.name}: a dense kernel of {n:,} distinct rows needs {size_gb:.1f} GB and {bound}; set kernel to "
-            f"'sparse', or max_kernel_gb higher where there is more memory"
+            f"{settings.name}: a dense kernel of {n:,} distinct rows needs {size_gb:.1f} GB and {bound}; set "
+            f"kernel to 'sparse', or raise max_kernel_gb if there is more memory"
         )
     if not _fits(sparse, limit):
         raise InputError(
             f"{settings.name}: a graph of {settings.n_neighbors} neighbors of {n:,} rows needs "
-            f"{sparse.n_bytes / 1e9:.1f} GB and {(limit or 0) / 1e9:.1f} GB are free; set n_neighbors lower, or choose "
-            f"from fewer rows"
+            f"{sparse.n_bytes / 1e9:.1f} GB and {(limit or 0) / 1e9:.1f} GB are free; lower n_neighbors, or "
+            f"select from fewer rows"
         )
     return sparse
 
@@ -109,6 +109,6 @@ def plan_streamed_memory(settings: KernelSettings, n: int, d: int) -> MemoryPlan
     if not _fits(plan, limit):
         raise InputError(
             f"{settings.name}: {n:,} rows of {d} components need {plan.n_bytes / 1e9:.1f} GB and "
-            f"{(limit or 0) / 1e9:.1f} GB are free; choose from fewer rows"
+            f"{(limit or 0) / 1e9:.1f} GB are free; select from fewer rows"
         )
     return plan
