@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import pytest
 
 from thresher.cli.next_steps import suggest_after_comparison, suggest_selection, suggest_training
-from thresher.cli.progress import _Lines, name_run, progress_display
+from thresher.cli.progress import _Lines, progress_display
 from thresher.progress import Progress
+from thresher.trainer.events import TrainEvent
 
 
 def test_a_note_is_shown_once(capsys):
@@ -27,7 +28,7 @@ def test_a_quiet_command_shows_nothing(capsys):
     [("main/seed-0", "train on your rows, seed 0"), ("control/seed-2", "train on random rows, seed 2"), ("", "train")],
 )
 def test_a_run_is_named_for_people(run, name):
-    assert name_run(run) == name
+    assert TrainEvent(kind="step", run=run).stage == name
 
 
 def test_time_left_is_in_minutes_and_never_negative(monkeypatch, capsys):

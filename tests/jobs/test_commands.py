@@ -42,13 +42,13 @@ def test_check_and_run_refuse_an_output_folder_of_something_else_alike(ready_kit
 
 def test_run_twice_then_look(ready_kit, capsys, rows):
     assert main(["curate", "run", str(ready_kit.file)]) == 0
-    assert "6 rows in the snapshot: 6 entered, 0 left" in capsys.readouterr().err
+    assert "6 rows in the snapshot: 6 added, 0 removed" in capsys.readouterr().err
     assert main(["curate", "run", str(ready_kit.file), "--json"]) == 3
     printed = json.loads(capsys.readouterr().out)
     assert (printed["outcome"], printed["exit_code"], printed["version"]) == ("nothing-new", 3, 1)
     ready_kit.add("b", rows(4, 2))
     assert main(["curate", "check", str(ready_kit.file)]) == 0
-    assert "1 new files, 1 known" in capsys.readouterr().out
+    assert "1 new file, 1 known" in capsys.readouterr().out
     assert main(["curate", "run", str(ready_kit.file), "--dry-run"]) == 0
     assert "would be: done" in capsys.readouterr().err
     assert main(["curate", "run", str(ready_kit.file), "--quiet"]) == 0
@@ -58,7 +58,7 @@ def test_run_twice_then_look(ready_kit, capsys, rows):
     assert main(["curate", "show", "latest", "--job", str(ready_kit.file)]) == 0
     assert "run 3 at" in capsys.readouterr().out
     assert main(["curate", "diff", "v1", "3", "--job", str(ready_kit.file)]) == 0
-    assert "v000001 -> v000002: 6 rows -> 10; 4 entered, 0 left, 6 stayed" in capsys.readouterr().out
+    assert "v000001 -> v000002: 6 rows -> 10; 4 added, 0 removed, 6 kept" in capsys.readouterr().out
 
 
 def test_a_log_whose_reader_has_left_stops_no_run_and_changes_no_exit_code(ready_kit, tmp_path):

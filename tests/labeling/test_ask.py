@@ -195,7 +195,7 @@ def test_without_people_the_annotator_s_labels_are_added_by_the_command_that_is_
     ask = ["label", "ask", str(pool[0]), "--batch", "9", "--encoder", "static", "--classes", ",".join(COLORS)]
     assert main([*ask, "--annotator", "http://x/v1#m", "--check", "0", "--out", str(tmp_path / "ask")]) == 0
     told = capsys.readouterr().err.splitlines()[-1]
-    assert told == f"then: thresher label add {tmp_path / 'ask'} --out labeled"
+    assert told == f"next: thresher label add {tmp_path / 'ask'} --out labeled"
     assert main(["label", "add", str(tmp_path / "ask"), "--out", str(tmp_path / "labeled")]) == 0
     assert th.open(tmp_path / "labeled").manifest.content["counts"]["by_annotator"] >= 8
 

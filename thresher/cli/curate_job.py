@@ -79,7 +79,7 @@ def check(job: JobFile, as_json: options.AsJson = False) -> None:
     if as_json:
         print_json(summary)
         return
-    print_line(f"{job}: fine; {summary['files_new']:,} new files, {summary['files_known']:,} known")
+    print_line(f"{job}: fine; {_count_files(summary['files_new'])}, {summary['files_known']:,} known")
     _print_lines(f"{source['name']}: {source['what']}" for source in summary["sources"])
     print_line(f"  steps: {', '.join(summary['steps']) or 'none but one row per content'}")
     print_line(f"  output: {summary['output']}, newest snapshot {summary['latest'] or 'none'}")
@@ -122,7 +122,7 @@ def show(run: RunName, job: JobOption = Path("job.toml"), as_json: options.AsJso
 
 
 def diff(before: RunName, after: RunName, job: JobOption = Path("job.toml"), as_json: options.AsJson = False) -> None:
-    """Compare the snapshots of two runs: rows that entered and left, by source, and drift."""
+    """Compare the snapshots of two runs: rows added and removed, by source, and drift."""
     from thresher.jobs.inspection import compare_snapshots
 
     changes = compare_snapshots(job, before, after)
@@ -132,15 +132,19 @@ def diff(before: RunName, after: RunName, job: JobOption = Path("job.toml"), as_
     rows = f"{changes['rows_before']:,} rows -> {changes['rows_after']:,}"
     print_line(
         f"v{changes['before']:06d} -> v{changes['after']:06d}: {rows}; "
-        f"{changes['entered']:,} entered, {changes['left']:,} left, {changes['stayed']:,} stayed"
+        f"{changes['entered']:,} added, {changes['left']:,} removed, {changes['stayed']:,} kept"
     )
-    _print_lines(f"in   {name}: {n:,}" for name, n in changes["entered_by_source"].items())
-    _print_lines(f"out  {name}: {n:,}" for name, n in changes["left_by_source"].items())
+    _print_lines(f"added   {name}: {n:,}" for name, n in changes["entered_by_source"].items())
+    _print_lines(f"removed {name}: {n:,}" for name, n in changes["left_by_source"].items())
     _print_lines(_format_drift(changes["drift"]))
 
 
 for verb in (run, check, history, show, diff):
     curate_app.command()(verb)
+
+
+def _count_files(n: int) -> str:
+    return "1 new file" if n == 1 else f"{n:,} new files"
 
 
 def _summarize(result: RunResult) -> str:
@@ -156,16 +160,16 @@ def _format_report(report: Mapping[str, Any]) -> list[str]:
     lines = []
     if "read" in counts:
         lines.append(
-            f"{counts['read']:,} rows read from {counts['files_new']:,} new files: {counts['new']:,} new, "
+            f"{counts['read']:,} rows read from {_count_files(counts['files_new'])}: {counts['new']:,} new, "
             f"{counts['known']:,} known, {counts['repeated']:,} repeated, {counts['unusable']:,} unusable"
         )
     if "rows" in counts:
         masked = f", {counts['masked']:,} masked" if counts["masked"] else ""
         rows = f"{counts['rows']:,} rows in the snapshot"
-        lines.append(f"{rows}: {counts['entered']:,} entered, {counts['left']:,} left{masked}")
+        lines.append(f"{rows}: {counts['entered']:,} added, {counts['left']:,} removed{masked}")
     for one in report.get("out", []):
         was_kept = " (was in the pool)" if one["was_kept"] else ""
-        lines.append(f"  out {one['rows']:,} {one['rule'] or one['stage']}: {one['reason']}{was_kept}")
+        lines.append(f"  {one['rows']:,} dropped by {one['rule'] or one['stage']}: {one['reason']}{was_kept}")
     lines += [f"  unusable {n:,}: {reason}" for reason, n in report.get("unusable", {}).items()]
     lines += [f"  left to the next run: {one['name']}: {one['why']}" for one in report.get("skipped", [])]
     lines += [f"  {line}" for line in _format_drift(report.get("drift", []))]

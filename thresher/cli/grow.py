@@ -66,7 +66,7 @@ def format_summary(grown: Grown, out: Path, pool: str | None, read_as: str | Non
     lines.append(f"{content['writer']['name']} wrote; asked for {asked} of {counts['seeds']:,} rows")
     if facts:
         lines.append(", ".join(f"{_describe_fact(name)} {value:g}" for name, value in facts.items()))
-    lines.append(f"{counts['kept']:,} rows kept, of {counts['seeds_with_rows']:,} rows of yours")
+    lines.append(f"{counts['kept']:,} new rows kept, grown from {counts['seeds_with_rows']:,} of your rows")
     lines += [f"  {n:,} with the answer {_ANSWERS[source]}" for source, n in counts.get("answer_from", {}).items()]
     lines.append(f"{counts['refused']:,} texts refused; refused.parquet has the reasons")
     lines += [f"  {n:,} {reason}{_HINTS.get(reason, '')}" for reason, n in counts["refused_by_reason"].items()]

@@ -221,7 +221,7 @@ def summarize_asked(asked: Asked, out: Path) -> str:
         lines.append(f"{counts['conflicting_texts']:,} texts have conflicting labels, and count as unlabeled")
     lines += _tell_rejected(counts)
     lines.append(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
-    lines.append(f"then: thresher label add {out}{' ANSWERS' if asked.rows else ''} --out labeled")
+    lines.append(f"next: thresher label add {out}{' ANSWERS' if asked.rows else ''} --out labeled")
     return join_lines(lines)
 
 
@@ -244,5 +244,5 @@ def summarize_labeled(labeled: Labeled, out: Path) -> str:
     if labeled.agreement is not None:
         lines.append(f"people agree with the annotator on {labeled.agreement}")
     lines.append(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
-    lines.append(f"then: thresher label ask POOL --labeled {out} --out NEXT, or thresher train {out}")
+    lines.append(f"next: thresher label ask POOL --labeled {out} --out NEXT, or thresher train {out}")
     return join_lines(lines)

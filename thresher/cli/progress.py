@@ -43,17 +43,9 @@ def training_display(*, quiet: bool) -> Iterator[Callable[[TrainEvent], None] | 
             from thresher.features import Progress
 
             if event.kind in ("start", "step") or event.message:
-                stage = name_run(event.run)
-                show(Progress(stage=stage, done=event.step, total=event.n_steps, note=event.message or None))
+                show(Progress(stage=event.stage, done=event.step, total=event.n_steps, note=event.message or None))
 
         yield show_event
-
-
-def name_run(run: str) -> str:
-    """Return a run of training for people: "main/seed-0" trains on your rows, seed 0."""
-    side, _, seed = run.partition("/seed-")
-    names = {"main": "train on your rows", "control": "train on random rows"}
-    return f"{names.get(side, f'train {side}'.strip())}{f', seed {seed}' if seed else ''}"
 
 
 def _clean(show: Callable[[Progress], None]) -> Callable[[Progress], None]:

@@ -191,7 +191,7 @@ def scan_files(run: RunContext, plan: UpdatePlan) -> Scan:
         run.log.note("scan", note)
     counts = {"new": len(scan.new_files), "known": len(scan.known_files)}
     counts |= {"too_old": len(scan.too_old), "gone": len(scan.gone)}
-    message = f"{counts['new']:,} new files, {counts['known']:,} known"
+    message = f"{counts['new']:,} new file{'' if counts['new'] == 1 else 's'}, {counts['known']:,} known"
     message += f", {counts['too_old']:,} older than --since" if counts["too_old"] else ""
     message += f", {counts['gone']:,} gone (their rows stay)" if counts["gone"] else ""
     run.log.send("scan", message, fields=counts)

@@ -162,7 +162,7 @@ def _run_locked(run: RunContext, lock: Lock, record: RunRecord, *, accept: bool)
     version = _publish(run, lock, result, record)
     run.cache.save()
     counts = result.report["counts"]
-    message = f"{counts['rows']:,} rows, {counts['entered']:,} of them new, {counts['left']:,} left"
+    message = f"{counts['rows']:,} rows, {counts['entered']:,} of them new, {counts['left']:,} removed"
     passed = f"{counts['passed']:,} of {counts['new']:,} new rows passed the rules"
     log.send("published", f"{format_version(version)}: {message}; {passed}", fields={"version": version, **counts})
     _prune(folder, run.job.settings.output.keep, log)

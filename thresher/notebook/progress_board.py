@@ -102,8 +102,7 @@ class ProgressBoard:
     def show_event(self, event: Any) -> None:
         """Take what training says: a step of a run, or a note."""
         if event.kind in ("start", "step") or event.message:
-            stage = f"train {event.run}".strip()
-            self.show(Progress(stage=stage, done=event.step, total=event.n_steps, note=event.message or None))
+            self.show(Progress(stage=event.stage, done=event.step, total=event.n_steps, note=event.message or None))
 
     def draw(self) -> None:
         """Draw all stages; texts are escaped."""

@@ -28,6 +28,13 @@ class TrainEvent:
     values: Mapping[str, float] = field(default_factory=dict)
     message: str = ""
 
+    @property
+    def stage(self) -> str:
+        """What the run is for people: "main/seed-0" trains on your rows, seed 0."""
+        side, _, seed = self.run.partition("/seed-")
+        names = {"main": "train on your rows", "control": "train on random rows"}
+        return f"{names.get(side, f'train {side}'.strip())}{f', seed {seed}' if seed else ''}"
+
 
 OnEvent = Callable[[TrainEvent], None]
 

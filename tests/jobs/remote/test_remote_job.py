@@ -115,7 +115,7 @@ def test_a_job_runs_from_s3_to_s3_and_its_snapshots_are_read(own_storage, tmp_pa
         assert main(["curate", "history", "--job", job]) == 0
         assert main(["curate", "diff", "v1", "v2", "--job", job]) == 0
     shown = capsys.readouterr()
-    assert "100 entered, 0 left" in shown.out
+    assert "100 added, 0 removed" in shown.out
     assert str(tmp_path / "cache") not in shown.out + shown.err
     files = read_objects(own_storage, "pool/")
     assert files["latest"] == b"snapshots/v000002"
@@ -159,13 +159,13 @@ def test_credentials_and_rights_are_named(own_storage, monkeypatch, capsys, tmp_
 
 def run_with_kills(start, server, tmp_path, n_kills, seed):
     client = open_client(server)
-    jobs = [write_job(tmp_path, source, "whole") for source in ("first", "both")]
+    jobs = [write_job(tmp_path, source, f"whole{seed}") for source in ("first", "both")]
     seconds = []
     for job in jobs:
         began = time.monotonic()
         finish(start(job, tmp_path / "cache-whole"))
         seconds.append(time.monotonic() - began)
-    expected = {version: read_snapshot(client, "whole", version) for version in ("v000001", "v000002")}
+    expected = {version: read_snapshot(client, f"whole{seed}", version) for version in ("v000001", "v000002")}
     rng, n_killed = np.random.default_rng(seed), 0
     for number in range(n_kills):
         output, cache = f"pool{seed}-{number}", tmp_path / f"cache{number}"

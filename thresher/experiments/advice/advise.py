@@ -348,8 +348,9 @@ def _train_adapter(steps: _Steps, subset: Subset, folder: Path) -> Adapter:
 
     def show(event: TrainEvent) -> None:
         if steps.on_progress is not None and (event.kind in ("start", "step") or event.message):
-            stage = f"train {event.run}".strip()
-            steps.on_progress(Progress(stage=stage, done=event.step, total=event.n_steps, note=event.message or None))
+            steps.on_progress(
+                Progress(stage=event.stage, done=event.step, total=event.n_steps, note=event.message or None)
+            )
 
     return train(
         subset,

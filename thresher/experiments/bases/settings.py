@@ -55,7 +55,10 @@ class BaseRankSettings(ExperimentSettings):
         """Return what is wrong with several fields together."""
         problems = []
         if len(set(self.models)) < 2:
-            problems.append(f"models must name at least 2 different models, got {', '.join(self.models) or 'none'}")
+            named = ", ".join(self.models) or "none"
+            problems.append(
+                f"models must name at least 2 different models, got {named}; for example --models minilm,static"
+            )
         if self.confirm == 1 or self.confirm > len(self.models):
             n = len(self.models)
             problems.append(f"confirm must be 0, or from 2 to the {n} models that are named, got {self.confirm}")

@@ -32,7 +32,10 @@ class TransferSettings(ComparisonSettings):
         """Return what is wrong with several fields together."""
         problems = super().find_problems()
         if len(set(self.models)) < 2:
-            problems.append(f"models must name at least 2 different models, got {', '.join(self.models) or 'none'}")
+            named = ", ".join(self.models) or "none"
+            problems.append(
+                f"models must name at least 2 different models, got {named}; for example --models tiny,smollm2"
+            )
         if self.trainer is not None:
             problems.append("models are of our trainer; leave trainer out")
         return problems
