@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from thresher.experiments.learning_curve import learning_curve
     from thresher.experiments.mixing.mix import Mix, mix
     from thresher.experiments.prices.label_budget import LabelBudget, label_budget
+    from thresher.experiments.soups.soup import Soup, soup
     from thresher.experiments.tuning import Tuning, tune
     from thresher.features import Features
     from thresher.features.table import FeatureTable, score
@@ -79,6 +80,7 @@ __all__ = [
     "Plan",
     "Quota",
     "Scores",
+    "Soup",
     "Source",
     "SourceRanking",
     "Subset",
@@ -109,6 +111,7 @@ __all__ = [
     "run_job",
     "score",
     "select",
+    "soup",
     "train",
     "transfer",
     "tune",
@@ -143,6 +146,7 @@ _load = export_lazily(
         "Plan": "selection.dry_run",
         "Quota": "subset.quota",
         "Scores": "subset.scores",
+        "Soup": "experiments.soups.soup",
         "Source": "dataset",
         "SourceRanking": "experiments.bases.sources",
         "Subset": "subset.subset",
@@ -170,6 +174,7 @@ _load = export_lazily(
         "run_job": "jobs",
         "score": "features.table",
         "select": "experiments.advice.choose",
+        "soup": "experiments.soups.soup",
         "train": "trainer.train",
         "transfer": "experiments.bases.transfer",
         "tune": "experiments.tuning",

@@ -158,7 +158,7 @@ def test_at_most_15_verbs_are_listed_each_under_its_question():
     listed = " ".join(command.help or "" for command in shown) + " ".join(
         param.help or "" for command in shown for param in command.params
     )
-    assert all(f"thresher {name}" in listed for name in ("score", "why", "methods"))
+    assert all(f"thresher {name}" in listed for name in ("score", "why", "soup", "methods"))
 
 
 def _get_commands():

@@ -51,6 +51,7 @@ VERBS = {  # in the order of the help
     "tune": _Verb("tune", "tune", _TRAIN),
     "try": _Verb("try_adapter", "try_adapter", _TRAIN),
     "export": _Verb("export", "export", _TRAIN),
+    "soup": _Verb("soup", "soup", ""),
     "why": _Verb("why", "why", ""),
     "report": _Verb("report", "report", "What is the result?"),
     "doctor": _Verb("doctor", "doctor", _MACHINE),

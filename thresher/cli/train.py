@@ -68,7 +68,7 @@ def train(
 ) -> None:
     """Train a LoRA adapter, and compare it with one trained on the same number of random rows.
 
-    'thresher why' finds the training rows that led to an answer.
+    'thresher why' finds the training rows that led to an answer; 'thresher soup' merges adapters.
 
     [bold]Example:[/bold] thresher train chosen --eval test.jsonl --out adapter
     """

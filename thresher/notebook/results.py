@@ -26,6 +26,7 @@ _READERS = {  # kind of a manifest -> what reads such a folder
     "comparison": "thresher.experiments.comparison:read_comparison",
     "tuning": "thresher.experiments.tuning:read_tuning",
     "experts": "thresher.experiments.experts.experts:read_experts",
+    "soup": "thresher.experiments.soups.soup:read_soup",
     "why": "thresher.experiments.attribution.why:read_explanation",
     "advice": "thresher.experiments.advice.advise:read_advice",
     "bases": "thresher.experiments.bases.rank:read_ranking",
@@ -53,8 +54,8 @@ def open(folder: str | Path) -> Any:  # noqa: A001 - the word that people try fi
     Returns:
         What the function that wrote it returned: a Subset, an Adapter, a LearningCurve, a
         Comparison, a Tuning, an Advice, a BaseRanking, a SourceRanking, a Mix, a Transfer, Experts,
-        an Explanation, a Curated, a Corrected or a FeatureTable; of a snapshot of a job the Dataset
-        of its rows.
+        a Soup, an Explanation, a Curated, a Corrected or a FeatureTable; of a snapshot of a job the
+        Dataset of its rows.
 
     Raises:
         ManifestError: it is no such folder, or a file of it is damaged or missing.

@@ -164,7 +164,7 @@ def _resolve(trained: Adapter, rows: Dataset) -> RunContext:
     stored |= {"early_stopping_patience": None, "eval_every": None, "stop_at": 1.0}
     return resolve_run(
         rows,
-        model=metrics["model"]["name"] if metrics["task"] != "classification" else _name_classifier(metrics),
+        model=metrics["model"]["name"] if metrics["task"] != "classification" else name_classifier(metrics),
         settings=TrainSettings(**stored),
         seed=int(metrics["seed"]),
         labels=metrics["labels"],
@@ -198,7 +198,8 @@ def _find_learned(trained: Adapter, rows: Dataset) -> Dataset:
     )
 
 
-def _name_classifier(metrics: Mapping[str, Any]) -> str | None:
+def name_classifier(metrics: Mapping[str, Any]) -> str | None:
+    """Return the base of a classifier as `train` takes it."""
     from thresher.trainer.engine.load_model import MINILM
 
     name = str(metrics["model"]["name"])

@@ -50,7 +50,7 @@ def average_adapters(folders: Sequence[Path], out: Path) -> None:
         if name.endswith(DOWN):
             merged[name] = torch.cat(tensors, dim=0)  # (sum of ranks, n_in)
         elif name.endswith(UP):
-            scaled = [share * _compute_scale(config) * tensor for config, tensor in zip(configs, tensors, strict=True)]
+            scaled = [share * compute_scale(config) * tensor for config, tensor in zip(configs, tensors, strict=True)]
             merged[name] = torch.cat(scaled, dim=1)  # (n_out, sum of ranks)
         else:
             merged[name] = torch.stack([tensor.float() for tensor in tensors]).mean(0).to(tensors[0].dtype)
@@ -69,7 +69,8 @@ def average_adapters(folders: Sequence[Path], out: Path) -> None:
         write_atomic(out / HEAD_CONFIG, (folders[0] / HEAD_CONFIG).read_bytes())
 
 
-def _compute_scale(config: Mapping[str, Any]) -> float:
+def compute_scale(config: Mapping[str, Any]) -> float:
+    """Return what the product of the two matrices is multiplied by."""
     rank = int(config["r"])
     return float(config["lora_alpha"]) / (math.sqrt(rank) if config.get("use_rslora") else rank)
 

@@ -1,0 +1,87 @@
+"""Merged adapters: the mean is exact, ties and dare are peft's, the best single one is the bar."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import thresher as th
+from thresher.cli.main import main
+from thresher.errors import InputError
+from thresher.trainer.engine.adapters.merging import merge_adapters
+from thresher.trainer.engine.average_adapters import DOWN, UP, WEIGHTS, compute_scale
+
+THINGS = {"red": "apple", "green": "leaf", "blue": "sky"}
+SETTINGS = th.TrainSettings(max_steps=12, batch_size=8, max_length=16, lora_rank=2, learning_rate=1e-2)
+
+
+def make_rows(start, stop):
+    return [
+        {"text": f"the {thing} is {color} {number}", "label": color}
+        for number in range(start, stop)
+        for color, thing in THINGS.items()
+    ]
+
+
+@pytest.fixture(scope="module")
+def adapters(tiny_bert, tmp_path_factory):
+    root = tmp_path_factory.mktemp("adapters")
+    options = {"model": tiny_bert, "settings": SETTINGS}
+    parts = [(0, 12), (12, 24), (24, 36)]
+    return [th.train(make_rows(*part), out=root / str(i), **options).path for i, part in enumerate(parts)]
+
+
+def read_updates(folder):
+    """Return the update of each layer, multiplied out."""
+    config, weights = json.loads((folder / "adapter_config.json").read_text()), load_file(folder / WEIGHTS)
+    names = [name.removesuffix(UP) for name in weights if name.endswith(UP)]
+    return {name: compute_scale(config) * weights[name + UP] @ weights[name + DOWN] for name in names}
+
+
+def test_ties_keep_the_largest_entries_of_the_sign_that_weighs_more(adapters, tmp_path):
+    merge_adapters(adapters[:2], tmp_path / "ties", way="ties", density=0.5)
+    merge_adapters(adapters[:2], tmp_path / "mean", way="mean", density=0.5)
+    ours, theirs = (read_updates(folder) for folder in adapters[:2])
+    mean, merged = read_updates(tmp_path / "mean"), read_updates(tmp_path / "ties")
+    for name, a in ours.items():
+        b = theirs[name]
+        torch.testing.assert_close(mean[name], (a + b) / 2)
+        # by hand: half of the entries of each, then those of the sign of the sum, averaged
+        kept = [x * (x.abs() >= x.abs().flatten().sort(descending=True).values[x.numel() // 2 - 1]) for x in (a, b)]
+        total = kept[0] + kept[1]
+        agrees = [(x.sign() == total.sign()) & (x != 0) for x in kept]
+        count = (agrees[0].int() + agrees[1].int()).clamp(min=1)
+        expected = sum(x * agree for x, agree in zip(kept, agrees, strict=True)) / count
+        rank = 4  # the nearest matrix of the summed rank
+        u, s, v = torch.linalg.svd(expected, full_matrices=False)
+        nearest = (u[:, :rank] * s[:rank]) @ v[:rank]
+        torch.testing.assert_close(merged[name], nearest, rtol=1e-4, atol=1e-5)
+
+
+def test_a_soup_is_never_worse_on_the_dev_rows_and_is_compared_with_the_best_adapter(adapters, tmp_path):
+    call = {"dev": make_rows(36, 44), "eval": make_rows(44, 60), "out": tmp_path / "soup"}
+    result = th.soup(adapters, **call)
+    content = result.content
+    dev = [each["dev"] for each in content["adapters"]]
+    assert dev[content["best_single"]["adapter"]] == max(dev)
+    assert [each["way"] for each in content["soups"]] == ["mean", "ties", "dare"]
+    assert all(each["dev"] >= max(dev) for each in content["soups"])
+    assert all(each["gain"]["n"] == 48 for each in content["soups"] if len(each["members"]) > 1)
+    assert (result.path / "adapter" / WEIGHTS).is_file()
+    assert th.open(result.path).content == content
+    assert th.soup(adapters, **call).content == content
+    assert content["answer"] in result.summary()
+
+
+def test_soups_need_two_adapters_and_dev_rows_that_are_no_test_rows(adapters, tmp_path, capsys):
+    rows = make_rows(36, 44)
+    with pytest.raises(InputError, match="at least 2 adapters, got 1"):
+        th.soup(adapters[:1], dev=rows, eval=make_rows(44, 60))
+    with pytest.raises(InputError, match="no dev row may be a test row"):
+        th.soup(adapters, dev=rows, eval=rows)
+    for name, side in (("dev", rows), ("test", make_rows(44, 60))):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in side))
+    words = ["soup", *map(str, adapters[:2]), "--dev", str(tmp_path / "dev.jsonl"), "--ways", "mean"]
+    assert main([*words, "--eval", str(tmp_path / "test.jsonl")]) == 0
+    assert "soup by mean of adapters" in capsys.readouterr().err

@@ -1,0 +1,55 @@
+"""`thresher soup`: do adapters of several data sets, merged, beat the best of them?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from thresher.cli import options
+from thresher.cli.output import print_block, print_json
+from thresher.cli.with_options import with_options
+from thresher.experiments.soups.settings import SoupSettings
+from thresher.printable import join_lines
+
+if TYPE_CHECKING:
+    from thresher.experiments.soups.soup import Soup
+
+
+@with_options(SoupSettings)
+def soup(
+    adapters: Annotated[list[Path], typer.Argument(help="Folders written by 'thresher train', two or more.")],
+    settings: SoupSettings,
+    dev: Annotated[str, typer.Option(help="Rows that decide which adapters join.")],
+    eval_rows: Annotated[str, typer.Option("--eval", help="Test rows, on which soups are compared.")],
+    as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Merge adapters that were trained on different rows, and compare with the best one.
+
+    [bold]Example:[/bold] thresher soup a b c --dev dev.jsonl --eval test.jsonl --out soup
+    """
+    from thresher.experiments.soups.soup import soup as merge
+
+    result = merge(adapters, dev=dev, eval=eval_rows, **vars(settings))
+    if as_json:
+        print_json(dict(result.content))
+    if not quiet:
+        print_block(summarize(result), err=True)
+
+
+def summarize(result: Soup) -> str:
+    """Return the scores of adapters and soups, the verdicts, and the answer."""
+    content = result.content
+    metric, single = content["metric"], content["best_single"]
+    lines = [f"{each['path']}: {metric} on the dev rows {each['dev']:.4f}" for each in content["adapters"]]
+    lines.append(f"best single adapter: {content['adapters'][single['adapter']]['path']}, test {single['test']:.4f}")
+    for each in content["soups"]:
+        test = "" if each["test"] is None else f", test {each['test']:.4f}"
+        members = ", ".join(str(number + 1) for number in each["members"])
+        lines.append(f"soup by {each['way']} of adapters {members}: dev {each['dev']:.4f}{test}: {each['verdict']}")
+    lines.append(content["answer"])
+    if result.path is not None:
+        lines.append(f"{result.path}: adapter/, soup.json")
+    return join_lines(lines)

@@ -1,0 +1,44 @@
+"""What `soup` can be asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal, TypedDict
+
+from thresher.validation import check_settings, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoupSettings:
+    """Options of `soup`.
+
+    Raises:
+        SettingsError: a field has an illegal value.
+    """
+
+    command: ClassVar[str] = "soup"
+
+    ways: tuple[Literal["mean", "ties", "dare"], ...] = option(
+        ("mean", "ties", "dare"),
+        "How updates are merged, each as a greedy soup: their mean; ties: the largest entries, of the sign that weighs "
+        "more; dare: random entries, scaled up, then as ties.",
+    )
+    density: float = option(0.5, "Share of the entries that ties and dare keep.", gt=0, le=1)
+    seed: int = option(0, "Random seed of dare.", ge=0)
+    out: str | Path | None = option(None, "Folder for the result.")
+    force: bool = option(False, "Replace an earlier result.")
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check_settings(self, "soup", [] if self.ways else ["ways must name at least one way, got none"])
+
+
+class SoupOptions(TypedDict, total=False):
+    """`SoupSettings`, for type checkers."""
+
+    ways: tuple[Literal["mean", "ties", "dare"], ...]
+    density: float
+    seed: int
+    out: str | Path | None
+    force: bool

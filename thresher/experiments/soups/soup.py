@@ -1,0 +1,212 @@
+"""Do adapters of several data sets, merged, beat the best of them?
+
+    OUT/adapter      the soup that is best on the dev rows, or the best single adapter (peft folder)
+    OUT/soup.json    scores of adapters and soups on dev and test rows, verdicts
+
+Each way to merge makes a greedy soup (Wortsman et al. 2022, arXiv:2203.05482, algorithm 1):
+adapters join in the order of their dev scores, where the soup does not get worse on the dev rows.
+The test rows decide nothing; on them each soup is compared with the adapter that is best on the dev
+rows.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Unpack
+
+import polars as pl
+
+from thresher.artifacts.folder import MANIFEST, OutputFolder, copy_folder, write_atomic
+from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
+from thresher.artifacts.result import Result
+from thresher.artifacts.seal import encode_record
+from thresher.dataset import Dataset
+from thresher.dataset.own_text.matching import match_rows
+from thresher.errors import InputError
+from thresher.evaluation.gain import estimate_gain, format_gain
+from thresher.evaluation.metric import METRICS, find_unit
+from thresher.experiments.adapter_averaging import choose_greedily
+from thresher.experiments.attribution.why import name_classifier
+from thresher.experiments.result_folder import RunClock, read_result
+from thresher.experiments.soups.settings import SoupOptions, SoupSettings
+from thresher.trainer.adapter import Adapter
+from thresher.trainer.context import PACKAGES, RunContext, load_rows, resolve_run
+from thresher.trainer.settings import TrainSettings
+from thresher.trainer.split import sort_by_id
+from thresher.trainer.untouched.summary import name_verdict
+from thresher.validation import build_settings, document_options
+
+KIND, RESULT, ADAPTER = "soup", "soup.json", "adapter"
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Soup(Result):
+    """Merged adapters beside the best single one.
+
+    Attributes:
+        content: of `soup.json`.
+        path: of the folder, or None when none was asked for.
+        manifest: what ran.
+    """
+
+    content: Mapping[str, Any]
+    path: Path | None
+    manifest: Manifest
+
+    def list_facts(self) -> list[tuple[str, str]]:
+        """Return the answer, and the verdict on each soup."""
+        soups = [(f"soup by {each['way']}", each["verdict"]) for each in self.content["soups"]]
+        return [("answer", self.content["answer"]), *soups]
+
+
+@document_options(SoupSettings)
+def soup(
+    adapters: Sequence[str | Path],
+    *,
+    dev: Any,
+    eval: Any,  # noqa: A002 - the name of the command's option
+    **options: Unpack[SoupOptions],
+) -> Soup:
+    """Merge adapters of one base that learned different rows, and compare with the best of them.
+
+    Args:
+        adapters: folders that `train` wrote, two or more.
+        dev: rows that decide which adapters join (anything `load` accepts).
+        eval: rows that soups are compared on; none of them may be a dev row.
+        options: fields of `SoupSettings`.
+
+    Raises:
+        InputError: the adapters cannot be merged, or rows do not fit.
+        ManifestError: a folder is not one that `train` wrote.
+        OutputError: `out` holds something else.
+    """
+    settings = build_settings(SoupSettings, "soup", options)
+    trained = [Adapter.read(folder) for folder in adapters]
+    if len(trained) < 2:
+        raise InputError(f"soup: needs at least 2 adapters, got {len(trained)}; give more")
+    sides = {"dev": load_rows(dev), "test": load_rows(eval)}
+    if (match_rows(sides["test"], sides["dev"]) >= 0).any():
+        raise InputError("soup: no dev row may be a test row, because the scores would be too good; give other rows")
+    contexts = {name: _resolve(trained[0], rows) for name, rows in sides.items()}
+    about = {name: value for name, value in vars(settings).items() if name not in ("out", "force")}
+    asked = {"soup": about, "adapters": [each.manifest.hash for each in trained]}
+    identity = digest({**asked, "runs": [context.identity() for context in contexts.values()]})
+    with (
+        nullcontext()
+        if settings.out is None
+        else OutputFolder(settings.out, identity=identity, force=settings.force) as folder
+    ):
+        if folder is None or not folder.is_done:
+            clock = RunClock()
+            with tempfile.TemporaryDirectory() as work:
+                kitchen = _Kitchen(trained, contexts, settings, Path(work))
+                content, best = kitchen.cook()
+                head = {"format": FORMAT, "kind": KIND, "identity": identity, "settings": about}
+                manifest = Manifest({**head, "versions": versions(PACKAGES), "run": clock.to_json()})
+                if folder is None:
+                    return Soup(content=content, path=None, manifest=manifest)
+                copy_folder(best, folder.work / ADAPTER)
+            write_atomic(folder.work / RESULT, encode_record(content))
+            write_atomic(folder.work / MANIFEST, manifest.to_json())
+            folder.publish()
+        return read_soup(folder.path)
+
+
+def _resolve(trained: Adapter, rows: Dataset) -> RunContext:
+    """Return what measuring on some rows takes, as the adapter was trained."""
+    metrics = trained.metrics
+    stored = {**metrics["settings"], "early_stopping_patience": None, "eval_every": None, "metric": None}
+    context = resolve_run(
+        rows,
+        model=name_classifier(metrics) if metrics["task"] == "classification" else metrics["model"]["name"],
+        settings=TrainSettings(**stored),
+        seed=0,
+        task=metrics["task"],
+        labels=metrics["labels"],
+    )
+    # nothing is learned: all rows are measured on
+    return replace(context, split=replace(context.split, held_out=sort_by_id(rows)))
+
+
+@dataclass(frozen=True)
+class _Kitchen:
+    """What one call merges and measures."""
+
+    trained: Sequence[Adapter]
+    contexts: Mapping[str, RunContext]
+    settings: SoupSettings
+    work: Path
+
+    def cook(self) -> tuple[dict[str, Any], Path]:
+        """Return the content of `soup.json`, and the folder that is best on the dev rows."""
+        metric = next(iter(METRICS[self.contexts["dev"].task].values()))
+        sign, unit = (1.0 if metric.is_higher_better else -1.0), find_unit(metric.name)
+        folders = [each.path for each in self.trained]
+        dev = [metric.measure(self._measure("dev", folder)).value for folder in folders]
+        order = sorted(range(len(folders)), key=lambda number: (-sign * dev[number], number))
+        single = self._measure("test", folders[order[0]])
+        soups, best = [], (sign * dev[order[0]], folders[order[0]], "the best single adapter")
+        for way in self.settings.ways:
+            made: dict[tuple[int, ...], float] = {(order[0],): sign * dev[order[0]]}
+
+            def measure(members: Sequence[int], way: str = way, made: dict[tuple[int, ...], float] = made) -> float:
+                key = tuple(members)
+                if key not in made:
+                    made[key] = sign * metric.measure(self._measure("dev", self._merge(key, way))).value
+                return made[key]
+
+            members = choose_greedily(order, measure)
+            entry: dict[str, Any] = {"way": way, "members": members, "dev": sign * made[tuple(members)]}
+            if len(members) == 1:
+                soups.append({**entry, "test": None, "gain": None, "verdict": "no adapter joins the best single one"})
+                continue
+            table = self._measure("test", self._merge(tuple(members), way))
+            gain = estimate_gain(metric, [table], [single])
+            said = None if gain is None else f"{name_verdict(gain)}: {format_gain(gain, unit)} (n = {gain.n:,})"
+            entry |= {"test": metric.measure(table).value, "gain": None if gain is None else gain.to_json()}
+            soups.append({**entry, "verdict": said or "not measured"})
+            if made[tuple(members)] > best[0]:
+                best = (made[tuple(members)], self._merge(tuple(members), way), f"the soup by {way}")
+        content = {
+            "metric": metric.name,
+            "adapters": [{"path": str(folder), "dev": value} for folder, value in zip(folders, dev, strict=True)],
+            "best_single": {"adapter": order[0], "test": metric.measure(single).value},
+            "soups": soups,
+            "kept": best[2],
+            "answer": f"{best[2]} is best on the dev rows; {_summarize(soups)}",
+        }
+        return content, best[1]
+
+    def _merge(self, members: tuple[int, ...], way: str) -> Path:
+        from thresher.trainer.engine.adapters.merging import WAYS, merge_adapters
+
+        out = self.work / "-".join([way, *map(str, members)])
+        if not out.exists():
+            settings, folders = self.settings, [self.trained[number].path for number in members]
+            known = next(each for each in WAYS if each == way)
+            merge_adapters(folders, out, way=known, density=settings.density, seed=settings.seed)
+        return out
+
+    def _measure(self, side: str, folder: Path) -> pl.DataFrame:
+        from thresher.trainer.runs import measure_adapter
+
+        return measure_adapter(self.contexts[side], folder)
+
+
+def _summarize(soups: Sequence[Mapping[str, Any]]) -> str:
+    return "; ".join(f"{each['way']} against the best single adapter: {each['verdict']}" for each in soups)
+
+
+def read_soup(path: str | Path) -> Soup:
+    """Read the folder of `soup`.
+
+    Raises:
+        ManifestError: the folder is not one that `soup` wrote.
+    """
+    folder = Path(path)
+    manifest, content = read_result(folder, KIND, "a soup", RESULT)
+    return Soup(content=content, path=folder, manifest=manifest)
