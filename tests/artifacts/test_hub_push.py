@@ -79,7 +79,7 @@ def test_a_subset_is_published_whole_with_its_story(hub, tmp_path, capsys):
     for path in (tmp_path / "chosen").iterdir():
         assert hub["files"][path.name] == path.read_bytes()
     card = hub["files"]["README.md"].decode()
-    assert "5 of 20 rows, chosen by `random`" in card
+    assert "5 of 20 rows, selected by `random`" in card
     assert "rows.jsonl" in card
     shown = capsys.readouterr()
     assert "https://huggingface.co/datasets/me/x/commit/1" in shown.err
@@ -107,6 +107,6 @@ def test_refusals_of_the_hub_and_damaged_folders_are_one_sentence(hub, tmp_path)
     with pytest.raises(InputError, match="the Hub must take the subset.*403"):
         push_to_hub(tmp_path / "chosen", "me/x")
     (tmp_path / "chosen" / "subset.jsonl").write_text("other")
-    with pytest.raises(ManifestError, match="checksum is another"):
+    with pytest.raises(ManifestError, match="checksum differs"):
         push_to_hub(tmp_path / "chosen", "me/x")
     assert not hub["files"]

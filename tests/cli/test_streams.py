@@ -72,4 +72,4 @@ def test_a_folder_that_takes_no_file_is_not_taken_for_another_run():
     rows = b'{"text": "a"}\n{"text": "b"}\n'
     done = subprocess.run([*command, "--out", "/proc/nothing"], input=rows, capture_output=True)
     assert done.returncode == 2
-    assert b"its parent folder takes no new files" in done.stderr
+    assert b"its parent folder cannot take new files" in done.stderr

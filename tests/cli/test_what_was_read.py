@@ -58,5 +58,5 @@ def test_notes_of_each_side_are_the_last_lines_of_a_summary():
     rows = th.load([{"messages": turns, "image": "a.png"}])
     reading = describe_sides({"pool": rows, "eval": rows, "control": None})
     (line,) = list_side_notes({"reading": reading})
-    assert line.startswith("note: pool: column 'image' is filled and not read")
+    assert line.startswith("note: pool: column 'image' is not empty but not read")
     assert list_side_notes({}) == []

@@ -39,7 +39,7 @@ def rejected(path, **arguments):
         (b'{"instruction": "a", "output": "b", "x": NaN', "broken JSON: unexpected character"),
         (b'{"instruction": "a", "output": "\xff"}', "the row is not UTF-8"),
         (b'{"instruction": "a", "output": "b", "x": "\xff"}', "the row is not UTF-8"),
-        (b'\xef\xbb\xbf{"instruction": "a", "output": "b"}', "a byte order mark stands before the row"),
+        (b'\xef\xbb\xbf{"instruction": "a", "output": "b"}', "the row is preceded by a byte order mark"),
         (b'{"instruction": "a", "output": "b\0"}', "the row holds a NUL byte"),
         (b'{"instruction": "a", "output": "b\\u0000"}', "field 'output' holds a NUL character"),
         (b'{"prompt": "a", "completion": "b"}', "fields 'instruction', 'output' of schema alpaca are missing"),
@@ -88,9 +88,9 @@ def test_a_row_longer_than_the_limit_is_rejected_unread(tmp_path):
         (b"a,", "field 'label' is empty"),
         (b"a,\xff", "the row is not UTF-8"),
         (b"a\0,b", "the row holds a NUL byte"),
-        (b"\xef\xbb\xbfa,b", "a byte order mark stands before the row"),
-        (b'"a"b,c', "text stands behind a closing quote"),
-        (b"a\rb,c", "a carriage return stands outside quotes"),
+        (b"\xef\xbb\xbfa,b", "the row is preceded by a byte order mark"),
+        (b'"a"b,c', "text follows a closing quote"),
+        (b"a\rb,c", "a carriage return is outside quotes"),
         (b'a,"b', "a quote is opened and never closed"),
     ],
 )
@@ -109,7 +109,7 @@ def test_faults_of_a_json_array_are_counted_by_element(tmp_path):
     assert rejected(path) == [
         (2, "broken JSON: unexpected character, expected a JSON value"),
         (3, "a row must be a JSON object, found a number"),
-        (4, "the JSON array is not closed: the file may be cut off"),
+        (4, "the JSON array is not closed: the file may be truncated"),
     ]
     path.write_text(f"[{GOOD}, {GOOD}] tail")
     assert rejected(path) == [(3, "text after the end of the JSON array")]
@@ -118,7 +118,7 @@ def test_faults_of_a_json_array_are_counted_by_element(tmp_path):
 def test_an_array_cut_off_between_elements_is_noted(tmp_path):
     path = tmp_path / "rows.json"
     path.write_text(f"[{GOOD}, {GOOD},")
-    assert rejected(path) == [(3, "the JSON array is not closed: the file may be cut off")]
+    assert rejected(path) == [(3, "the JSON array is not closed: the file may be truncated")]
 
 
 def test_a_repeated_id_is_rejected(tmp_path):

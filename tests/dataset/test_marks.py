@@ -44,7 +44,7 @@ def test_marked_rows_are_refused_beside_any_schema(row, name, values):
     for reason in rows.rejected["reason"]:
         assert reason in {
             f"the row is not wanted: field '{name}' is false",
-            f"field '{name}' is null, so that the row is not marked as wanted",
+            f"field '{name}' is null, so the row is not marked as wanted",
         }
 
 
@@ -98,7 +98,7 @@ def test_a_mark_that_is_none_is_rejected_and_a_missing_column_is_an_error():
     assert rows.rejected["reason"].to_list() == [
         "field 'good' must be true or false, or 1 or 0, found text",
         "field 'good' must be true or false, or 1 or 0, found a number",
-        "field 'good' is empty, so that the row is not marked as wanted",
+        "field 'good' is empty, so the row is not marked as wanted",
     ]
     with pytest.raises(InputError, match="column 'god' is required, found .*did you mean 'good'"):
         load(mark(ROWS["alpaca"], "good", [True]), wanted="god")

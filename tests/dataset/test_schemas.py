@@ -215,7 +215,7 @@ def test_an_assistant_turn_of_weight_0_is_context_and_never_the_response():
     assert last.frame.row(1)[1:3] == ("q", "a")
     assert last.messages([1])[0].messages == turns[:2]
     assert none.rejected["reason"].to_list() == [
-        "every assistant turn is empty or marked as not to be learned, so that there is none to learn"
+        "every assistant turn is empty or marked as not to be learned, so there is nothing to learn"
     ]
 
 
@@ -269,8 +269,8 @@ def _turns(*pairs):
     ("messages", "reason"),
     [
         (_turns(("user", "q")), "no assistant turn"),
-        (_turns(("assistant", "a")), "nothing stands before the last assistant turn"),
-        (_turns(("user", ""), ("assistant", "a")), "nothing stands before the last assistant turn"),
+        (_turns(("assistant", "a")), "nothing precedes the last assistant turn"),
+        (_turns(("user", ""), ("assistant", "a")), "nothing precedes the last assistant turn"),
         (_turns(("user", "q"), ("assistant", " ")), "the last assistant turn is empty"),
         (_turns(("user", "q"), ("assistant", None)), "a message of 'messages' has neither content nor tool_calls"),
         (_turns(("user", "q"), ("judge", "a")), "a message of 'messages' has an unknown role"),

@@ -103,7 +103,7 @@ def test_an_address_is_no_missing_file(address):
 
 
 def test_a_dataset_is_not_loaded_again():
-    with pytest.raises(InputError, match="rows are loaded once, got a Dataset"):
+    with pytest.raises(InputError, match="rows are already loaded, got a Dataset"):
         load(load(ROWS))
 
 

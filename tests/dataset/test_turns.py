@@ -7,7 +7,7 @@ import pytest
 
 from thresher.dataset import load
 
-NONE_LEARNED = "every assistant turn is empty or marked as not to be learned, so that there is none to learn"
+NONE_LEARNED = "every assistant turn is empty or marked as not to be learned, so there is nothing to learn"
 
 
 def talk(*flags, user=None):

@@ -71,7 +71,7 @@ def test_words_of_texts_are_no_columns(tmp_path):
 def test_a_picture_of_one_late_row_is_reported(tmp_path, suffix, name, value):
     row = ROWS["messages"]
     (note,) = load(write(tmp_path / f"rows{suffix}", rows_with_late_value(row, name, value))).notes
-    assert note.startswith(f"column '{name}' is filled and not read")
+    assert note.startswith(f"column '{name}' is not empty but not read")
     empty = rows_with_late_value(row, name, [] if isinstance(value, list) else None)
     assert load(write(tmp_path / f"empty{suffix}", empty)).notes == ()
 

@@ -50,7 +50,7 @@ def test_texts_that_an_english_encoder_tells_little_of_are_counted_whatever_the_
         told.clear()
         assert compute(rows, ["embedding"], context).notes == {"embedding": {"rows_in_other_letters": 5}}
         [note] = [note for note in told if note]
-        assert note.startswith("encoder 'static-minilm-256' reads English, and 5 of 10 texts are mostly in other")
+        assert note.startswith("encoder 'static-minilm-256' reads English, and 5 of 10 texts are mostly in non-Latin")
     assert compute(make_rows(["a mug"]), ["embedding"], context).notes == {}
 
 

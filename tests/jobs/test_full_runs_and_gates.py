@@ -40,7 +40,7 @@ def test_a_full_run_distinguishes_rows_of_the_previous_snapshot_from_new_ones(ki
     assert sum(one["rows"] for one in report["out"] if one["was_kept"]) == counts["left"]
     assert sum(report["entered_by_source"].values()) == counts["entered"]
     assert set(table.filter(pl.col("thresher_since") == 1)["thresher_row_id"]) == new & old
-    assert any("4 kept rows are no longer at any source" in message for message in kit.warnings())
+    assert any("4 kept rows are no longer in any source" in message for message in kit.warnings())
 
 
 def test_changed_steps_alone_are_no_drift_of_the_new_rows(kit, rows):

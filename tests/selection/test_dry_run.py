@@ -220,7 +220,7 @@ def test_amounts_are_told_in_fitting_units():
 def test_a_server_is_not_asked_and_the_requests_are_counted(address):
     made = planned("confidence", model=address, encoder="static", settings={"n_samples": 3})
     assert made.seconds is None
-    assert "a server is not asked" in str(made)
+    assert "a server, which is not contacted" in str(made)
     assert stage(made, "confidence: answers").n == 3 * 120
     assert stage(made, "confidence: reflection").n == 2 * 120
 

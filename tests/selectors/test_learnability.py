@@ -105,7 +105,7 @@ def test_an_adapter_that_train_wrote_is_a_reference(tiny_llama, tmp_path):
 
 
 def test_the_feature_without_a_reference_is_refused():
-    with pytest.raises(InputError, match="reference_loss: needs a reference that has learned such rows, found none"):
+    with pytest.raises(InputError, match="reference_loss: needs a reference that has learned similar rows, found none"):
         compute(th.load(ROWS), {"reference_loss"}, FeatureContext())
 
 

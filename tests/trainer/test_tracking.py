@@ -106,7 +106,7 @@ def test_a_tracker_that_fails_never_fails_the_work(monkeypatch):
     tracker.start("run", {})
     tracker.log("run", {"loss": 1.0, "text": "no number", "gap": float("nan")}, 1)
     tracker.finish("run", {"accuracy": 1.0})
-    assert notes == ["broken failed and gets no more of this work: ConnectionError: no route"]
+    assert notes == ["broken failed, and nothing more is sent to it: ConnectionError: no route"]
 
 
 def test_unknown_and_missing_trackers_are_one_sentence(monkeypatch, tmp_path):

@@ -130,7 +130,7 @@ def test_weights_of_a_job_are_told_and_folders_of_rows_are_no_subsets(tiny_bert,
         settings = TrainSettings(**fast, **options)
         out = tmp_path / name
         train(tmp_path / "joined", model=tiny_bert, settings=settings, out=out, on_event=lambda e: told.append(str(e)))
-        return [line for line in told if "weights of a job, which are not used" in line]
+        return [line for line in told if "job weights, which are not used" in line]
 
     assert len(run("plain")) == 1
     assert run("weighed", weight="thresher_weight") == []

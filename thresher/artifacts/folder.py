@@ -243,7 +243,7 @@ def take_lock(lock: FileLock, path: Path) -> None:
             raise OutputError(
                 f"{path}: another run is writing this folder; wait for it or choose another --out"
             ) from None
-        raise OutputError(f"{path}: its parent folder takes no new files; choose another --out") from None
+        raise OutputError(f"{path}: its parent folder cannot take new files; choose another --out") from None
     except OSError as error:
         raise OutputError(
             f"{path}: its parent folder must be writable, got '{describe_os_error(error)}'; choose another --out"

@@ -93,11 +93,11 @@ def push_to_hub(folder: str | Path, repo_id: str, *, private: bool = True) -> st
 def format_card(content: Mapping[str, Any]) -> str:
     """Return the card of a subset: how its rows were chosen, from what, and what was dropped."""
     counts = content.get("counts", {})
-    lines = ["---", "tags: [thresher]", "---", "", "# Rows chosen by thresher", ""]
+    lines = ["---", "tags: [thresher]", "---", "", "# Rows selected by thresher", ""]
     kept, usable = counts.get("kept"), counts.get("usable")
     if kept is not None and usable is not None:
         method, budget = escape_markdown(str(content["method"])), escape_markdown(str(content["budget"]))
-        lines += [f"{kept:,} of {usable:,} rows, chosen by `{method}` (budget {budget}, seed {content['seed']}).", ""]
+        lines += [f"{kept:,} of {usable:,} rows, selected by `{method}` (budget {budget}, seed {content['seed']}).", ""]
     lines += ["| dropped because | rows |", "|---|---|"]
     reasons = {**counts.get("dropped_by_reason", {}), **counts.get("rejected_by_reason", {})}
     lines += [f"| {escape_markdown(str(reason))} | {count:,} |" for reason, count in reasons.items()]

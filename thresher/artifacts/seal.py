@@ -23,7 +23,7 @@ IDENTITY = "identity.txt"  # of the work that a folder which is not finished yet
 SECTION, SEAL, RECORD, FILES = "run", "seal", "record", "files"
 BLOCK = 1 << 22
 DEPTH = 2  # folders between a file and the manifest that vouches for it
-CHANGED = "must be as it was written, its checksum is another"
+CHANGED = "must be unchanged, but its checksum differs"
 REMEDY = f"write it again, or delete the section '{SEAL}' in {MANIFEST} to use it as it is"
 
 

@@ -146,7 +146,7 @@ def mark_unlearned(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return messages
     learned = [i for i in own if WEIGHT not in messages[i]]
     if not learned:
-        raise BadRow("every assistant turn is empty or marked as not to be learned, so that there is none to learn")
+        raise BadRow("every assistant turn is empty or marked as not to be learned, so there is nothing to learn")
     return messages[: learned[-1] + 1]
 
 
@@ -290,7 +290,7 @@ def build_canonical_text(conversation: Conversation) -> CanonicalText:
     is_single = len(before) == 1 and before[0]["role"] == "user"
     prompt = _read_text(before[0]) if is_single else "\n".join(f"{m['role']}: {_read_text(m)}" for m in before)
     if all(is_blank(_read_text(message)) for message in before):
-        raise BadRow("nothing stands before the last assistant turn")
+        raise BadRow("nothing precedes the last assistant turn")
     is_plain = is_single and len(messages) == 2 and conversation.tools is None
     if is_plain and not any(key in message for message in messages for key in (*_OTHER_KEYS, WEIGHT)):
         return CanonicalText(prompt, response)

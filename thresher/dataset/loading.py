@@ -126,7 +126,7 @@ def _load_sources(rows: Any, read: ReadSettings, *, is_side: bool = False) -> Da
     """Load what a user named, each source by its own settings; the others are for all."""
     if isinstance(rows, KeptRows):
         if read != ReadSettings() and not is_side:
-            raise InputError(f"load: the rows of a {type(rows).__name__} are read already; leave the options out")
+            raise InputError(f"load: the rows of a {type(rows).__name__} are already read; leave the options out")
         return rows.dataset
     _refuse_both(read.schema, read.columns)
     sources = list_sources(rows)
@@ -138,7 +138,7 @@ def _load_source(source: Source, read: ReadSettings, *, is_side: bool, is_alone:
     own = source.settings
     if isinstance(source.rows, Dataset):
         if is_alone or own:
-            raise InputError("load: rows are loaded once, got a Dataset; hand it over as it is")
+            raise InputError("load: rows are already loaded, got a Dataset; pass it directly")
         return source.rows
     for name in ("config", "split"):
         if is_alone and name in own and getattr(read, name) is not None:
@@ -176,7 +176,7 @@ def _load_one(rows: Any, read: ReadSettings, soft: frozenset[str]) -> Dataset:
     if repeats > MOST_REPEATED * dataset.n_read:
         raise InputError(
             f"id_column '{chosen.id_column}': must name each row, but {repeats:,} of {dataset.n_read:,} rows "
-            f"repeat the id of an earlier row; choose another column, or leave it out: ids are then made of the rows"
+            f"repeat the id of an earlier row; choose another column, or leave it out to use a hash of each row"
         )
     if len(dataset) == 0:
         reasons = "; ".join(f"{count} x {reason}" for reason, count in list(dataset.rejected_by_reason.items())[:3])

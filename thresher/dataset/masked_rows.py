@@ -61,7 +61,7 @@ def _change_frame(rows: Dataset, changed: Mapping[int, Row]) -> pl.DataFrame:
             for i, shard in ((i, rows.shards[rows.shard[i]]) for i in at)
         ]
     except BadRow as reason:
-        raise InputError(f"a changed row must stay usable: {reason}; mask less of it") from None
+        raise InputError(f"a masked row must remain usable: {reason}; mask less of it") from None
     prompt, response = rows.frame["prompt"].to_list(), rows.frame["response"].to_list()
     for position, text in zip(at, texts, strict=True):
         prompt[position], response[position] = text.prompt, text.response

@@ -303,6 +303,6 @@ def _remove_test_rows(pool: Dataset, test: Dataset, overlap: Overlap, on_progres
             f"{len(test)} there ({places}); take them out, or leave them out with --overlap drop"
         )
     if on_progress is not None:
-        note = f"{n_shared:,} rows of the pool ask what a test row asks, and are left out ({places})"
+        note = f"{n_shared:,} rows of the pool ask the same as a test row and are left out ({places})"
         on_progress(Progress(stage="eval", done=n_shared, total=n_shared, note=note))
     return pool.take(np.flatnonzero(match < 0))

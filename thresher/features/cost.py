@@ -33,7 +33,7 @@ PROBE_ROWS = 64  # of a feature without stages
 # texts that are run, until a round takes long enough to stand out from noise
 ROUNDS = (8, 32, 128, 512, 2048)
 ROUND_S = 0.5
-SERVER_NOTE = "requests to a server; a server is not asked in a dry run: time and price are its own"
+SERVER_NOTE = "requests to a server, which is not contacted in a dry run; its time and price are unknown"
 
 
 def estimate(provider: FeatureProvider, dataset: Dataset, context: FeatureContext) -> list[StageCost]:

@@ -129,14 +129,14 @@ class Embedding(FeatureProvider):
             yield _describe_alternative()
         if n_long := counts.get("rows_read_in_windows"):
             yield (
-                f"{n_long:,} of {n:,} texts are longer than encoder '{encoder.name}' reads at once; each is read in "
+                f"{n_long:,} of {n:,} texts exceed the limit of encoder '{encoder.name}'; each is read in "
                 f"windows, whose vectors are averaged"
             )
         yield from encoder.notes()
         if n_other := counts.get("rows_in_other_letters"):
             yield (
-                f"encoder '{encoder.name}' reads English, and {n_other:,} of {n:,} texts are mostly in other "
-                f"letters than Latin ones, of which it tells little; name one for their language with --encoder"
+                f"encoder '{encoder.name}' reads English, and {n_other:,} of {n:,} texts are mostly in "
+                f"non-Latin scripts, about which it knows little; name one for their language with --encoder"
             )
 
 

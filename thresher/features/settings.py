@@ -20,16 +20,16 @@ class ConfidenceSettings(Settings):
 
     n_samples: int = option(5, "Answers sampled for each prompt.", ge=1)
     temperature: float = option(1.0, "Temperature of the samples.", ge=1e-3, le=100)
-    max_new_tokens: int = option(256, "Limit of each answer.", ge=1)
+    max_new_tokens: int = option(256, "Maximum tokens of each answer.", ge=1)
     entailment: str | None = option(
         None,
         "Model that says whether two answers contradict each other: folder or Hub id of a sequence-classification "
         "model with a label for contradiction. Default: the encoder's cosine.",
         ge=1,
     )
-    alpha: float = option(0.8, "Weight of agreement in meaning; the rest is that of equal words.", ge=0, le=1)
+    alpha: float = option(0.8, "Weight of agreement in meaning; the rest is the weight of equal words.", ge=0, le=1)
     beta: float = option(0.7, "Weight of agreement with the samples; the rest is the model's judgment.", ge=0, le=1)
-    seed: int = option(0, "Random seed of the samples.", ge=0)
+    seed: int = option(0, "Random seed for the samples.", ge=0)
     labels: Literal["auto", "plain", "prior-divided"] = option(
         "auto", "Of labels: the plain probability, divided by the label's share, or as a rule decides."
     )
@@ -46,16 +46,16 @@ class AnswerAccuracySettings(Settings):
 
     where = "answer_accuracy"
 
-    n_prompts: int = option(10, "Prompts of each row, each with other examples.", ge=1)
+    n_prompts: int = option(10, "Prompts per row, each with different examples.", ge=1)
     n_examples: int = option(4, "Examples in each prompt.", ge=0)
-    n_samples: int = option(16, "Answers sampled for each prompt, besides the likeliest one.", ge=1)
+    n_samples: int = option(16, "Answers sampled for each prompt, besides the greedy one.", ge=1)
     temperature: float = option(0.5, "Temperature of the samples.", ge=1e-3, le=100)
-    max_words: int = option(10, "Words of a response that counts as short; rows with longer ones have no value.", ge=1)
-    max_new_tokens: int = option(32, "Limit of each answer.", ge=1)
+    max_words: int = option(10, "Maximum words of a short response; rows with longer ones have no value.", ge=1)
+    max_new_tokens: int = option(32, "Maximum tokens of each answer.", ge=1)
     by: str | None = option(
         None, "Column whose value a row and its examples share, such as a relation. Default: any row.", ge=1
     )
-    seed: int = option(0, "Random seed of the choice of examples and of the samples.", ge=0)
+    seed: int = option(0, "Random seed for examples and samples.", ge=0)
 
     @property
     def likeliest(self) -> Decoding:
@@ -75,12 +75,12 @@ class PassRateSettings(Settings):
     where = "pass_rate"
 
     check: str = option(
-        "auto", "When an answer is right: auto, exact, number, choice, json, regex:PATTERN, or one of yours.", ge=1
+        "auto", "How answers are checked: auto, exact, number, choice, json, regex:PATTERN, or your own check.", ge=1
     )
-    n_samples: int = option(8, "Answers drawn for each prompt.", ge=2)
+    n_samples: int = option(8, "Answers sampled for each prompt.", ge=2)
     temperature: float = option(0.7, "Temperature of the samples.", ge=1e-3, le=100)
-    max_new_tokens: int = option(256, "Limit of each answer.", ge=1)
-    seed: int = option(0, "Random seed of the samples.", ge=0)
+    max_new_tokens: int = option(256, "Maximum tokens of each answer.", ge=1)
+    seed: int = option(0, "Random seed for the samples.", ge=0)
 
     def __post_init__(self) -> None:
         """Check the settings, and that there is such a check.
@@ -104,8 +104,8 @@ class GradientSettings(Settings):
 
     where = "gradient"
 
-    dim: int = option(1024, "Numbers that stand for the gradient of a row at one checkpoint.", ge=1)
-    epochs: int = option(4, "Epochs of the warm-up, one checkpoint each.", ge=1)
+    dim: int = option(1024, "Dimensions of a row's gradient sketch at one checkpoint.", ge=1)
+    epochs: int = option(4, "Warm-up epochs, with one checkpoint each.", ge=1)
     precondition: Precondition = option("adam", "What a row's gradient goes through: AdamW's moments, or LoRA factors.")
 
 

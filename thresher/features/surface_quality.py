@@ -87,7 +87,7 @@ def find_faults(text: str, prompt: str = "") -> Iterator[str]:
         yield f"repetition: {repeated}"
     first = words[:VARIED_WINDOW]
     if n >= MIN_WORDS_VARIED and len(set(first)) < MIN_VARIETY * len(first):
-        yield f"few different words: {len(set(first))} of the first {len(first)}"
+        yield f"few distinct words: {len(set(first))} of the first {len(first)}"
     refusal = REFUSAL.search(text[:REFUSAL_CHARACTERS].lower().replace("\u2019", "'"))
     if refusal:
         yield f"refusal: '{refusal[0].strip(' .!?')}'"

@@ -187,13 +187,13 @@ def scan_files(run: RunContext, plan: UpdatePlan) -> Scan:
     """Find the files at the sources, and which of them are new."""
     hashes = set() if plan.is_full else plan.previous.list_known_hashes(run.cache)
     scan = scan_sources(run.job, plan.previous.ledger, known_hashes=hashes, since=run.since, cache=run.cache)
-    for note in (*scan.notes, *(f"{name} was left to the next run: {why}" for name, why in scan.skipped)):
+    for note in (*scan.notes, *(f"{name} was deferred to the next run: {why}" for name, why in scan.skipped)):
         run.log.note("scan", note)
     counts = {"new": len(scan.new_files), "known": len(scan.known_files)}
     counts |= {"too_old": len(scan.too_old), "gone": len(scan.gone)}
     message = f"{counts['new']:,} new file{'' if counts['new'] == 1 else 's'}, {counts['known']:,} known"
     message += f", {counts['too_old']:,} older than --since" if counts["too_old"] else ""
-    message += f", {counts['gone']:,} gone (their rows stay)" if counts["gone"] else ""
+    message += f", {counts['gone']:,} gone (their rows are kept)" if counts["gone"] else ""
     run.log.send("scan", message, fields=counts)
     return scan
 
@@ -224,8 +224,8 @@ def read_inputs(run: RunContext, plan: UpdatePlan, scan: Scan, unsettled: set[st
     if plan.is_full and pool is not None:
         run.log.note(
             "full",
-            f"{len(pool.rows):,} kept rows are no longer at any source, or at one that was left to the next run: "
-            "they stay, and are not evaluated again",
+            f"{len(pool.rows):,} kept rows are no longer in any source, or are in one that was deferred to the "
+            f"next run: they are kept, and not evaluated again",
         )
     return UpdateInputs(
         plan=plan, scan=scan, incoming=incoming, old=old, pool=pool, known=known, version=run.folder.next_version()

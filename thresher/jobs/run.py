@@ -140,7 +140,7 @@ def _run_locked(run: RunContext, lock: Lock, record: RunRecord, *, accept: bool)
     folder.save_state()
     if recovered is not None:
         name = format_version(recovered.version)
-        log.warn("recovered", f"{name} was finished by a run that was killed; it is the newest snapshot")
+        log.warn("recovered", f"{name} was completed by a run that was killed; it is the newest snapshot")
     if any(source.url is not None and has_plaintext_password(source.url) for source in run.job.settings.sources):
         log.warn("secret", "a database address contains a password in plain text; write ${NAME}")
     result = build_update(run)
@@ -184,9 +184,9 @@ def _prune(folder: JobFolder, keep: int, log: EventLog) -> None:
     try:
         deleted, held = folder.prune(keep)
         for version in deleted:
-            log.send("pruned", f"deleted {format_version(version)}; the {keep} newest snapshots stay")
+            log.send("pruned", f"deleted {format_version(version)}; the {keep} newest snapshots are kept")
         for version in held:
-            log.send("held", f"{format_version(version)} stays for now: a reader holds its {MANIFEST}")
+            log.send("held", f"{format_version(version)} is kept for now: a reader has locked its {MANIFEST}")
     except OSError as error:
         log.warn("pruned", f"an old snapshot could not be deleted ({error.strerror or error})")
 

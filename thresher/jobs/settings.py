@@ -91,7 +91,7 @@ class RowSettings(Section):
     schema_name: Line | None = Field(default=None, alias="schema", description="Default: by the first rows.")
     columns: dict[Line, Line] | None = Field(default=None, description="Role -> column, for rows of no known schema.")
     wanted: Line | None = Field(default=None, description="Column that marks the rows to keep: true or 1.")
-    unreadable: Literal["fail", "skip"] = Field(default="fail", description="What a damaged file does.")
+    unreadable: Literal["fail", "skip"] = Field(default="fail", description="What to do with a damaged file.")
     max_row_bytes: int = Field(default=4 << 20, ge=1, le=1 << 30, description="Longer rows are rejected.")
     settle_s: float = Field(default=0.0, ge=0, le=7 * 86_400, description="Files modified later wait for the next run.")
 
@@ -146,7 +146,7 @@ class Output(Section):
     """Where snapshots go."""
 
     folder: OutputPath = Field(description="From the folder of the job file; or an address such as s3://...")
-    keep: int = Field(default=7, ge=1, description="How many of the newest snapshots stay.")
+    keep: int = Field(default=7, ge=1, description="Number of snapshots to keep.")
     shard_rows: int = Field(default=100_000, ge=1, description="Rows of one Parquet file.")
     title: Line | None = Field(default=None, description="Of the dataset card. Default: the job's name.")
     license: Line | None = Field(default=None, description="Of the dataset card.")
@@ -230,7 +230,9 @@ class Notify(Section):
 class LockSettings(Section):
     """When a run on another machine counts as dead."""
 
-    stale_s: float = Field(default=30.0, ge=1, le=3600, description="Seconds for which its counter must stand still.")
+    stale_s: float = Field(
+        default=30.0, ge=1, le=3600, description="Seconds without a heartbeat after which a run counts as dead."
+    )
 
 
 class JobSettings(Section):
@@ -247,8 +249,8 @@ class JobSettings(Section):
     output: Output = Field(description="Where snapshots go.")
     gates: Gates = Field(default=Gates(), description="Limits of drift and quality.")
     train: TrainSection | None = Field(default=None, description="The adapter gate. Default: none is trained.")
-    notify: Notify = Field(default=Notify(), description="Whom to notify at the end.")
-    lock: LockSettings = Field(default=LockSettings(), description="Against a second run.")
+    notify: Notify = Field(default=Notify(), description="Notifications at the end of a run.")
+    lock: LockSettings = Field(default=LockSettings(), description="Lock against a second run.")
 
     @model_validator(mode="after")
     def _check_min_rows(self) -> JobSettings:

@@ -18,7 +18,7 @@ SHARES = (0.2, 0.32, 0.45, 0.6, 0.8)  # of the labeled rows, from which classifi
 N_FOLDS, N_REPEATS = 5, 2
 MOST_WEIGHT = 4.0  # of a labeled row that judges, in means
 FEWEST = 40  # labeled rows from which anything is estimated
-TOO_FEW = f"fewer than {FEWEST} labels, or one class: too little to tell what more will bring"
+TOO_FEW = f"fewer than {FEWEST} labels, or one class: too few to estimate the gain from more"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +124,7 @@ def estimate_gain(
         gain=fit.gain(n, batch),
         delta=delta,
         stop_at=_find_stop(fit, n, batch, delta),
-        measured_on=f"{n_judges:,} test rows" if test is not None else "labeled rows that it had not seen",
+        measured_on=f"{n_judges:,} test rows" if test is not None else "held-out labeled rows",
     )
 
 

@@ -134,7 +134,7 @@ def plan_training(data: Any, **call: Any) -> TrainingPlan:
     sides = "" if split.control is None else ", and as many on random rows"
     name = f"{len(split.train):,} rows, {count_steps(len(split.train), settings):,} steps{sides}"
     runs = PlannedRuns(name=name, n=n_runs, seconds=n_runs * seconds, tokens=n_runs * tokens)
-    note = "runs that an earlier call has finished cost nothing"
+    note = "runs finished earlier cost nothing"
     return TrainingPlan(parts=(runs,), n_workers=1, memory_bytes=cost.memory_bytes, note=note)
 
 

@@ -153,7 +153,7 @@ def _describe_use(metrics: Mapping[str, Any], base: BaseModel, servings: list[Se
 {_format_loading(metrics, base)}
 ```
 
-`thresher try path/to/this/folder "a text"` shows what it makes of a text, its base beside it.
+`thresher try path/to/this/folder "a text"` runs it on a text, next to its base model.
 
 ## Serve it
 
@@ -204,10 +204,11 @@ def _describe_comparison(metrics: Mapping[str, Any]) -> str:
     better = "higher" if comparison["is_higher_better"] else "lower"
     has_seeds = len(comparison["seeds"]) > 1
     return (
-        f"\n\nTrained in the same way on as many random rows of the pool, the {comparison['metric']} is {random}; "
+        f"\n\nTrained in the same way on the same number of random rows from the pool, the "
+        f"{comparison['metric']} is {random}; "
         f"the difference, paired over held-out rows{' and seeds' if has_seeds else ''}, is {difference} "
         f"({better} is better)."
-        f"{'' if has_seeds else ' One seed: the spread between seeds is not in the error.'}"
+        f"{'' if has_seeds else ' One seed: the error does not include the variance between seeds.'}"
     )
 
 
@@ -239,7 +240,7 @@ def _describe_left_out(metrics: Mapping[str, Any]) -> str:
     parts += [f"{count:,} rows: {note}" for note, count in counts.get("rows_with_markers", {}).items()]
     if counts["rows_truncated"]:
         parts.append(f"{counts['rows_truncated']:,} rows truncated at max_length ({counts['tokens_cut']:,} tokens)")
-    return escape_markdown("; ".join(parts) or "No row was cut or left out") + "."
+    return escape_markdown("; ".join(parts) or "No row was truncated or left out") + "."
 
 
 def _format_loading(metrics: Mapping[str, Any], base: BaseModel) -> str:
@@ -281,7 +282,7 @@ def _format_whole_loading(metrics: Mapping[str, Any]) -> str:
     name = {"sft": "AutoModelForCausalLM", "text": "AutoModelForCausalLM"}.get(metrics["task"], "AutoModel")
     if name == "AutoModel" and metrics["learner"]["pooling"] == OWN_HEAD:
         name = "AutoModelForSequenceClassification"
-    head = "\n# the head lies beside it: head.json, head.safetensors" if name == "AutoModel" else ""
+    head = "\n# the head is next to it: head.json, head.safetensors" if name == "AutoModel" else ""
     return (
         f"from transformers import {name}, AutoTokenizer\n\n"
         f'model = {name}.from_pretrained("path/to/this/folder")\n'

@@ -203,12 +203,12 @@ def _announce_rows(context: RunContext) -> None:
         messages.append(f"{name}: {describe_rejected(n_usable + sum(by_reason.values()), by_reason)}")
     if split.n_leaked:
         messages.append(
-            f"{split.n_leaked:,} rows ask what a held-out row asks, and are left out of training ({split.leaks})"
+            f"{split.n_leaked:,} rows ask the same as a held-out row and are left out of training ({split.leaks})"
         )
     if context.settings.weight is None and JOB_WEIGHT in context.data.column_names:
         messages.append(
-            f"the rows have the weights of a job, which are not used: each row counts once; --weight {JOB_WEIGHT} lets "
-            "it count for the rows that it stands for"
+            f"the rows have job weights, which are not used: each row counts once; --weight {JOB_WEIGHT} "
+            f"weights each by the rows it represents"
         )
     messages += [note for rows in context.loaded.values() for note in rows.notes]
     for message in messages:

@@ -80,7 +80,7 @@ def test_lists_by_column_are_rows_but_not_lists_of_turns_or_of_rows(tmp_path):
     path.write_text(json.dumps({"messages": chat, "tags": ["a", "b"]}))
     assert load(path).frame["prompt"].to_list() == ["q"]
     path.write_text(json.dumps({"train": [{"text": "a"}, {"text": "b"}], "test": [{"text": "a"}, {"text": "b"}]}))
-    with pytest.raises(InputError, match="write its list 'train' or 'test' to a file of its own"):
+    with pytest.raises(InputError, match="write its list 'train' or 'test' to a separate file"):
         load(path)
     path.write_text(json.dumps({"text": {"a": "b"}, "label": {"a": "b"}}))
     with pytest.raises(InputError):

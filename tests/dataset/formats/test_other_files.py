@@ -35,7 +35,7 @@ def make_zip():
         ("rows.jsonl.gz", LINES.encode(), "found none though its name ends in .gz; rename it"),
         ("rows.jsonl", LINES.encode("utf-16-le"), "looks like UTF-16LE; convert it with: iconv -f UTF-16LE -t UTF-8"),
         ("rows.csv", "text,label\na,b\n".encode("utf-16-be"), "iconv -f UTF-16BE -t UTF-8"),
-        ("rows.csv", b"text,label\ra,0\rb,1\r", "found carriage returns alone"),
+        ("rows.csv", b"text,label\ra,0\rb,1\r", "found bare carriage returns"),
         ("rows.jsonl", LINES.replace("\n", "\r").encode(), "tr '\\r' '\\n' < FILE > NEW"),
     ],
     # gzip notes the time, which would give the same test another name in each process
@@ -82,7 +82,7 @@ def test_rows_that_are_not_utf8_come_with_advice(tmp_path):
 
 def test_filled_columns_of_pictures_are_reported_last():
     turns = [{"role": "user", "content": "<image>q"}, {"role": "assistant", "content": "a"}]
-    assert "column 'images' is filled and not read" in load([{"messages": turns, "images": ["p.png"]}]).notes[-1]
+    assert "column 'images' is not empty but not read" in load([{"messages": turns, "images": ["p.png"]}]).notes[-1]
     assert load([{"messages": turns, "images": []}, {"messages": turns, "images": None}]).notes == ()
 
 

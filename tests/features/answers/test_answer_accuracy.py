@@ -137,11 +137,11 @@ def test_long_responses_and_rows_without_enough_examples_have_a_reason(pupil):
     rows = [*ROWS[:3], {"prompt": "tell me", "completion": "one two three four five six seven eight nine ten eleven"}]
     found = measure_rows(rows)
     assert found.missing["answer_accuracy"].to_list() == [None] * 3 + [
-        "its response has more than 10 words, and only short answers are compared"
+        "its response has more than 10 words; only short answers are compared"
     ]
     assert np.isnan(found["answer_accuracy"]["likeliest"]).tolist() == [False] * 3 + [True]
     found = measure_rows(ROWS[:2])
-    assert found.missing["answer_accuracy"][0] == "fewer than 2 other rows with short answers are there as examples"
+    assert found.missing["answer_accuracy"][0] == "there are fewer than 2 other rows with short answers as examples"
 
 
 def test_a_row_without_any_answer_has_its_reason(pupil):
@@ -175,7 +175,7 @@ def test_an_answer_that_was_right_as_far_as_it_went_is_neither_right_nor_wrong(p
     pupil.generate = some
     found = measure_rows(ROWS)
     assert found.missing["answer_accuracy"][5] == (
-        "an answer ended at max_new_tokens and was right so far; raise max_new_tokens"
+        "an answer was right so far when it was cut off at max_new_tokens; raise max_new_tokens"
     )
     assert found.missing["answer_accuracy"].null_count() == len(ROWS) - 1
     assert np.isnan(found["answer_accuracy"]["likeliest"][5])

@@ -114,7 +114,7 @@ def test_the_end_of_a_long_row_is_read_and_counted(chat_reward):
     notes = []
     found = score(ROWS, chat_reward, max_length=12, on_progress=lambda progress: notes.append(progress.note))
     assert np.isfinite(found).all()
-    assert any(note and "7 rows are longer than it reads" in note for note in notes)
+    assert any(note and "7 rows exceed its limit" in note for note in notes)
 
 
 def test_a_model_with_several_outputs_and_none_at_all_are_refused(tiny_bert, tmp_path):

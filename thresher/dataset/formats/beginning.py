@@ -18,7 +18,7 @@ _OTHER_KINDS = {
     b"\xfd7zXZ\x00": "xz: decompress it with xz -d",
     b"PAR1": "Parquet: rename it to end in .parquet",
     b"ARROW1": "an Arrow file: rename it to end in .arrow",
-    b"version https://git-lfs": "a pointer of Git LFS: fetch the file with git lfs pull",
+    b"version https://git-lfs": "a Git LFS pointer: fetch the file with git lfs pull",
     b"<!DOCTYPE html": "a web page: download the file itself",
     b"<html": "a web page: download the file itself",
     b"\x80\x04": "a Python pickle: save the rows as JSON lines",
@@ -71,8 +71,8 @@ class Beginning:
         """
         if b"\r" in self.head.strip() and b"\n" not in self.head:
             raise InputError(
-                f"{self.file.name}: lines must end in a line feed, found carriage returns alone, as old Macs wrote "
-                "them; convert the file with: tr '\\r' '\\n' < FILE > NEW"
+                f"{self.file.name}: lines must end in a line feed, found bare carriage returns, as on old Macs; "
+                f"convert the file with: tr '\\r' '\\n' < FILE > NEW"
             )
 
 

@@ -63,7 +63,7 @@ class CsvRows:
     def row(self, text: bytes) -> dict[str, Any]:
         """Parse one record; BadRow says why it cannot be."""
         if text.startswith(BYTE_ORDER_MARK):
-            raise BadRow("a byte order mark stands before the row")
+            raise BadRow("the row is preceded by a byte order mark")
         if b"\0" in text:
             raise BadRow("the row holds a NUL byte")
         try:

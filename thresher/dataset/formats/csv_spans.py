@@ -18,7 +18,7 @@ _MAX_RESTARTS = 100  # each reads the rest of the file again
 UNCLOSED_QUOTE = "a quote is opened and never closed"
 
 _BARE_RETURN, _AFTER_QUOTE = -1, -2
-FAULTS = {_BARE_RETURN: "a carriage return stands outside quotes", _AFTER_QUOTE: "text stands behind a closing quote"}
+FAULTS = {_BARE_RETURN: "a carriage return is outside quotes", _AFTER_QUOTE: "text follows a closing quote"}
 _RETURN_SEEN = 1  # no fault yet: the line feed may follow
 _FIELD_START, _PLAIN, _QUOTED, _QUOTE_SEEN = 0, 1, 2, 3  # where in a field the scanner is
 _LINE_FEED, _RETURN, _QUOTE = 10, 13, 34  # bytes

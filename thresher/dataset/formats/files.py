@@ -89,8 +89,8 @@ def check_expansion(name: str, n_bytes: int, n_plain: int) -> None:
     allowed = allow_expansion(n_bytes)
     if n_plain > allowed:
         raise InputError(
-            f"{name}: the file expands from {n_bytes} to more than {allowed} bytes, which no file of rows does; "
-            "decompress it yourself if it is what you expect"
+            f"{name}: the file expands from {n_bytes} to more than {allowed} bytes, which no row file does; "
+            f"decompress it yourself if this is intended"
         )
 
 

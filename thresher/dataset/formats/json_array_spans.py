@@ -9,7 +9,7 @@ from numba import njit
 
 from thresher.dataset.formats.spans import Spans
 
-UNCLOSED_ARRAY = "the JSON array is not closed: the file may be cut off"
+UNCLOSED_ARRAY = "the JSON array is not closed: the file may be truncated"
 AFTER_ARRAY = "text after the end of the JSON array"
 
 _BEFORE, _INSIDE, _AFTER = 0, 1, 2  # phases: of the opening bracket and the closing one

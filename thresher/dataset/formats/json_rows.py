@@ -128,7 +128,7 @@ def _n_brackets(data: NDArray[np.uint8], start: Int64, end: Int64) -> Int64:
 def _fault(text: bytes, error: str) -> str:
     """Say why a row is not JSON, without what is particular to the row."""
     if text.startswith(BYTE_ORDER_MARK):
-        return "a byte order mark stands before the row"
+        return "the row is preceded by a byte order mark"
     if b"\0" in text:
         return "the row holds a NUL byte"
     try:

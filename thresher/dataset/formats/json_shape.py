@@ -78,7 +78,7 @@ def advise_list(content: Mapping[str, Any] | None) -> str:
     lists = [f"'{key}'" for key, value in values if all(isinstance(row, dict) for row in value)]
     if not lists:
         return ""
-    return f"; the file is one object: write its list {' or '.join(lists[:3])} to a file of its own"
+    return f"; the file is one object: write its list {' or '.join(lists[:3])} to a separate file"
 
 
 def refuse_other_shapes(name: str, head: bytes) -> None:

@@ -215,7 +215,7 @@ class MappedShard:
         """Return the target's column of a role; BadRow where it has none."""
         if role not in self._target.columns:
             names = ", ".join(name for names in self._target.columns.values() for name in names)
-            raise BadRow(f"the row has {what}, for which the columns {names} have no room")
+            raise BadRow(f"the row has {what}, which does not fit the columns {names}")
         return self._target.columns[role][0]
 
 

@@ -74,7 +74,7 @@ def refuse_unwanted(row: Mapping[str, Any], column: str) -> None:
     value = row.get(column)
     if value is None or value == "":
         state = "missing" if column not in row else "null" if value is None else "empty"
-        raise BadRow(f"field '{column}' is {state}, so that the row is not marked as wanted")
+        raise BadRow(f"field '{column}' is {state}, so the row is not marked as wanted")
     mark = parse_mark(value)
     if mark is None:
         raise BadRow(f"field '{column}' must be true or false, or 1 or 0, found {describe_type(value)}")
@@ -170,8 +170,8 @@ def _refuse_column(values: Sequence[Any], name: str, schema: Schema, columns: st
         if name.casefold() == _LABEL and schema.name != "mapped" and not any(map(_is_truth, values)):
             advice += f"; numbers 0 and 1 that mean something else are ignored with --map {columns}"
     raise InputError(
-        f"{where}: rows of schema '{schema.name}' with the mark '{name}' (true or false) are preference data, in "
-        f"which some answers are not to be learned; {advice}"
+        f"{where}: rows of schema '{schema.name}' with the mark '{name}' (true or false) are preference data, "
+        f"in which some answers must not be learned; {advice}"
     )
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from thresher.dataset.dataset import Dataset
 
 _UNREAD = (
-    "column '{}' is filled and not read: answers about what it holds would be learned from the text alone; "
+    "column '{}' is not empty but not read, so answers about its content would be learned from the text alone; "
     "leave out these rows, or the column if the answers do not need it"
 )
 _HELD_OUT = frozenset({"test", "testing", "val", "valid", "validation", "dev", "eval", "evaluation", "holdout"})
@@ -76,8 +76,8 @@ def _describe_grades(name: str, values: ColumnValues) -> list[str]:
     if not n_wrong or None in marks.values():
         return []
     return [
-        f"column '{name}' is false in {n_wrong:,} rows, whose answers are read like the others; to leave these rows "
-        f"out give --wanted {name}"
+        f"column '{name}' is false in {n_wrong:,} rows, whose answers are read like the others; to leave them "
+        f"out, give --wanted {name}"
     ]
 
 
@@ -111,7 +111,7 @@ def count_labels(rows: Dataset) -> dict[str, int]:
 def list_label_notes(counts: Mapping[str, int]) -> list[str]:
     """Return sentences on labels that look alike or are withheld, from how often each occurs."""
     if set(counts) == {"-1"}:
-        return ["all labels are -1, which data sets of the Hub write where labels are withheld; these rows have none"]
+        return ["all labels are -1, which Hub data sets use for withheld labels; these rows have no labels"]
     groups = find_similar_labels(counts)
     if not groups:
         return []

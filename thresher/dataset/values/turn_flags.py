@@ -36,7 +36,7 @@ def parse_flags(turns: Sequence[Mapping[str, Any]], roles: Sequence[str], field:
 
 def _is_learned(turn: Mapping[str, Any], is_hidden: bool | None, field: str) -> bool:
     if any(turn.get(name) for name in _PARTS):
-        raise BadRow(f"a message of '{field}' says which parts of it are learned, which cannot be obeyed")
+        raise BadRow(f"a message of '{field}' says which parts of it are learned, which is not supported")
     says = {name: _parse_truth(turn, name, field) for name in _LEARNED_IF_TRUE}
     says |= {name: _negate(_parse_truth(turn, name, field)) for name in _LEARNED_IF_FALSE}
     says["mask"] = _negate(is_hidden)

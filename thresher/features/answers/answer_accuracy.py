@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from thresher.dataset import Dataset
 
 RECIPE = "knowledge-2"
-CUT = "an answer ended at max_new_tokens and was right so far; raise max_new_tokens"
+CUT = "an answer was right so far when it was cut off at max_new_tokens; raise max_new_tokens"
 ANSWER_ACCURACY = np.dtype([("likeliest", np.float64), ("drawn", np.float64)])
 
 
@@ -51,8 +51,8 @@ class AnswerAccuracy(FeatureProvider):
 
     name: ClassVar[str] = "answer_accuracy"
     passes: ClassVar[str] = (
-        "the language model writes n_prompts answers of each of n rows, and n_prompts n_samples of each row that it "
-        "never answers right with its likeliest words"
+        "the language model generates n_prompts answers for each of n rows, and n_prompts n_samples for each "
+        "row whose greedy answers are never right"
     )
     is_pairwise: ClassVar[bool] = True
 
@@ -115,9 +115,9 @@ class _Questions:
             shown = groups[name].choose_examples(prompt) if name in groups else None
             problem = None
             if not _is_short(response, settings):
-                problem = f"its response has more than {settings.max_words} words, and only short answers are compared"
+                problem = f"its response has more than {settings.max_words} words; only short answers are compared"
             elif shown is None and settings.n_examples:
-                problem = f"fewer than {settings.n_examples} other rows with short answers are there as examples"
+                problem = f"there are fewer than {settings.n_examples} other rows with short answers as examples"
             problems.append(problem)
             shots = [()] * settings.n_prompts if shown is None else shown
             conversations.append([] if problem is not None else [_conversation(each, prompt) for each in shots])

@@ -53,8 +53,8 @@ class Confidence(FeatureProvider):
     name: ClassVar[str] = "confidence"
     whole_pool_kinds: ClassVar[frozenset[str]] = frozenset({"classification"})
     passes: ClassVar[str] = (
-        "the language model writes n_samples answers of each of n prompts and reads 2 n prompts with their responses; "
-        "of classification data the encoder reads n texts"
+        "the language model generates n_samples answers to each of n prompts and reads 2 n prompts with their "
+        "responses; for classification data, the encoder reads n texts"
     )
 
     def describe(self, context: FeatureContext) -> dict[str, str]:
@@ -176,7 +176,7 @@ def _score_reflection(
 def _sentences(notes: dict[str, int]) -> Iterator[str]:
     """Yield what the user should know of answers that were cut and rows without a value."""
     if notes["answers_cut"]:
-        yield f"confidence: {notes['answers_cut']:,} sampled answers ended at max_new_tokens and were cut"
+        yield f"confidence: {notes['answers_cut']:,} sampled answers were cut off at max_new_tokens"
     if notes["pairs_cut"]:
         yield f"confidence: {notes['pairs_cut']:,} pairs of answers were longer than the entailment model reads"
     yield from describe_missing("confidence", notes)

@@ -39,7 +39,7 @@ class PassRate(FeatureProvider):
     """
 
     name: ClassVar[str] = "pass_rate"
-    passes: ClassVar[str] = "the language model writes n_samples answers of each of n prompts"
+    passes: ClassVar[str] = "the language model generates n_samples answers to each of n prompts"
 
     def describe(self, context: FeatureContext) -> dict[str, str]:
         """Return the model, how it is asked and the check, and the fingerprint of all."""
@@ -82,7 +82,7 @@ class PassRate(FeatureProvider):
         notes = {"rows": len(dataset), "rows_missing": len(missing) - missing.null_count(), "answers_cut": n_cut}
         sentences = [*generator.notes(), *describe_missing(self.name, notes)]
         if n_cut:
-            sentences.append(f"{self.name}: {n_cut:,} answers ended at max_new_tokens before they were right")
+            sentences.append(f"{self.name}: {n_cut:,} answers were cut off at max_new_tokens before they were right")
         context.report_notes(self.name, len(values), sentences)
         return FeatureValues(values=values, missing=missing, notes=notes)
 

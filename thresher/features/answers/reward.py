@@ -157,7 +157,7 @@ class Reward(FeatureProvider):
         }
         sentences = describe_missing(self.name, notes)
         if notes["rows_cut"]:
-            sentences.append(f"{self.name}: {notes['rows_cut']:,} rows are longer than it reads; their ends were read")
+            sentences.append(f"{self.name}: {notes['rows_cut']:,} rows exceed its limit; only their ends were read")
         context.report_notes(self.name, len(dataset), sentences)
         missing = missing_series([REFUSED if lacks else None for lacks in is_missing.tolist()])
         return FeatureValues(values=np.ascontiguousarray(values[:, VALUE]), missing=missing, notes=notes)

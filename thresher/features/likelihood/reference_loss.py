@@ -20,7 +20,7 @@ from thresher.models.stages import StageCost
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
 
-NO_REFERENCE = "needs a reference that has learned such rows, found none; give --reference MODEL, or an adapter"
+NO_REFERENCE = "needs a reference that has learned similar rows, found none; give --reference MODEL, or an adapter"
 
 
 class ReferenceLoss(FeatureProvider):

@@ -274,7 +274,7 @@ def _fingerprint(lm: LanguageModel, context: FeatureContext) -> str:
 def _sentences(notes: dict[str, int], limit: int) -> Iterator[str]:
     """Yield what the user should know of rows that were cut or have no value."""
     if notes["rows_truncated"]:
-        yield f"{NAME}: {notes['rows_truncated']:,} responses end behind the {limit:,} tokens of a row and were cut"
+        yield f"{NAME}: {notes['rows_truncated']:,} responses exceed the {limit:,} tokens of a row and were truncated"
     if notes["examples_truncated"]:
         yield f"{NAME}: {notes['examples_truncated']:,} examples are longer than {limit:,} tokens and were cut"
     yield from describe_missing(NAME, notes)

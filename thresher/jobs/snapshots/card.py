@@ -58,10 +58,11 @@ def build_card(name: str, output: Output, content: Mapping[str, Any]) -> bytes:
         "",
         "## Columns",
         "",
-        "`thresher_row_id` names the row by its content, `thresher_weight` is the number of rows it stands for,",
+        "`thresher_row_id` names the row by its content, `thresher_weight` is the number of rows it represents,",
         "`thresher_source` and `thresher_file` say where it came from, `thresher_since` in which snapshot it appeared.",
         "",
-        "Rows that left or did not enter are in `dropped.parquet`, each with its reason; how it all came about is in",
+        "Rows that were removed or not added are in `dropped.parquet`, each with its reason; settings and "
+        "counts are in",
         "`manifest.json`. `dataset_info.json` is for LLaMA-Factory, `axolotl.yaml` for axolotl, `trl.py` for TRL.",
         "",
     ]

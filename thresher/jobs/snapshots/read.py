@@ -59,7 +59,7 @@ def read_pool(snapshot: Snapshot) -> Pool | None:
     for path, entry in zip(paths, entries, strict=True):  # before a parser sees them
         if _hash_file(path) != entry["sha256"]:
             raise ManifestError(
-                f"{path}: must be as it was written, its sha256 is another; point 'latest' to an older one, "
+                f"{path}: must be unchanged, but its sha256 differs; point 'latest' to an older one, "
                 "or delete this one and evaluate everything again with --full"
             )
     rows = load([str(path) for path in paths], schema=schema_from_json(content["schema"]), id_column=ROW_ID)
@@ -93,9 +93,7 @@ def read_bytes(snapshot: Snapshot, name: str) -> bytes:
             f"{path}: a file of the snapshot must be readable, got '{error.strerror}'; point 'latest' to an older one"
         ) from None
     if hashlib.sha256(content).hexdigest() != snapshot.manifest.content["hashes"][name]:
-        raise ManifestError(
-            f"{path}: must be as it was written, its sha256 is another; point 'latest' to another snapshot"
-        )
+        raise ManifestError(f"{path}: must be unchanged, but its sha256 differs; point 'latest' to another snapshot")
     return content
 
 

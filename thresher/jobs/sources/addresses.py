@@ -29,8 +29,8 @@ class Addresses:
         missing = [name for name in find_references(text) if name not in os.environ]
         if missing:
             raise SettingsError(
-                f"{where}: the environment variable {missing[0]} must be set, found none; "
-                "set it where the scheduler starts the job"
+                f"{where}: the environment variable {missing[0]} must be set, found none; set it in the "
+                f"scheduler's environment"
             )
         for name in find_references(text):
             self._remember(os.environ[name])

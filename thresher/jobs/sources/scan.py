@@ -104,7 +104,9 @@ def scan_sources(
                     continue
                 # A time in the future is no recent change: the clocks of two machines differ.
                 if 0 <= time.time() - modified < job.settings.rows.settle_s:
-                    scan.skipped.append((name, "it changed just now, and may still be written ([rows] settle_s)"))
+                    scan.skipped.append(
+                        (name, "it was modified just now, and may still be in progress ([rows] settle_s)")
+                    )
                     continue
                 size, sha256 = cache.hash_file(file.path)
             except InputError as error:

@@ -68,8 +68,8 @@ class Joined(KeptRows):
         """Return how many rows have a label, and what each rule is worth."""
         content = self.manifest.content
         counts = content["counts"]
-        facts = [("labeled", f"{counts['labeled']:,} rows, {counts['conflicts']:,} of them by rules that disagree")]
-        facts.append(("unlabeled", f"{counts['unlabeled']:,} rows that no rule labels"))
+        facts = [("labeled", f"{counts['labeled']:,} rows, {counts['conflicts']:,} of them with conflicting votes")]
+        facts.append(("unlabeled", f"{counts['unlabeled']:,} rows without any vote"))
         return [*facts, *((name, describe_rule(rule)) for name, rule in content["rules"].items())]
 
     def write_files(self, folder: Path) -> None:

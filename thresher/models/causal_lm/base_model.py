@@ -269,7 +269,7 @@ def _refuse_unknown_weights(base: BaseModel, names: Iterable[str]) -> None:
     if unknown:
         raise InputError(
             f"model '{base.name}': its configuration must have a place for all its weights, and has none for "
-            f"{first_three(unknown)}; take another copy of the model"
+            f"{first_three(unknown)}; get another copy of the model"
         )
 
 

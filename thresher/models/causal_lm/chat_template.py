@@ -30,10 +30,10 @@ from thresher.models.causal_lm.turn_markers import clean_conversation
 from thresher.models.settings import Treatment
 
 REWRITES = "the chat template rewrites earlier turns, so they cannot be learned (--loss-on last-assistant can)"
-REWRITES_LAST = "the chat template shows the last turn differently from its prompt, so it cannot be learned"
+REWRITES_LAST = "the chat template renders the last turn differently from its prompt, so it cannot be learned"
 NO_ASSISTANT = "there is no assistant turn to learn"
 TEMPLATE_REFUSES = "the chat template refuses the conversation"
-HIDES_CALLS = "the chat template does not show tool calls, so that the turns that make them cannot be read"
+HIDES_CALLS = "the chat template does not render tool calls, so turns with tool calls cannot be used"
 
 # What some templates (DeepSeek-R1, QwQ) open an answer with and leave out of the turns they show
 _THOUGHT = re.compile(r"<think>\s*(</think>\s*)?$")

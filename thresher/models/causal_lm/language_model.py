@@ -294,8 +294,8 @@ class LanguageModel:
         # nothing is loaded for the sake of a note
         if "model" in self.__dict__ and self.is_run_whole:
             yield (
-                f"model '{self.name}': its logits are more than its head makes of its hidden states, "
-                f"so that all of them are computed, which is slower"
+                f"model '{self.name}': its logits are not just its head applied to its hidden states, so all of "
+                f"them are computed, which is slower"
             )
 
 

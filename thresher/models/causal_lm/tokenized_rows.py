@@ -39,10 +39,10 @@ PROBLEMS = (
     "nothing of the response is within max_length",
     "the response has no token",
     "there is no assistant turn to score",
-    "the chat template rewrites earlier turns, so that their tokens cannot be told",
-    "the chat template shows the last turn differently from its prompt, so that its tokens cannot be told",
+    "the chat template rewrites earlier turns, so their tokens cannot be located",
+    "the chat template renders the last turn differently from its prompt, so its tokens cannot be located",
     "the chat template refuses the conversation",
-    "the chat template does not show tool calls, so that the turns that make them cannot be read",
+    "the chat template does not render tool calls, so turns with tool calls cannot be used",
     HOLDS_MARKERS,
 )
 CUT_AWAY, NO_TOKEN = 1, 2

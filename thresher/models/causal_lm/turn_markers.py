@@ -19,17 +19,17 @@ from thresher.models.causal_lm.template_text import Message, template_errors, wr
 from thresher.models.settings import Treatment
 
 HOLDS_MARKERS = (
-    "its text holds turn markers of the model's chat template; --special-tokens strip takes them off, escape reads "
-    "them as plain text"
+    "its text contains turn markers of the model's chat template; --special-tokens strip removes them, escape "
+    "reads them as plain text"
 )
 HAD_END = "answers ended in the model's end token, which is learned once"
 ESCAPED = "turn markers in the text are read as plain text"
-STRIPPED = "turn markers were taken off the text"
-KEPT = "plain texts hold turn markers of the model, which are learned as they stand (--special-tokens strip or escape)"
+STRIPPED = "turn markers were removed from the text"
+KEPT = "plain texts contain turn markers of the model, which are learned unchanged (unless --special-tokens is given)"
 
 FOREIGN = (
-    "texts hold the chat template or the end token of other models, which is read as text (--special-tokens strip "
-    "takes it off)"
+    "texts contain the chat template or end token of other models, which is read as text (--special-tokens "
+    "strip removes it)"
 )
 
 _THOUGHT = re.compile(r"</?think>")

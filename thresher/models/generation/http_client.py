@@ -153,7 +153,7 @@ class ServerClient:
                 self._pace.sleep(wait)
         raise InputError(
             f"model '{self.address.url}': the server must answer, got '{reason}' in the last of {self.address.n_tries} "
-            f"tries; run the same command again to continue, the answers so far are kept"
+            f"tries; run the same command again to resume; the answers so far are kept"
         )
 
     def stop(self) -> None:

@@ -156,8 +156,8 @@ class LocalGenerator:
         notes = list(self.lm.notes())
         if not self.__dict__.get("_is_padded", True):
             notes.append(
-                f"model '{self.name}': padding would change its answers, so prompts of the same length are read "
-                f"together, which is slower"
+                f"model '{self.name}': padding would change its answers, so only prompts of equal length are "
+                f"batched, which is slower"
             )
         return notes
 

@@ -42,14 +42,14 @@ def check_adapter_config(config: dict[str, Any], files: ModelFiles) -> None:
         if rank is not None and (isinstance(rank, bool) or not isinstance(rank, int) or not 0 <= rank <= widest):
             raise InputError(
                 f"{owner}: the rank '{name[:40]}' of adapter_config.json must be from 0 to {widest}, as its weights "
-                f"have it, got {repr(rank)[:40]}; take another copy of the adapter"
+                f"have it, got {repr(rank)[:40]}; get another copy of the adapter"
             )
     for name, value in _walk(config):
         is_size = isinstance(value, int) and not isinstance(value, bool) and not SEEDS.search(name)
         if is_size and abs(value) > LARGEST:
             raise InputError(
-                f"{owner}: {name[:40]} of adapter_config.json must be at most {LARGEST}, got {str(value)[:40]}; take "
-                f"another copy of the adapter"
+                f"{owner}: {name[:40]} of adapter_config.json must be at most {LARGEST}, got {str(value)[:40]}; "
+                f"get another copy of the adapter"
             )
     _refuse_code(config, owner)
     _check_initialization(config, owner)
@@ -88,7 +88,7 @@ def _check_initialization(config: dict[str, Any], owner: str) -> None:
     if n_iterations and (len(n_iterations[1]) > 3 or int(n_iterations[1]) > MAX_ITERATIONS):
         raise InputError(
             f"{owner}: init_lora_weights of adapter_config.json must take at most {MAX_ITERATIONS} iterations, got "
-            f"'{begin[:40]}'; take another copy of the adapter"
+            f"'{begin[:40]}'; get another copy of the adapter"
         )
     if isinstance(begin, str) and begin.lower() in {"loftq", "eva", "corda", "lora_ga"}:
         raise InputError(

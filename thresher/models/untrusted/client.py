@@ -83,7 +83,7 @@ class Worker:
             code = -signal.SIGPROF  # it neither works nor ends
         if code == -signal.SIGPROF:
             return f"took more than {seconds:g} s"
-        return "took more memory than it may" if code == -signal.SIGABRT else f"ended its process with code {code}"
+        return "exceeded its memory limit" if code == -signal.SIGABRT else f"ended its process with code {code}"
 
     def close(self) -> None:
         """End the process."""
@@ -137,7 +137,7 @@ def ask(kind: str, *, seconds: float, megabytes: int, **content: Any) -> Answer:
     if answer.get("problem") == "memory":
         raise LimitError(f"took more than {megabytes} MB of memory")
     if answer.get("problem") == "size":
-        raise LimitError("made a text much longer than what it was given")
+        raise LimitError("produced a text much longer than its input")
     return answer
 
 

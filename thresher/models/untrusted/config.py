@@ -55,7 +55,7 @@ def check_config(config: dict[str, Any], files: ModelFiles) -> None:
             if value > limits[kind] or (value < -1 and kind != "value"):
                 raise InputError(
                     f"{owner}: {path} of config.json must be from 0 to {limits[kind]}, as its weights have it, got "
-                    f"{str(value)[:40]}; take another copy of the model"
+                    f"{str(value)[:40]}; get another copy of the model"
                 )
     if not isinstance(config.get("model_type"), str | None):
         raise InputError(
@@ -73,7 +73,7 @@ def _check_experts(config: dict[str, Any], owner: str) -> None:
     if n_layers * n_experts > MOST_EXPERTS:
         raise InputError(
             f"{owner}: config.json must have at most {MOST_EXPERTS} experts in all layers, got {n_layers} layers of "
-            f"{n_experts}; take another copy of the model"
+            f"{n_experts}; get another copy of the model"
         )
 
 

@@ -40,7 +40,7 @@ def check_size(folder: Path, kind: Any, *, owner: str, weights: Weights | None =
     if n_numbers > allowed:
         raise InputError(
             f"{owner}: its configuration must fit its weights, which have {weights.n_numbers:,} numbers, "
-            f"and it describes a model of {n_numbers:,}; take another copy of the model"
+            f"and it describes a model of {n_numbers:,}; get another copy of the model"
         )
 
 

@@ -113,8 +113,8 @@ def _check_index(path: Path, owner: str) -> None:
     if others:
         raise InputError(
             f"{owner}: '{path.name}' must name files of its own folder that end in {SAFE}, got "
-            f"{first_three([repr(name)[:80] for name in dict.fromkeys(map(str, others))])}; take another copy of the "
-            f"model"
+            f"{first_three([repr(name)[:80] for name in dict.fromkeys(map(str, others))])}; get another copy of "
+            f"the model"
         )
     missing = sorted(name for name in names if not (path.parent / name).is_file())
     if missing:

@@ -173,7 +173,7 @@ def _read(path: Path, parameters: Mapping[str, torch.nn.Parameter], *, prefix: s
     except (SafetensorError, OSError, LookupError, TypeError, ValueError) as error:
         raise _DamagedError(f"must be a checkpoint, found '{error}'") from None
     if metadata.get(CHECKSUM, checksum) != checksum or not has_shapes:
-        raise _DamagedError("must be as it was written, its checksum is another")
+        raise _DamagedError("must be unchanged, but its checksum differs")
     return _Stored(content, tensors)
 
 

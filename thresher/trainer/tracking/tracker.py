@@ -111,7 +111,7 @@ class Tracker:
         except Exception as error:  # noqa: BLE001 - whatever a tracker does, the work goes on
             self._names.remove(name)
             first = (str(error).strip().splitlines() or [""])[0][:200]
-            self._on_note(f"{name} failed and gets no more of this work: {type(error).__name__}: {first}")
+            self._on_note(f"{name} failed, and nothing more is sent to it: {type(error).__name__}: {first}")
 
 
 def _keep_numbers(values: Mapping[str, Any]) -> dict[str, float]:

@@ -172,7 +172,7 @@ def format_forgetting(section: dict[str, Any] | None) -> list[str]:
     questions, form = section["questions"], section["form"]
     if questions is not None:
         shares = f"{questions['before']['value']:.0%} before, {questions['after']['value']:.0%} after"
-        lines.append(f"general questions answered right: {shares} (n = {questions['after']['n']})")
+        lines.append(f"general questions answered correctly: {shares} (n = {questions['after']['n']})")
     if form is not None:
         lines.append(
             f"general questions answered with {form['form']}: {form['before']:.0%} before, {form['after']:.0%} after"
