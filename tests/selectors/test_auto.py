@@ -305,6 +305,8 @@ def test_random_rows_are_those_of_the_method_random():
     pool = [{"label": "ab"[i % 2], "text": f"text {i}"} for i in range(60)]
     ours, plain = (th.select(pool, method, budget=9, encoder="static", seed=3) for method in ("auto", "random"))
     assert ours.manifest.content["pilot"]["chosen"] == "random"
+    assert dict(ours.list_facts())["decision"] == ours.manifest.content["pilot"]["why"]
+    assert "decision" not in dict(plain.list_facts())
     assert (ours.kept == plain.kept).all()
 
 

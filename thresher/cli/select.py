@@ -156,6 +156,7 @@ def format_summary(subset: Subset, out: Path | None, schema: str | None) -> str:
         schema: how the columns were read; None where only the name of the schema is known.
     """
     from thresher.subset.cut import REASONS
+    from thresher.subset.subset import PILOTS
 
     content = subset.manifest.content
     counts = content["counts"]
@@ -164,7 +165,7 @@ def format_summary(subset: Subset, out: Path | None, schema: str | None) -> str:
         f"{content['method']}: {counts['kept']:,} of {counts['usable']:,} rows kept (budget {content['budget']}), "
         f"{counts['dropped']:,} dropped"
     )
-    lines += [f"  {content[name]['why']}" for name in ("trained_pilot", "pilot") if name in content]
+    lines += [f"  {content[name]['why']}" for name in PILOTS if content.get(name)]
     lines += [f"  {count:,} {reason}: {REASONS[reason]}" for reason, count in counts["dropped_by_reason"].items()]
     lines += [f"    {count:,} {reason}" for reason, count in counts["excluded_by_reason"].items()]
     if n_long := content["feature_notes"].get("embedding", {}).get("rows_read_in_windows"):

@@ -137,7 +137,10 @@ def choose_split(splits: Iterable[str], split: str | None, *, where: str) -> str
     names = list(splits)
     if split is None:
         if len(names) != 1:
-            raise InputError(f"{where}: one split is required, it has {', '.join(names)}; choose one with --split")
+            raise InputError(
+                f"{where}: one split is required, it has {', '.join(names)}; choose one with --split NAME (in "
+                'Python split="NAME")'
+            )
         return names[0]
     if split not in names:
         raise NotFoundError(

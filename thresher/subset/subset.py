@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from thresher.subset.budget import Budget
 
 SUBSET, PILOT = "subset", "pilot.json"
+PILOTS = ("trained_pilot", "pilot")  # sections of the manifest that say how `auto` decided
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -131,6 +132,7 @@ class Subset(KeptRows):
         dropped = ", ".join(f"{n:,} {REASONS[reason]}" for reason, n in counts["dropped_by_reason"].items())
         return [
             ("method", str(self.manifest.content["method"])),
+            *(("decision", pilot["why"]) for name in PILOTS if (pilot := self.manifest.content.get(name))),
             ("kept", f"{counts['kept']:,} of {counts['usable']:,} rows (budget {self.manifest.content['budget']})"),
             ("dropped", f"{counts['dropped']:,} rows" + (f": {dropped}" if dropped else "")),
             ("rejected", f"{counts['rejected']:,} rows that could not be used"),
