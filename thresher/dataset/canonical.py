@@ -31,6 +31,7 @@ from thresher.dataset.rejection import BadRow, describe_type
 from thresher.dataset.schema import FUNCTIONS, Schema
 from thresher.dataset.values.labels import clean_label
 from thresher.dataset.values.marks import refuse_unwanted
+from thresher.dataset.values.series import to_series
 
 CANONICAL_SCHEMA = {"index": pl.Int64, **dict.fromkeys(("prompt", "response", "extra", "row_id"), pl.String)}
 
@@ -303,23 +304,23 @@ def _read_columns(table: pa.Table, schema: Schema) -> pl.DataFrame | None:
 def _column_to_text(column: pa.ChunkedArray, schema: Schema, name: str) -> pl.Series | None:
     """Return a column as text, or None when its type is for `canonicalize_row` to judge.
 
-    By polars: a cast of pyarrow imports `pyarrow.compute`, which takes as long as a thousand rows.
+    By polars: a cast of pyarrow imports `pyarrow.compute` (`to_series`).
     """
     kind = column.type
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return pl.Series(pl.from_arrow(column)).cast(pl.String)
+        return to_series(column).cast(pl.String)
     is_label = name in schema.columns.get("label", ())
     if pa.types.is_integer(column.type) and (is_label or name == schema.id_column):
         if is_label and schema.label_names is not None:
             return None
-        return pl.Series(pl.from_arrow(column)).cast(pl.String)
+        return to_series(column).cast(pl.String)
     return None
 
 
 def _is_empty_list(column: pa.ChunkedArray) -> pl.Series:
-    series = pl.Series("", pl.from_arrow(column))
+    series = to_series(column)
     if isinstance(series.dtype, pl.List):
         return (series.list.len() == 0).fill_null(value=True)
     if series.dtype == pl.String:
@@ -328,7 +329,7 @@ def _is_empty_list(column: pa.ChunkedArray) -> pl.Series:
 
 
 def _has_no_tools(column: pa.ChunkedArray) -> pl.Series:
-    series = pl.Series("", pl.from_arrow(column))
+    series = to_series(column)
     if series.dtype == pl.String:
         return ~series.str.strip_chars_start(WHITE_SPACE).str.starts_with("[").fill_null(value=False)
     return _is_empty_list(column)

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from thresher.dataset.formats.shard import Block, Shard
 from thresher.dataset.values.class_names import decode_rows
+from thresher.dataset.values.series import to_series
 from thresher.numeric.arrays import Int32, Int64
 
 _EXACT = 2**53  # whole numbers up to here are floats without loss
@@ -67,7 +68,7 @@ def _read_block(block: Block, name: str) -> tuple[pl.Series, bool]:
         kind, arrow_type = _TYPES[type(first)]
         for at, table in block.columns({name: arrow_type}):
             if len(at) == n and name in table.column_names:
-                series = pl.Series(name, pl.from_arrow(table[name]))
+                series = to_series(table[name], name)
                 if series.dtype in (pl.Categorical, pl.Enum):
                     series = series.cast(pl.String)
                 if not series.dtype.is_nested():

@@ -11,7 +11,6 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from thresher.dataset.formats.table_shard import TableShard, open_table, wrap_table
 from thresher.errors import InputError, MissingExtraError, NotFoundError, did_you_mean
 
 if TYPE_CHECKING:
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from thresher.dataset.formats.shard import Shard
+    from thresher.dataset.formats.table_shard import TableShard
 
 _OFFLINE_HINT = (
     "check the name and the connection, or save it elsewhere with datasets' save_to_disk and give that folder"
@@ -63,6 +63,8 @@ def open_dataset(dataset: Any, *, split: str | None, max_row_bytes: int, name: s
     Raises:
         InputError: the split must be named, or the dataset is a stream.
     """
+    from thresher.dataset.formats.table_shard import wrap_table
+
     if isinstance(dataset, dict):
         dataset = dataset[choose_split(dataset, split, where=name)]
     if not hasattr(dataset, "with_format") or not hasattr(dataset, "num_rows"):
@@ -105,6 +107,8 @@ def to_hub_dataset(rows: OwnRows, *, needed_by: str) -> datasets.Dataset:
         MissingExtraError: `datasets` is not installed.
         InputError: a column holds values of several types, which such a dataset has no room for.
     """
+    from thresher.dataset.formats.table_shard import TableShard
+
     try:
         import datasets
     except ImportError:
@@ -160,6 +164,8 @@ def open_saved(folder: Path, *, split: str | None, max_row_bytes: int) -> list[T
     Raises:
         InputError: the split must be named, or the folder's state cannot be read.
     """
+    from thresher.dataset.formats.table_shard import open_table
+
     try:
         if (folder / "dataset_dict.json").is_file():
             splits = orjson.loads((folder / "dataset_dict.json").read_bytes())["splits"]

@@ -9,12 +9,12 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import polars as pl
 import pyarrow as pa
 
 from thresher.dataset.formats.shard import Block, Shard
 from thresher.dataset.schema import Schema
 from thresher.dataset.values.marks import MARK_NAMES, REJECTED_PREFIX, parse_mark
+from thresher.dataset.values.series import to_series
 from thresher.numeric.arrays import Int64
 
 PARTS = frozenset(
@@ -142,4 +142,4 @@ def _count_values(column: pa.ChunkedArray) -> Iterable[tuple[Any, int]]:
         return [([True], pc.sum(pc.fill_null(pc.greater(pc.list_value_length(column), 0), False)).as_py() or 0)]
     if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         return [({"": True}, len(column) - column.null_count)]
-    return pl.Series("value", pl.from_arrow(column)).value_counts().iter_rows()
+    return to_series(column, "value").value_counts().iter_rows()
