@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression
 
 from thresher.dataset import load
 from thresher.trainer.context import resolve_run
@@ -41,6 +40,8 @@ def logits(model, rows):
 @pytest.mark.parametrize("labels", [("blue", "green", "red"), ("blue", "red")])
 @pytest.mark.parametrize("pooling", ["auto", "head"])
 def test_the_head_gives_the_log_odds_of_the_regression(make_classifier, labels, pooling):
+    from sklearn.linear_model import LogisticRegression
+
     model, rows = make_classifier(labels, set(labels), pooling)
     initialize_head(model, rows, collate=collate, device="cpu")
     taken = []
@@ -54,6 +55,17 @@ def test_the_head_gives_the_log_odds_of_the_regression(make_classifier, labels, 
     probe = LogisticRegression(C=choose_penalty(x, code), max_iter=200, tol=1e-3).fit(x, code)
     share = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(share, probe.predict_proba(x), atol=2e-2)
+
+
+@pytest.mark.parametrize("pooling", ["auto", "head"])
+def test_the_encoder_reads_each_row_once(make_classifier, pooling):
+    model, rows = make_classifier(("blue", "green", "red"), {"blue", "green", "red"}, pooling)
+    encoder = next(part for part in model.modules() if type(part).__name__ == "BertEncoder")
+    read = []
+    hook = encoder.register_forward_pre_hook(lambda _, inputs: read.append(len(inputs[0])))
+    assert initialize_head(model, rows, collate=collate, device="cpu")
+    hook.remove()
+    assert sum(read) == len(rows)
 
 
 def test_the_pooler_gets_outputs_of_one_standard_deviation(make_classifier):

@@ -8,7 +8,7 @@ pooler in front of it is first given a usable scale.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,10 +57,33 @@ def initialize_head(model: Any, rows: Sequence[Example], *, collate: Collate, de
     pooler = _find_trained_copy(model, "pooler")
     dense = getattr(pooler, "dense", None)
     if isinstance(dense, torch.nn.Linear):
-        _standardize(dense, _record(model, dense, used, collate, device, has_inputs=False))
-    x = _record(model, head, used, collate, device, has_inputs=True)  # (n, d) float64
+        x = _record_behind_pooler(model, head, pooler, used, collate, device)
+    else:
+        (x,) = _record(model, [head], used, collate, device)
     _set_probe(head, x, code, np.array([row.weight for row in used]))
     return True
+
+
+def _record_behind_pooler(
+    model: Any, head: Any, pooler: Any, used: Sequence[Example], collate: Collate, device: Any
+) -> Float64:
+    """Standardize a pooler, and return what the head reads of each row then: (n, d).
+
+    The rows are read once, where the head reads what the pooler makes of what its layer reads, and
+    nothing else lies between: that is seen before anything is changed.
+    """
+    dense_inputs, head_inputs = _record(model, [pooler.dense, head], used, collate, device)
+
+    def pool() -> Float64:
+        vectors = torch.from_numpy(dense_inputs).to(pooler.dense.weight)
+        with torch.inference_mode():
+            return pooler(vectors[:, None]).double().cpu().numpy()
+
+    is_all = bool(np.allclose(pool(), head_inputs, rtol=1e-4, atol=1e-5))
+    with torch.inference_mode():
+        outputs = pooler.dense(torch.from_numpy(dense_inputs).to(pooler.dense.weight)).double().cpu().numpy()
+    _standardize(pooler.dense, outputs)
+    return pool() if is_all else _record(model, [head], used, collate, device)[0]
 
 
 def _standardize(layer: torch.nn.Linear, outputs: Float64) -> None:
@@ -155,21 +178,22 @@ def _find_trained_copy(model: Any, name: str) -> Any:
     return None
 
 
-def _record(
-    model: Any, layer: Any, rows: Sequence[Example], collate: Collate, device: Any, *, has_inputs: bool
-) -> Float64:
-    """Return what a layer reads (`has_inputs`) or gives for each row: (n, d)."""
-    recorded: list[torch.Tensor] = []
+def _record(model: Any, layers: Sequence[Any], rows: Sequence[Example], collate: Collate, device: Any) -> list[Float64]:
+    """Return what each of some layers reads of each row: (n, d) for each layer."""
+    recorded: list[list[torch.Tensor]] = [[] for _ in layers]
 
-    def record(_: Any, inputs: Any, output: Any) -> None:
-        recorded.append((inputs[0] if has_inputs else output).detach().float().cpu())
+    def make_recorder(parts: list[torch.Tensor]) -> Callable[[Any, Any], None]:
+        return lambda _, inputs: parts.append(inputs[0].detach().float().cpu())
 
-    hook = layer.register_forward_hook(record)
+    hooks = [
+        layer.register_forward_pre_hook(make_recorder(parts)) for layer, parts in zip(layers, recorded, strict=True)
+    ]
     model.eval()
     try:
         with torch.inference_mode():
             for start in range(0, len(rows), BATCH):
                 model(**collate(rows[start : start + BATCH]).to_device(device).inputs)
     finally:
-        hook.remove()
-    return torch.cat(recorded).double().numpy()
+        for hook in hooks:
+            hook.remove()
+    return [torch.cat(parts).double().numpy() for parts in recorded]
