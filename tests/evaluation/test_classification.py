@@ -3,7 +3,6 @@ import warnings
 import numpy as np
 import polars as pl
 import pytest
-from sklearn.metrics import precision_recall_fscore_support
 
 from thresher.errors import InputError
 from thresher.evaluation.classification import (
@@ -25,6 +24,8 @@ def labels(n, n_classes, seed, hit=0.6):
 
 @pytest.mark.parametrize(("n", "n_classes", "seed"), [(1, 2, 0), (7, 5, 1), (400, 12, 2), (50, 40, 3)])
 def test_all_numbers_are_those_of_scikit_learn(n, n_classes, seed):
+    from sklearn.metrics import precision_recall_fscore_support
+
     truth, guess = labels(n, n_classes, seed)
     reports = classification_report(truth, guess)
     names = sorted({*truth, *guess})

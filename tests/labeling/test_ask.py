@@ -4,7 +4,6 @@ import json
 from dataclasses import fields
 
 import pytest
-from sklearn.metrics import cohen_kappa_score
 
 import thresher as th
 from thresher.cli.main import main
@@ -217,6 +216,8 @@ def test_labeled_rows_stand_at_addresses_and_are_never_replaced(pool, tmp_path, 
 
 
 def test_agreement_is_wilson_s_interval_and_cohen_s_kappa():
+    from sklearn.metrics import cohen_kappa_score
+
     first, second = list("aabbcabbca"), list("aabbcabbac")
     agreement = measure_agreement(list(zip(first, second, strict=True)))
     assert (agreement.n, agreement.share) == (10, 0.8)

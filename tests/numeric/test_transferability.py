@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 from scipy.stats import multivariate_normal, ortho_group
-from sklearn.covariance import LedoitWolf
 
 from thresher.numeric.transferability import (
     compute_evidence,
@@ -43,6 +42,8 @@ def test_the_evidence_is_the_marginal_likelihood_at_its_best(n, d):
 
 def compute_h_slowly(x, codes):
     """Score with scikit-learn's covariance, in the directions in which the rows differ."""
+    from sklearn.covariance import LedoitWolf
+
     centered = x - x.mean(axis=0)
     rank = np.linalg.matrix_rank(centered)
     basis, _ = np.linalg.qr(centered.T @ np.random.default_rng(1).standard_normal((len(x), rank)))

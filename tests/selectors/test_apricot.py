@@ -2,6 +2,7 @@
 
 import sys
 import tracemalloc
+from importlib.util import find_spec
 
 import numpy as np
 import polars as pl
@@ -15,7 +16,7 @@ from thresher.features.ngram import MAX_DISTINCT, NGRAM, Ngram, ngram_counts
 from thresher.selectors.feature_based import FeatureBased
 from thresher.selectors.max_coverage import MaxCoverage
 
-pytest.importorskip("apricot", reason="the counts extra is not installed")
+pytestmark = pytest.mark.skipif(find_spec("apricot") is None, reason="the counts extra is not installed")
 
 
 def packed(counts):

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from sklearn.linear_model import LogisticRegression
 
 from tests.selectors.embeddings import build_features, clipped_cosines, clustered
 from thresher.features.container import Features
@@ -29,6 +28,8 @@ def run(features, n_ranked, **settings):
 
 def doubt(x, label, picks):
     """Return 1 minus the margin of the two likeliest classes, of a classifier of the picks."""
+    from sklearn.linear_model import LogisticRegression
+
     unit = unit_rows(x)
     model = LogisticRegression(C=10, max_iter=100, tol=1e-3).fit(unit[picks], label[picks])
     likeliest = np.sort(model.predict_proba(unit), axis=1)

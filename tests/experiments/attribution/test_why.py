@@ -3,7 +3,6 @@
 import numpy as np
 import polars as pl
 import pytest
-from sklearn.metrics import roc_auc_score
 
 import thresher as th
 from thresher.errors import InputError, SettingsError
@@ -32,6 +31,8 @@ def planted(tmp_path_factory, tiny_bert):
 
 
 def test_planted_rows_come_first_and_the_proof_holds(planted):
+    from sklearn.metrics import roc_auc_score
+
     path, folder = planted
     events = []
     options = {"data": path, "suspects": 6, "proofs": 3, "out": folder / "why", "on_progress": events.append}

@@ -2,9 +2,6 @@
 
 import numpy as np
 import pytest
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 from thresher.errors import InputError
 from thresher.features.labels.label_noise import estimate_by_joint, estimate_wrong
@@ -29,6 +26,9 @@ def classes(seed, n=900, k=5, d=20, noise=1.8):
 
 
 def cross_fit(x, given):
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+
     folds = StratifiedKFold(5, shuffle=True, random_state=0)
     return cross_val_predict(LogisticRegression(max_iter=300), x, given, cv=folds, method="predict_proba")
 
@@ -63,6 +63,8 @@ BEHIND = {
 @pytest.mark.parametrize("kind", BEHIND)
 @pytest.mark.parametrize("seed", [11, 12])
 def test_trust_ranks_wrong_labels_hardly_worse_than_the_better_form(kind, seed):
+    from sklearn.metrics import roc_auc_score
+
     x, y, rng = classes(seed)
     given = plant(kind, y, rng)
     p = cross_fit(x, given)
@@ -124,6 +126,8 @@ def test_prior_divided_probabilities_by_hand():
 
 
 def test_expected_area_is_the_area_where_wrong_rows_are_known():
+    from sklearn.metrics import roc_auc_score
+
     rng = np.random.default_rng(0)
     score, wrong = rng.normal(size=200), rng.random(200) < 0.3
     np.testing.assert_allclose(_expect_area(score, wrong.astype(float)), roc_auc_score(wrong, -score))

@@ -1,4 +1,5 @@
 import json
+from importlib.util import find_spec
 
 import numpy as np
 import polars as pl
@@ -11,7 +12,9 @@ from thresher.models.encoders.sentence import SentenceEncoder
 from thresher.models.encoders.static import FOLDER as STATIC_FOLDER
 from thresher.models.token_batches import token_batches
 
-pytest.importorskip("sentence_transformers")
+pytestmark = pytest.mark.skipif(
+    find_spec("sentence_transformers") is None, reason="sentence-transformers is not installed"
+)
 LIMIT = 48  # tokens that the tiny model reads
 
 

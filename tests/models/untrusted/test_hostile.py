@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ import thresher as th
 from thresher.errors import ThresherError
 from thresher.features import compute, load_encoder, make_context
 
-pytest.importorskip("sentence_transformers")
+pytestmark = pytest.mark.skipif(
+    find_spec("sentence_transformers") is None, reason="sentence-transformers is not installed"
+)
 HERE = Path(__file__).parent
 MAX_SECONDS, MAX_MEGABYTES = 60, 1500  # of processor time, the processes with limits included
 SAMPLE, SEED = 24, 16
