@@ -77,7 +77,8 @@ def _record_behind_pooler(
     def pool() -> Float64:
         vectors = torch.from_numpy(dense_inputs).to(pooler.dense.weight)
         with torch.inference_mode():
-            return pooler(vectors[:, None]).double().cpu().numpy()
+            pooled: Float64 = pooler(vectors[:, None]).double().cpu().numpy()
+        return pooled
 
     is_all = bool(np.allclose(pool(), head_inputs, rtol=1e-4, atol=1e-5))
     with torch.inference_mode():
