@@ -88,7 +88,7 @@ def curate(
     on_progress: Callable[[Progress], None] | None = None,
     **options: Unpack[ModelOptions],
 ) -> Curated:
-    """Clean a pool: drop duplicates, leaks of the test set, and whatever else the rules find.
+    """Clean a pool: drop duplicates, test set leaks, and whatever else the rules find.
 
     Args:
         pool: a Dataset, or anything `load` accepts.

@@ -28,7 +28,7 @@ REJECTED = "rejected.jsonl"
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Curated(KeptRows):
-    """Kept rows and dropped rows of one pool, with the manifest of how they came to be.
+    """Kept and dropped rows of one pool, with the manifest that says how they were selected.
 
     Attributes:
         dataset: the kept rows, in the order of the pool, with masked texts where a rule masks.

@@ -57,7 +57,7 @@ class SourceReading:
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class Dataset:
-    """Rows in one canonical shape. Made by `thresher.load`; a view by `take` shares the files.
+    """Rows in one canonical format. Made by `thresher.load`; a view by `take` shares the files.
 
     Attributes:
         schema: which of the user's columns are read, and how.

@@ -37,11 +37,11 @@ def learning_curve(
     on_progress: OnProgress | None = None,
     **options: Unpack[CurveOptions],
 ) -> LearningCurve:
-    """Measure how the score changes with the number of rows, and how many are as good as all.
+    """Measure how the score changes with the number of rows, and how many are enough.
 
-    Every cell is kept: a killed call continues with the cell it was at, and cells that any earlier
-    command has run on the same rows with the same settings are not run again. Where the machine
-    ended cells however often they were tried, as when memory runs out, they are listed in
+    Every cell is cached: a killed call resumes with the unfinished cell, and cells that an earlier
+    command ran on the same rows with the same settings are reused. Where the machine ended cells
+    however often they were tried, as when memory runs out, they are listed in
     `content["unfinished"]`, and the same call completes the result.
 
     Without `grid`, four sizes up to the whole pool come first, and then the cell that narrows the

@@ -134,7 +134,7 @@ def score(
     on_progress: Callable[[Progress], None] | None = None,
     **options: Unpack[ScoreOptions],
 ) -> FeatureTable:
-    """Compute features of every row: what the selectors see, for rules of your own.
+    """Compute features for every row: what the selectors see, for your own rules.
 
     Args:
         pool: a Dataset, or anything `load` accepts.

@@ -102,7 +102,7 @@ def grow(
     on_progress: Callable[[Progress], None] | None = None,
     **options: Unpack[GrowOptions],
 ) -> Grown:
-    """Let a model write rows, and keep those that pass a check that runs nothing of them.
+    """Let a model write rows, and keep those that pass a check, without executing any of them.
 
     accept: answers are drawn for each prompt, and right and different ones kept (RFT, ReST-EM,
     STaR). own: the model's own right answer, or its rewording of the row's, takes the row's place,

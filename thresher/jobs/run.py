@@ -61,7 +61,7 @@ def run_job(
     on_event: Callable[[Event], None] | None = None,
     announce: Callable[[RunResult], None] | None = None,
 ) -> RunResult:
-    """Make the next snapshot of a job from what is new at its sources.
+    """Add new rows from a job's sources, and write the next snapshot.
 
     The same job on the same sources gives the same snapshot, however often it was killed and
     started again.

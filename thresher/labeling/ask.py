@@ -145,7 +145,7 @@ def ask_labels(
     on_progress: Callable[[Progress], None] | None = None,
     **options: Unpack[AllAskOptions],
 ) -> Asked:
-    """Choose which rows to label next, and say what their labels are expected to bring.
+    """Pick the rows to label next, and estimate what their labels will add.
 
     Source: weighted coverage of doubtful rows, on top of what is labeled (`labeling/choose.py`);
     what it saves against random rows was measured by `benchmarks/label_ask.py`. Cost: the encoder

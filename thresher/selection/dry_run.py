@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a selection will take. `str` of it is the whole account.
+    """The estimated cost of a selection. `str` of it is the full report.
 
     Attributes:
         method: name of the selector.
@@ -92,7 +92,7 @@ def plan(
     on_progress: Callable[[Progress], None] | None = None,
     **options: Unpack[SelectOptions],
 ) -> Plan:
-    """Estimate what `select` with the same arguments will take; nothing is written.
+    """Estimate the cost of `select` with the same arguments; nothing is written.
 
     A few batches of the rows are run, and a few steps of training where a method trains adapters;
     models are loaded for that (and downloaded, where they are on the Hub and not here yet). What

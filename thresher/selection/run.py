@@ -51,7 +51,7 @@ def select(
     trained_pilot: Mapping[str, Any] | None = None,
     **options: Unpack[SelectOptions],
 ) -> Subset:
-    """Choose the rows worth training on.
+    """Select the rows worth training on.
 
     Args:
         pool: a Dataset, or anything `load` accepts.

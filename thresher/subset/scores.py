@@ -18,7 +18,7 @@ EXISTING = -2  # in `covered_by`: a row that the user has already
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """What a selector says of each row.
+    """The result of a selector for each row.
 
     Attributes:
         row_id: (n,) string, in the order of the features that were scored.

@@ -36,7 +36,7 @@ PILOTS = ("trained_pilot", "pilot")  # sections of the manifest that say how `au
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Subset(KeptRows):
-    """Kept rows and dropped rows of one pool, with the manifest of how they came to be.
+    """Kept and dropped rows of one pool, with the manifest that says how they were selected.
 
     Attributes:
         pool: the rows that were chosen from, (n,).

@@ -55,10 +55,10 @@ def train(
 ) -> Adapter:
     """Train a LoRA adapter, and measure it on held-out rows.
 
-    Where the pool is known that the rows were chosen from, the same is done with as many random
-    rows of it (same number of steps, same seeds), and both are reported side by side. After a kill,
-    the same call continues from the last checkpoint and gives the same bytes. Under `accelerate
-    launch` or `torchrun` the processes share each step.
+    If the pool that the rows were selected from is known, an adapter is also trained on the same
+    number of random rows from it (same number of steps, same seeds), and both are reported side by
+    side. After a kill, the same call continues from the last checkpoint and gives the same bytes.
+    Under `accelerate launch` or `torchrun` the processes share each step.
 
     Args:
         data: a Subset, a Dataset, or anything `load` accepts (also a folder that `select` wrote).

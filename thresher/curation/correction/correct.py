@@ -187,7 +187,7 @@ def correct(
     on_progress: Callable[[Progress], None] | None = None,
     **options: Unpack[CorrectOptions],
 ) -> Corrected:
-    """Replace answers by better ones of a fine-tuned model where a judge is confident.
+    """Replace answers with better ones from a fine-tuned model if a judge is confident.
 
     CLEAR's auto-correct: the model answers each prompt with its likeliest words. The judge is shown
     both answers in both orders, and its probability that the model's is better, P(A) / (P(A) +

@@ -14,7 +14,7 @@ from thresher.errors import SettingsError
 
 @dataclass(frozen=True)
 class Source(SourceSettings):
-    """Rows of one source, and how they are read where that differs from the other sources.
+    """Rows from one source, and how to read them if that differs from the other sources.
 
         th.load([
             th.Source("a.jsonl", columns={"prompt": "question", "response": "answer"}),

@@ -159,11 +159,11 @@ def advise(
     on_progress: OnProgress | None = None,
     **options: Unpack[AdviceOptions],
 ) -> Advice:
-    """Say whether training is worth it, on which rows, on how many, and what it breaks.
+    """Say whether training is worth it, on which rows and how many, and what it breaks.
 
-    Cleans the pool, measures the untouched model, walks the learning curve of the method that the
-    rows allow (`auto` with labels, else random rows), chooses rows, and trains the adapter beside
-    one on as many random rows. Each step is the folder of the single command.
+    Cleans the pool, measures the untouched model, runs the learning curve of the method that the
+    rows allow (`auto` with labels, otherwise random rows), selects rows, and trains the adapter and
+    one on the same number of random rows. Each step writes the same folder as its own command.
 
     Args:
         pool: rows to choose from, anything `load` accepts.

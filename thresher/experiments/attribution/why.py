@@ -45,7 +45,7 @@ SHOWN = 10
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Explanation(Result):
-    """Which training rows an answer came from.
+    """Which training rows led to an answer.
 
     Attributes:
         rows: `row_id`, `prompt`, `response`, `score` and `rank`, the suspects first.
@@ -84,7 +84,7 @@ def why(
     on_progress: OnProgress | None = None,
     **options: Unpack[WhyOptions],
 ) -> Explanation:
-    """Find the training rows that an answer of an adapter came from, and prove it.
+    """Find the training rows that led to an adapter's answer, and test it by retraining.
 
     Rows are ranked by the inner product of their gradient with that of the answer, preconditioned
     and normalized. The proof trains again without the first ones, without as many random rows, and

@@ -63,7 +63,7 @@ def rank_sources(
     on_progress: OnProgress | None = None,
     **options: Unpack[SourceRankOptions],
 ) -> SourceRanking:
-    """Say which other data sets help to learn one's own rows.
+    """Say which other data sets help with your own rows.
 
     Candidates are ordered by the optimal transport distance of their embeddings to one's own; rows
     that ask what a test row asks are taken out of them. Then the nearest ones are mixed in at each

@@ -46,7 +46,7 @@ RESULT, EFFECTS = "transfer.json", "transfer.csv"
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Transfer(TableResult):
-    """How far verdicts on methods hold from model to model; `table` has a line for each effect."""
+    """How well verdicts on methods hold from model to model; `table` has a line for each effect."""
 
     def list_facts(self) -> list[tuple[str, str]]:
         """Return the answer, and what to expect of every method one model further up."""

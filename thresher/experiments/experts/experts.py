@@ -49,7 +49,7 @@ CONTROLS = {SINGLE: "one adapter with as many steps", RANDOM: "experts on random
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Experts(Result):
-    """Several adapters, and whether they do better than one.
+    """Several adapters, and whether they are better than one.
 
     Attributes:
         content: of `experts.json`.

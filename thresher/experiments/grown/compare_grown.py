@@ -44,7 +44,7 @@ def compare_grown(
     on_progress: OnProgress | None = None,
     **options: Unpack[ComparisonOptions],
 ) -> Comparison:
-    """Train on rows without and with the ones that a model wrote: same seeds, steps and test rows.
+    """Train with and without rows that a model wrote: same seeds, steps and test rows.
 
     Both sides take the optimizer steps of the larger one (`equal="steps"`), so that more rows do
     not win by more training; with `equal="epochs"` they may. Rows of `grow(how="own")`, which have

@@ -28,7 +28,7 @@ RANDOM = "random"
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class LabelBudget(Result):
-    """What money is best spent on.
+    """What to spend money on.
 
     Attributes:
         content: `answer`, `offers` (one per amount), `crossings`, `kinds`, `notes`.
@@ -70,7 +70,7 @@ def label_budget(
     out: str | Path | None = None,
     force: bool = False,
 ) -> LabelBudget:
-    """Say which kind of rows is best for an amount of money, and where that changes.
+    """Say which kind of rows is best for a given amount of money, and where that changes.
 
     Each kind has a learning curve on the same test rows, a price per row, and perhaps a fixed cost.
     Curves are sampled from the laws that the measured points allow; each sample has its best kind.
