@@ -11,8 +11,8 @@ size together (what a size knows of a row stays known, so that near sizes agree)
 to five seeds): the share of the full grid's cost that its answer takes, and whether it is right.
 
 `--outside` adds truths that none of the laws holds: learned in two phases (which led to the law
-with a break, so it no longer judges that one), an S, as much for every doubling with a sudden end,
-and no gain at all. Results are kept truth by truth, and a killed run goes on.
+with a break, and set `CAUTION`, so it no longer judges these), two phases of which the first is an
+S, an S alone, as much for every doubling with a sudden end, and no gain at all. Results are kept truth by truth, and a killed run goes on.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ TRUTHS = {
 }
 OUTSIDE = {
     "two phases": lambda n: 0.05 + 0.3 * n**-0.15 + 0.5 * np.exp(-n / 150),
+    "two phases, the first an S": lambda n: 0.04 + 0.35 * n**-0.2 + 0.4 / (1 + (n / 250) ** 2),
     "S": lambda n: 0.1 + 0.4 / (1 + (n / 400) ** 2),
     "logarithmic, sudden end": lambda n: 0.2 + np.maximum(0, 0.05 * np.log2(900 / n)),
     "no gain": lambda n: 0.2 + 0 * n,

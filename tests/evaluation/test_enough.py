@@ -64,6 +64,25 @@ def test_no_law_makes_up_for_noise_that_dwarfs_the_tolerance():
     assert estimate_noise(fit, 60) == pytest.approx(np.sqrt(0.005 / 2 + 0.005 / 2), rel=0.1)
 
 
+def two_phases(n):
+    """Learn fast up to some hundred rows, and slowly from there on: none of the laws."""
+    return 0.05 + 0.3 * n**-0.15 + 0.5 * np.exp(-n / 150)
+
+
+def test_far_too_few_rows_are_hardly_ever_enough_where_no_law_is_right():
+    sizes, n_curves, too_small, n_called = [*SIZES, 3200], 60, 0, 0
+    scan = np.arange(50.0, 3201.0)
+    truth = scan[np.flatnonzero(two_phases(scan) - two_phases(3200.0) <= 0.01)[0]]
+    for number in range(n_curves):
+        rng = np.random.default_rng(number)
+        values = [list(1 - two_phases(float(n)) - rng.normal(0, 0.012, 3)) for n in sizes]
+        enough = find_enough(fit_curve(sizes, values, is_higher_better=True), n_pool=3200, n_test=500)
+        n_called += enough.verdict == "enough"
+        too_small += enough.verdict == "enough" and truth > 2 * enough.rows
+    assert n_called >= n_curves / 3  # never to say so would be no answer
+    assert too_small <= 0.05 * n_curves
+
+
 def test_more_seeds_that_are_said_to_tell_do_tell():
     unsure = answer(early, sd=0.04)
     assert unsure.verdict == "cannot tell"

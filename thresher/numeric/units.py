@@ -1,4 +1,4 @@
-"""Amounts as people read and write them: bytes, times."""
+"""Amounts as people read and write them: bytes, times, counts."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ def format_bytes(n_bytes: float) -> str:
             return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
         n_bytes /= 1000
     return f"{n_bytes:.1f} GB"
+
+
+def format_count(n: int, noun: str) -> str:
+    """Return "1 row" or "1,200 rows" for a noun whose plural takes an s."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
 def parse_seconds(time: float | str) -> float:

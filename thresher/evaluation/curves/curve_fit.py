@@ -11,6 +11,11 @@ that their luck cancels where sizes are compared, but for rows that some sizes a
 others do not: that part is the covariance over test rows (`row_noise.py`), relative to the largest
 size. Where every law misses the points by more than all that, the spread is widened to fit (Birge
 1932, doi:10.1103/PhysRev.40.207).
+
+All that holds if one of the laws is the true one, and none need be. Where an error would be costly,
+`cautious_curves` are asked: the weights of the laws are raised to a power below one, so that no law
+wins by a little better fit alone (generalized Bayes, Gruenwald and van Ommen 2017,
+doi:10.1214/17-BA1085).
 """
 
 from __future__ import annotations
@@ -28,6 +33,8 @@ from thresher.evaluation.curves.seed_spread import estimate_seed_variance
 from thresher.numeric.arrays import Float64, Int64
 
 COVERAGE = 0.8
+# power of the laws' weights in `cautious_curves`: 1 would trust that one of the laws is the true one
+CAUTION = 0.4
 _HORIZON = 64  # the search covers sizes up to this many times the largest one
 _PER_OCTAVE = 16  # sizes per doubling on the search grid
 _MOST_DOF = 1e4  # beyond, Student's t is the normal distribution
@@ -63,6 +70,8 @@ class CurveFit:
         weights: of the laws, summing to 1.
         best: each law fitted to the points.
         curves: sampled curves that the points allow, per law.
+        cautious_curves: the same with the weights of the laws to a power below one, so that a law
+            counts that fits less well.
         is_higher_better: direction of the metric.
     """
 
@@ -77,16 +86,19 @@ class CurveFit:
     weights: Mapping[LawName, float]
     best: Mapping[LawName, Fits]
     curves: tuple[Fits, ...]
+    cautious_curves: tuple[Fits, ...]
     is_higher_better: bool
 
-    def sampled_errors(self, sizes: ArrayLike, *, is_falling: bool = False) -> Float64:
+    def sampled_errors(self, sizes: ArrayLike, *, is_falling: bool = False, is_cautious: bool = False) -> Float64:
         """Return the error of every sampled curve at each size: (samples, m).
 
         Args:
             sizes: (m,) rows.
             is_falling: leave out the curves of the constant law.
+            is_cautious: of `cautious_curves`.
         """
-        return np.concatenate([fits.errors(sizes) for fits in self.curves if fits.law != "constant" or not is_falling])
+        curves = self.cautious_curves if is_cautious else self.curves
+        return np.concatenate([fits.errors(sizes) for fits in curves if fits.law != "constant" or not is_falling])
 
     def predict(self, size: float, *, same_test: bool = False) -> Interval:
         """Return the metric expected at a size.
@@ -135,7 +147,7 @@ class CurveFit:
         stderr: Float64 = np.sqrt(self.seed_sd**2 / self.n_seeds + np.diag(self.test_covariance))
         return stderr
 
-    def sampled_enough_sizes(self, within: float, reference: float) -> Float64:
+    def sampled_enough_sizes(self, within: float, reference: float, *, is_cautious: bool = False) -> Float64:
         """Return the smallest size of each sampled curve that is within so much of a reference.
 
         Curves of the constant law are left out: that further rows bring nothing at all is not known
@@ -144,13 +156,14 @@ class CurveFit:
         Args:
             within: difference of the error that is allowed, in units of the metric.
             reference: size that the others are compared with.
+            is_cautious: of `cautious_curves`.
 
         Returns:
             (samples,) rows, from the smallest measured size up to the reference.
         """
         octaves = max(1, math.ceil(math.log2(reference / self.sizes[0])))
         sizes = np.geomspace(self.sizes[0], reference, octaves * _PER_OCTAVE + 1)
-        errors = self.sampled_errors(sizes, is_falling=True)
+        errors = self.sampled_errors(sizes, is_falling=True, is_cautious=is_cautious)
         # at the reference itself the difference is 0, so that every curve crosses
         rows: Float64 = np.minimum(_first_crossing(sizes, within - (errors - errors[:, -1:])), reference)
         return rows
@@ -261,12 +274,16 @@ def fit_points(
     widened = precision / misfit**2
     shapes = {law: weigh_shapes(law, sizes, errors, widened, dof=dof_of_all) for law in N_PARAMETERS}
     weights = _weights({law: each.log_evidence for law, each in shapes.items()}, int(n_seeds.sum()))
-    counts = np.random.default_rng([seed, 0]).multinomial(n_samples, list(weights.values()))
-    curves = tuple(
-        shapes[law].sample(count, np.random.default_rng([seed, 1, number]))
-        for number, (law, count) in enumerate(zip(weights, counts, strict=True))
-        if count
-    )
+
+    def sample(power: float, *stream: int) -> tuple[Fits, ...]:
+        shares = np.array(list(weights.values())) ** power
+        counts = np.random.default_rng([seed, *stream, 0]).multinomial(n_samples, shares / shares.sum())
+        return tuple(
+            shapes[law].sample(count, np.random.default_rng([seed, *stream, 1, number]))
+            for number, (law, count) in enumerate(zip(weights, counts, strict=True))
+            if count
+        )
+
     return CurveFit(
         sizes=sizes,
         errors=errors,
@@ -278,7 +295,8 @@ def fit_points(
         misfit=misfit,
         weights=weights,
         best=best,
-        curves=curves,
+        curves=sample(1.0),
+        cautious_curves=sample(CAUTION, 2),
         is_higher_better=is_higher_better,
     )
 

@@ -6,8 +6,9 @@ no noise can move. Each sampled curve of the fit has its answer, and the interva
 
 Three verdicts, each for what the data carry:
 
-- "enough": the answer is known to a factor of two upwards, so that nobody takes too few rows, and
-  the plain difference to all rows has a standard error below twice the tolerance.
+- "enough": the answer is known to a factor of two upwards, so that nobody takes too few rows, also
+  by laws that fit less well (`cautious_curves`), and the plain difference to all rows has a
+  standard error below twice the tolerance.
 - "all": half of the rows are surely not within the tolerance.
 - "cannot tell": neither; then it says how many test rows or seeds would tell, by fitting again the
   points that are expected with so little noise.
@@ -232,8 +233,9 @@ def judge(fit: CurveFit, within: float, *, of: int, too_few: float = TOO_FEW) ->
     rows = summarize_samples(samples)
     if rows.low > of / 2:
         return "all"
-    likely_most = float(np.quantile(samples, SURE, method="inverted_cdf"))
-    is_known = likely_most <= too_few * rows.median
+    others = fit.sampled_enough_sizes(within, of, is_cautious=True)
+    likely_most, perhaps_most = (float(np.quantile(each, SURE, method="inverted_cdf")) for each in (samples, others))
+    is_known = likely_most <= too_few * rows.median and perhaps_most <= TOO_FEW * rows.median
     return "enough" if is_known and estimate_noise(fit, rows.median) <= MOST_NOISE * within else "cannot tell"
 
 

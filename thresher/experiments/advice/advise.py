@@ -13,9 +13,8 @@ is computed twice.
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
@@ -29,23 +28,23 @@ from thresher.dataset import Dataset
 from thresher.errors import OutputError
 from thresher.experiments.advice.answers import answer_questions
 from thresher.experiments.advice.choose import estimate_pilot
+from thresher.experiments.advice.curve_plan import CurvePlan, plan_within, plan_without_limit
 from thresher.experiments.advice.pilot import decide, plan_pilot, run_pilot
 from thresher.experiments.advice.settings import AdviceOptions, AdviceSettings
-from thresher.experiments.advice.size import choose_size
+from thresher.experiments.advice.size import choose_size, foresee_whole_pool
+from thresher.experiments.advice.steps import Steps
 from thresher.experiments.cells.worker_pool import count_workers
-from thresher.experiments.curve import MIN_SIZES, LearningCurve
+from thresher.experiments.curve import LearningCurve
 from thresher.experiments.design.dry_run import measure_experiment, plan_runs
 from thresher.experiments.experiment import Experiment, load_experiment
 from thresher.experiments.learning_curve import learning_curve
-from thresher.experiments.planning import MIN_CELLS, list_doubling_sizes, list_first_cells
 from thresher.experiments.rankings import MethodName
 from thresher.experiments.result_folder import RunClock, read_result
 from thresher.experiments.settings import BASELINE
 from thresher.experiments.tables import describe_experiment, describe_inputs, describe_places
-from thresher.numeric.units import format_duration, parse_seconds
+from thresher.numeric.units import format_duration
 from thresher.progress import OnProgress, Progress
 from thresher.selection.run import select
-from thresher.subset.budget import parse_budget
 from thresher.subset.subset import Subset
 from thresher.trainer.adapter import Adapter
 from thresher.trainer.context import PACKAGES, load_rows
@@ -57,7 +56,6 @@ KIND = "advice"
 ADVICE = "advice.json"
 AUTO_SHARE = "0.1"  # of the pool, at which `auto` decides for all sizes of the curve
 PILOT_SHARE = 1 / 3  # of the time, which the pilot may take
-CURVE_SHARE = 0.5  # of the time, which the curve may take
 QUESTION = ".question"  # file with the identity of what is asked
 
 
@@ -91,66 +89,6 @@ def read_advice(folder: str | Path) -> Advice:
     return Advice(content=content, path=path, manifest=manifest)
 
 
-@dataclass
-class _Steps:
-    """The steps of a call: what they made, and which were left out.
-
-    Attributes:
-        out: folder of all steps.
-        experiment: what is asked, checked.
-        settings: of the call.
-        on_progress: listener.
-        started: when the call began.
-        left_out: names of the steps that the time limit left out, or cut short.
-    """
-
-    out: Path
-    experiment: Experiment
-    settings: AdviceSettings
-    on_progress: OnProgress | None
-    started: float = field(default_factory=time.monotonic)
-    left_out: list[str] = field(default_factory=list)
-
-    @property
-    def max_seconds(self) -> float | None:
-        """Seconds that all steps may take, or None without a limit."""
-        limit = self.settings.max_time
-        return None if limit is None else parse_seconds(limit)
-
-    @property
-    def seconds_left(self) -> float:
-        """Seconds until the limit; endless without one."""
-        return math.inf if self.max_seconds is None else self.max_seconds - (time.monotonic() - self.started)
-
-    @property
-    def most_rows(self) -> int | None:
-        """Rows that the user would train on at most, or None; a share is one of the given pool."""
-        budget = self.settings.budget
-        return None if budget is None else parse_budget(budget).n_rows(len(self.experiment.pool))
-
-    def is_done(self, name: str) -> bool:
-        """Tell whether an earlier call has finished a step."""
-        return (self.out / name / MANIFEST).is_file()
-
-    def report(self, name: str, note: str) -> None:
-        """Tell the listener of a step."""
-        if self.on_progress is not None:
-            self.on_progress(Progress(stage=name, done=0, total=1, note=f"{name}: {note}"))
-
-    def take(self, name: str, step: Callable[[Path], Any]) -> Any:
-        """Run a step in its folder, or leave it out where the time is over; None then."""
-        if self.seconds_left <= 0 and not self.is_done(name):
-            self.leave_out(name, "the time is over")
-            return None
-        self.report(name, str(self.out / name))
-        return step(self.out / name)
-
-    def leave_out(self, name: str, reason: str) -> None:
-        """Note that a step is left out."""
-        self.left_out.append(name)
-        self.report(name, f"left out: {reason}")
-
-
 @document_options(AdviceSettings)
 def advise(
     pool: Any,
@@ -182,7 +120,7 @@ def advise(
     experiment = load_experiment(pool, eval=eval, settings=replace(settings, overlap="drop"), on_progress=on_progress)
     manifest = _build_manifest(experiment, settings, clock)
     _claim_folder(out, str(manifest.content["identity"]), force=settings.force)
-    content = _run_steps(_Steps(out, experiment, settings, on_progress))
+    content = _run_steps(Steps(out, experiment, settings, on_progress))
     manifest = _build_manifest(experiment, settings, clock)
     write_atomic(out / ADVICE, encode_record(content))
     write_atomic(out / MANIFEST, manifest.to_json())
@@ -218,7 +156,7 @@ def _claim_folder(out: Path, identity: str, *, force: bool) -> None:
     write_atomic(marker, identity.encode())
 
 
-def _run_steps(steps: _Steps) -> dict[str, Any]:
+def _run_steps(steps: Steps) -> dict[str, Any]:
     """Run the steps in order, and return the content of `advice.json`."""
     experiment, on_progress = steps.experiment, steps.on_progress
     pool, force = experiment.pool, steps.settings.force
@@ -228,6 +166,7 @@ def _run_steps(steps: _Steps) -> dict[str, Any]:
     method = _choose_method(experiment, steps.settings) if pilot is None else pilot["chosen"]
     curve = _take_curve(steps, rows, method)
     size = choose_size(curve, method, len(rows), most=steps.most_rows, has_target=steps.settings.target is not None)
+    whole = None if curve is None else foresee_whole_pool(curve, len(rows))
     # what the steps above have found may be new: then the folders below are replaced
     named = MethodName.parse(method)
     selector = named.build({})
@@ -248,15 +187,21 @@ def _run_steps(steps: _Steps) -> dict[str, Any]:
         "dropped": dict(clean.manifest.content["counts"]["dropped_by_rule"]),
         "method": method,
         "pilot": pilot,
-        "rows": {"n": len(subset), "how": size.reason},
+        "rows": {"n": len(subset), "how": size.reason, "whole_pool": None if whole is None else whole.to_json()},
         "left_out": steps.left_out,
         "answers": answer_questions(
-            clean, curve, subset, adapter, how=size.reason, why=pilot["why"] if pilot else None, left_out=steps.left_out
+            clean,
+            curve,
+            subset,
+            adapter,
+            how=[size.reason, steps.describe_missing_curve(), "" if whole is None else str(whole)],
+            why=pilot["why"] if pilot else None,
+            left_out=steps.left_out,
         ),
     }
 
 
-def _take_pilot(steps: _Steps, rows: Dataset) -> dict[str, Any] | None:
+def _take_pilot(steps: Steps, rows: Dataset) -> dict[str, Any] | None:
     """Race methods by short trainings if that is asked for and there is time; else None."""
     if steps.settings.pilot == "none":
         return None
@@ -282,50 +227,42 @@ def _choose_method(experiment: Experiment, settings: AdviceSettings) -> str:
     return "auto" if experiment.labels or settings.target is not None else BASELINE
 
 
-def _take_curve(steps: _Steps, rows: Dataset, method: str) -> LearningCurve | None:
-    """Walk the learning curve where it can come to an answer in its time; None where not."""
-    n_classes = len(steps.experiment.labels)
-    sizes = list_doubling_sizes(min(len(rows), steps.most_rows or len(rows)), n_classes=n_classes)
-    if len(sizes) < MIN_SIZES or not steps.settings.curve:
+def _take_curve(steps: Steps, rows: Dataset, method: str) -> LearningCurve | None:
+    """Walk the learning curve that comes to an answer in the time; None where none does."""
+    settings, experiment = steps.settings, steps.experiment
+    most = min(len(rows), steps.most_rows or len(rows))
+    plan = plan_without_limit(list(dict.fromkeys([BASELINE, method])), most, len(experiment.labels))
+    if plan is None or not settings.curve:
         return None
-    methods = list(dict.fromkeys([BASELINE, method]))
-    allowed = None if steps.max_seconds is None else CURVE_SHARE * steps.max_seconds
-    if allowed is not None and not steps.is_done("curve"):
-        seconds = _estimate_curve(steps, sizes, len(methods))
-        if seconds > min(allowed, steps.seconds_left):
-            steps.leave_out(
-                "curve", f"an answer takes about {format_duration(seconds)}, it may take {format_duration(allowed)}"
-            )
+    if steps.max_seconds is not None and (steps.seconds_left > 0 or steps.is_done("curve")):
+        plan = steps.recall_plan() or plan_within(
+            plan, experiment, seconds_left=steps.seconds_left, seeds=settings.seeds, workers=settings.workers
+        )
+        steps.keep_plan(plan)
+        if not plan.fits:
+            steps.missing_seconds = plan.needed - plan.allowed
+            needed, allowed = format_duration(plan.needed), format_duration(plan.allowed)
+            steps.leave_out("curve", f"the smallest one takes about {needed}, and there is time for {allowed}")
             return None
-    curve: LearningCurve | None = steps.take("curve", partial(_measure_curve, steps, rows, methods, sizes[-1], allowed))
-    if curve is not None and curve.content["is_cut_short"]:
+    curve: LearningCurve | None = steps.take("curve", partial(_measure_curve, steps, rows, plan))
+    if curve is not None and (curve.content["is_cut_short"] or len(plan.methods) == 1 < len({BASELINE, method})):
         steps.left_out.append("the rest of the curve")
     return curve
 
 
-def _estimate_curve(steps: _Steps, sizes: Sequence[int], n_methods: int) -> float:
-    """Return the seconds of the fewest cells of a curve that allow an answer, from a few steps."""
-    experiment = steps.experiment
-    first = [size for size, _ in list_first_cells(sizes, steps.settings.seeds)[:MIN_CELLS]]
-    planned = plan_runs("curve", experiment, measure_experiment(experiment), first * n_methods)
-    return planned.seconds / count_workers(steps.settings.workers)
-
-
-def _measure_curve(
-    steps: _Steps, rows: Dataset, methods: Sequence[str], most: int, seconds: float | None, folder: Path
-) -> LearningCurve:
+def _measure_curve(steps: Steps, rows: Dataset, plan: CurvePlan, folder: Path) -> LearningCurve:
     """Walk the learning curve of the methods, up to the most rows that one would train on."""
     settings, experiment = steps.settings, steps.experiment
-    is_race = "auto" in methods and settings.target is None
+    is_race = "auto" in plan.methods and settings.target is None
     return learning_curve(
         rows,
         eval=experiment.test,
-        methods=methods,
+        methods=plan.methods,
         method_settings={"auto": {"share": AUTO_SHARE}} if is_race else None,
         target_rows=settings.target,
-        max_rows=most if most < len(rows) else None,
+        max_rows=plan.largest if plan.largest < len(rows) else None,
         seeds=settings.seeds,
-        max_time=seconds,
+        max_time=plan.allowed if math.isfinite(plan.allowed) else None,
         **_take_options(settings, experiment),
         base=settings.base,
         shots=settings.shots,
@@ -341,7 +278,7 @@ def _take_options(settings: AdviceSettings, experiment: Experiment) -> dict[str,
     return {"model": experiment.model, "metric": experiment.metric.name, "settings": settings.settings}
 
 
-def _train_adapter(steps: _Steps, subset: Subset, folder: Path) -> Adapter:
+def _train_adapter(steps: Steps, subset: Subset, folder: Path) -> Adapter:
     """Train on the rows, beside as many random rows where they are fewer than the pool."""
     settings, experiment = steps.settings, steps.experiment
     has_control = len(subset) < len(subset.pool) and subset.scores.by != BASELINE

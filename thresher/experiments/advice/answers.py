@@ -7,6 +7,7 @@ from typing import Any
 
 from thresher.curation.result import Curated
 from thresher.experiments.curve import LearningCurve
+from thresher.numeric.units import format_count
 from thresher.selectors.target_similarity import TargetSimilarity
 from thresher.subset.subset import Subset
 from thresher.trainer.adapter import Adapter
@@ -21,7 +22,7 @@ def answer_questions(
     subset: Subset,
     adapter: Adapter | None,
     *,
-    how: str,
+    how: Sequence[str],
     why: str | None,
     left_out: Sequence[str],
 ) -> list[dict[str, str]]:
@@ -32,17 +33,23 @@ def answer_questions(
         curve: of the clean pool, or None where it was left out.
         subset: the chosen rows.
         adapter: trained on them, or None where it was left out.
-        how: why so many rows.
+        how: why so many rows, and what else is known of their number; empty sentences are left out.
         why: what a pilot that trained found, or None.
         left_out: names of the steps that the time limit left out.
     """
     return [
         {"question": "Is it worth it?", "answer": _answer_worth(curve, adapter)},
         {"question": "Which rows?", "answer": _answer_rows(subset, adapter, why)},
-        {"question": "How many?", "answer": f"{len(subset):,} of {len(clean):,} clean rows. {_finish(how)}"},
+        {"question": "How many?", "answer": _answer_number(subset, clean, how)},
         {"question": "What did it break?", "answer": _answer_loss(adapter)},
         {"question": "What next?", "answer": _answer_next(clean, adapter, left_out)},
     ]
+
+
+def _answer_number(subset: Subset, clean: Curated, how: Sequence[str]) -> str:
+    return " ".join(
+        [f"{len(subset):,} of {format_count(len(clean), 'clean row')}.", *(_finish(each) for each in how if each)]
+    )
 
 
 def _answer_worth(curve: LearningCurve | None, adapter: Adapter | None) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
+from thresher.evaluation.curves.curve_fit import Interval
 from thresher.experiments.curve import LearningCurve
 from thresher.experiments.settings import BASELINE
 
@@ -51,6 +53,46 @@ def choose_size(
         said = "" if enough is None else f" ({enough})"
         return Size(limit, f"{everything}: the curve does not say that fewer are enough{said}")
     return Size(min(limit, enough.high), f"the upper end of what the curve says is enough: {enough}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WholePool:
+    """What all rows are expected to bring, where the curve ends before them.
+
+    Attributes:
+        n_rows: of the clean pool.
+        metric: of the curve.
+        score: expected on the same test rows, with its 80 % interval.
+    """
+
+    n_rows: int
+    metric: str
+    score: Interval
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return {"n": self.n_rows, "metric": self.metric, **self.score.to_json()}
+
+    def __str__(self) -> str:
+        """Return it as a sentence."""
+        median, low, high = (f"{value:.3f}" for value in (self.score.median, self.score.low, self.score.high))
+        return f"Trained on all {self.n_rows:,}, {self.metric} is expected to be {median} [{low}, {high}]."
+
+
+def foresee_whole_pool(curve: LearningCurve, n_pool: int) -> WholePool | None:
+    """Return what all rows are expected to bring, by the curve of random rows.
+
+    None where the curve measured them, or has too few runs. All methods choose the same rows there.
+
+    Args:
+        curve: of the pool.
+        n_pool: rows of the clean pool.
+    """
+    fit = curve.fits.get(BASELINE)
+    if fit is None or curve.content["of"] >= n_pool:
+        return None
+    score = fit.predict(n_pool, same_test=True)
+    return WholePool(n_rows=n_pool, metric=str(curve.content["metric"]), score=score)
 
 
 def _find_best_size(curve: LearningCurve, method: str) -> int | None:

@@ -12,9 +12,21 @@ from thresher.trainer.estimate import PlannedRuns, RunCost, measure_run
 from thresher.trainer.settings import TrainSettings
 
 
-def measure_experiment(experiment: Experiment) -> RunCost:
-    """Take a few steps on rows of the pool, as a cell would."""
-    return measure_run(experiment.build_context(experiment.pool, seed=0))
+def measure_experiment(experiment: Experiment, *, n_workers: int = 1) -> RunCost:
+    """Take a few steps on rows of the pool, as a cell would.
+
+    Args:
+        experiment: of the cells.
+        n_workers: cells that run at once, of which each has its share of the cores.
+    """
+    import torch
+
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, n_threads // n_workers))
+    try:
+        return measure_run(experiment.build_context(experiment.pool, seed=0))
+    finally:
+        torch.set_num_threads(n_threads)
 
 
 def plan_runs(

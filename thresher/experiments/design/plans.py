@@ -46,7 +46,7 @@ def plan_curve(pool: Any, *, eval: Any, **options: Any) -> TrainingPlan:  # noqa
         if settings.equal == "steps":
             runner.set_equal_steps(sizes[-1])
             experiment = runner.experiment
-    cost = measure_experiment(experiment)
+    cost = measure_experiment(experiment, n_workers=n_workers)
     # a cell of the whole pool is the same for all methods
     n_of_pool = max(1, len(settings.ranks or ()), len(settings.models or ()))
 
@@ -92,7 +92,7 @@ def plan_comparison(pool: Any, *, eval: Any, **options: Any) -> TrainingPlan:  #
         n_workers, pool_rows = runner.n_workers, runner.experiment.pool
         if settings.methods == "all":
             methods = [name for name in methods if has_columns(name, method_settings, pool_rows)]
-        cost = measure_experiment(runner.experiment)
+        cost = measure_experiment(runner.experiment, n_workers=n_workers)
         parts: list[PlannedRuns] = []
         for size in parse_sizes(settings.budget, len(pool_rows)):
             if settings.equal == "steps":
@@ -117,7 +117,8 @@ def plan_tuning(data: Any, *, eval: Any, **options: Any) -> TrainingPlan:  # noq
     settings: TuneSettings = build_settings(TuneSettings, "tune", options)
     test = load_experiment(data, eval=eval, settings=settings)
     dev = load_experiment(test.pool, eval=settings.dev, settings=replace(settings, model=test.model))
-    cost = measure_experiment(test)
+    n_workers = count_workers(settings.workers)
+    cost = measure_experiment(test, n_workers=n_workers)
     base = _choose_middle(settings, dev)
     n_finals = min(settings.finalists + settings.checks + 1, settings.trials)
     n_dev, n_all = len(dev.pool), len(test.pool)
@@ -127,9 +128,7 @@ def plan_tuning(data: Any, *, eval: Any, **options: Any) -> TrainingPlan:  # noq
         plan_runs("winner and default on the test rows", test, cost, [n_all] * (2 * settings.seeds), base),
     )
     note = "trials differ in epochs, and those of the middle are counted"
-    return TrainingPlan(
-        parts=parts, n_workers=count_workers(settings.workers), memory_bytes=cost.memory_bytes, note=note
-    )
+    return TrainingPlan(parts=parts, n_workers=n_workers, memory_bytes=cost.memory_bytes, note=note)
 
 
 def _choose_middle(settings: TuneSettings, dev: Experiment) -> Any:
