@@ -12,7 +12,8 @@ to five seeds): the share of the full grid's cost that its answer takes, and whe
 
 `--outside` adds truths that none of the laws holds: learned in two phases (which led to the law
 with a break, and set `CAUTION`, so it no longer judges these), two phases of which the first is an
-S, an S alone, as much for every doubling with a sudden end, and no gain at all. Results are kept truth by truth, and a killed run goes on.
+S, an S alone, as much for every doubling with a sudden end, and no gain at all. Results are kept
+truth by truth, and a killed run goes on.
 """
 
 from __future__ import annotations
