@@ -44,7 +44,10 @@ def test_where_half_of_the_rows_is_worse_all_are_needed():
     enough = answer(steep)
     assert enough.verdict == "all"
     assert enough.last_doubling.median == pytest.approx(0.1, abs=0.003)
-    assert "No half of the 1,600 rows comes within 1 point of all of them" in str(enough)
+    assert (
+        "Half of the 1,600 rows do not come within 1 point of all of them: the last doubling still brings 10.0"
+        in str(enough)
+    )
 
 
 def test_noise_moves_the_verdict_and_never_the_tolerance():
@@ -86,7 +89,8 @@ def test_far_too_few_rows_are_hardly_ever_enough_where_no_law_is_right():
 def test_more_seeds_that_are_said_to_tell_do_tell():
     unsure = answer(early, sd=0.04)
     assert unsure.verdict == "cannot tell"
-    assert "500 test rows cannot tell 1 point" in str(unsure)
+    assert str(unsure).startswith("Cannot tell yet: with 500 test rows, anywhere from ")
+    assert f"may be enough to come within 1 point of all of them; {unsure.more_seeds_needed} more seed" in str(unsure)
     assert unsure.more_seeds_needed is not None
     n_seeds = 3 + unsure.more_seeds_needed
     verdicts = [answer(early, sd=0.04, seeds=n_seeds, number=number).verdict for number in range(10)]
@@ -103,7 +107,7 @@ def test_more_test_rows_are_proposed_where_the_rows_are_the_noise():
     assert enough.verdict == "cannot tell"
     assert enough.test_rows_needed > 500
     assert enough.more_seeds_needed is None
-    assert f"{enough.test_rows_needed:,} test rows would tell" in str(enough)
+    assert f"{enough.test_rows_needed:,} test rows would settle it" in str(enough)
     assert answer(gentle, sd=0.0005, test_covariance=covariance / 60).verdict == "enough"
 
 

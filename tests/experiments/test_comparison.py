@@ -101,15 +101,15 @@ def test_verdicts_are_plain_words():
     assert (
         describe_effect(outcome(value=-0.012, low=-0.02, high=-0.004), 0.01, POINTS) == "worse by 1.2 points [0.4, 2.0]"
     )
-    assert describe_effect(outcome(), 0.2, POINTS) == "no difference seen; 0.8 points would have been detectable"
+    assert describe_effect(outcome(), 0.2, POINTS) == "no clear difference; one of 0.8 points would likely have shown"
     assert describe_effect(outcome(), 0.01, NATS) == "better by 0.012 nats [0.004, 0.020]"
 
 
 def test_words_keep_the_sign_of_the_interval_and_say_nothing_it_does_not():
     beyond = outcome(value=-0.357, low=-0.669, high=0.022)
-    assert describe_effect(beyond, 0.045, POINTS).startswith("no difference seen")
+    assert describe_effect(beyond, 0.045, POINTS).startswith("no clear difference")
     same = outcome(value=0.0, low=0.0, high=0.0, stderr=0.0, detectable=0.0)
-    assert describe_effect(same, 1.0, POINTS) == "no difference at all: both gave the same outcomes"
+    assert describe_effect(same, 1.0, POINTS) == "no difference at all: both gave the same answers"
 
 
 class Scores:
@@ -162,7 +162,7 @@ def test_bad_use_is_told_in_one_sentence(run_comparison, options, error, words):
 
 def test_a_comparison_that_could_not_see_anything_names_no_impossible_difference():
     sentence = describe_effect(outcome(detectable=4.5), 0.2, POINTS)
-    assert sentence == "no difference seen; with so few runs and test rows, none could have been"
+    assert sentence == "no clear difference; so few runs and test rows could not have shown any"
     assert "4.500 nats" in describe_effect(outcome(detectable=4.5), 0.2, NATS)
 
 

@@ -14,6 +14,7 @@ from thresher.cli.next_steps import suggest_after_comparison
 from thresher.cli.with_options import with_options
 from thresher.dataset.values.given_settings import GivenSettings
 from thresher.experiments.settings import ComparisonSettings
+from thresher.numeric.units import format_count
 from thresher.printable import join_lines
 
 if TYPE_CHECKING:
@@ -94,18 +95,18 @@ def summarize(result: Comparison) -> str:
     lines += [*format_row_zero(content.get("base"), content["metric"]), *format_forgetting(content.get("general"))]
     if any(verdict.effect.n_seeds < ENOUGH_SEEDS for verdict in result.verdicts):
         lines.append(
-            f"fewer than {ENOUGH_SEEDS} seeds hardly show how much seeds differ: equal methods may be called different "
-            f"in more than 5 of 100 cases"
+            f"fewer than {ENOUGH_SEEDS} seeds say little about how much seeds differ: equal methods may be called "
+            f"different in more than 5 of 100 cases"
         )
     detect = result.manifest.content["asked"]["detect"]
     lines.extend(
-        f"{verdict.method}, {verdict.n_rows:,} rows: selection took {verdict.select_seconds:.1f} s, "
+        f"{verdict.method}, {format_count(verdict.n_rows, 'row')}: selection took {verdict.select_seconds:.1f} s and "
         f"training {verdict.train_seconds:.1f} s; "
-        f"to see a difference of {detect:g} takes {_format_seeds(verdict.seeds_needed)}"
+        f"it takes {_format_seeds(verdict.seeds_needed)} to see a difference of {detect:g}"
         for verdict in result.verdicts
     )
     if content["failed"]:
-        lines.append(f"{len(content['failed'])} cells failed; cells.csv has the reasons")
+        lines.append(f"{format_count(len(content['failed']), 'cell')} failed; cells.csv has the reasons")
     lines += shared.describe_test_rows(result.manifest.content)
     if result.path is not None:
         lines.append(shared.list_files(result.path))
@@ -128,7 +129,7 @@ def _list_others(result: Comparison) -> list[str]:
     from thresher.reporting.formatting import readable_name
 
     return [
-        f"in {readable_name(metric)}, {verdict.method}, {verdict.n_rows:,} rows: {other['sentence']}"
+        f"in {readable_name(metric)}, {verdict.method}, {format_count(verdict.n_rows, 'row')}: {other['sentence']}"
         for metric in ("accuracy", "macro_f1", "balanced_accuracy")
         for verdict in result.verdicts
         if (other := verdict.others.get(metric))
@@ -136,4 +137,4 @@ def _list_others(result: Comparison) -> list[str]:
 
 
 def _format_seeds(needed: int | None) -> str:
-    return "more test rows" if needed is None else f"{needed} seeds"
+    return "more test rows" if needed is None else format_count(needed, "seed")

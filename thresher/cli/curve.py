@@ -14,6 +14,7 @@ from thresher.cli.with_options import with_options
 from thresher.dataset.values.given_settings import GivenSettings
 from thresher.errors import InputError
 from thresher.experiments.settings import CurveSettings
+from thresher.numeric.units import format_count
 from thresher.printable import join_lines
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def summarize_points(result: LearningCurve) -> str:
     lines += [*content["read"], *_format_methods(result)]
     failed = result.cells["status"].to_list().count("failed")
     if failed:
-        lines.append(f"{failed} runs have no score, and are left out")
+        lines.append(f"left out: {format_count(failed, 'run')} without a score")
     if result.path is not None:
         lines.append(shared.list_files(result.path))
     return join_lines(lines)
@@ -93,9 +94,10 @@ def summarize(result: LearningCurve) -> str:
     lines += _format_methods(result)
     failed = result.cells["status"].to_list().count("failed")
     if failed:
-        lines.append(f"{failed} cells failed; curve.csv has the reasons")
+        lines.append(f"{format_count(failed, 'cell')} failed; curve.csv has the reasons")
     lines.append(
-        f"{len(result.cells)} cells, {content['cost_share']:.0%} of the full grid's cost; {content['stopped']}"
+        f"{format_count(len(result.cells), 'cell')}, {content['cost_share']:.0%} of the full grid's cost; "
+        f"{content['stopped']}"
     )
     lines += shared.describe_test_rows(result.manifest.content)
     if result.path is not None:
@@ -117,7 +119,9 @@ def _format_methods(result: LearningCurve) -> list[str]:
             lines.append(f"  {result.content['metric']} {target['target']:g}: {_format_rows(target)} rows")
         for gain in entry.get("gains", ()):
             low, high = gain["low"], gain["high"]
-            lines.append(f"  {gain['more']:,} more rows gain {gain['median']:.4f} [{low:.4f}, {high:.4f}]")
+            lines.append(
+                f"  {format_count(gain['more'], 'more row')}: gain {gain['median']:.4f} [{low:.4f}, {high:.4f}]"
+            )
     return lines
 
 

@@ -17,6 +17,7 @@ from thresher.cli.with_options import with_options
 from thresher.dataset.settings import EvalReadSettings, PoolSettings
 from thresher.errors import InputError
 from thresher.experiments.experts.settings import ExpertSettings
+from thresher.numeric.units import format_count
 from thresher.printable import join_lines
 from thresher.trainer.settings import TrainSettings
 from thresher.trainer.tracking.tracker import HELP as TRACKERS
@@ -166,9 +167,10 @@ def format_summary(adapter: Adapter) -> str:
     kind = metrics["settings"].get("adapter")
     trained = "" if kind is None else f", adapter {kind}"
     base = metrics["model"]["name"]
-    lines = [f"{counts['train']['rows']:,} rows, {metrics['n_steps']:,} steps, base {base}{run_in}{trained}"]
-    if counts["same_text_as_held_out"]:
-        lines.append(f"  {counts['same_text_as_held_out']:,} rows left out: they ask the same as a held-out row")
+    size = f"{format_count(counts['train']['rows'], 'row')}, {format_count(metrics['n_steps'], 'step')}"
+    lines = [f"{size}, base {base}{run_in}{trained}"]
+    if n_same := counts["same_text_as_held_out"]:
+        lines.append(f"  {format_count(n_same, 'row')} left out: a held-out row asks the same")
     lines += [f"  {line}" for line in _describe_left_out(counts["train"], "")]
     lines += [f"  {line}" for line in _describe_left_out(counts["eval"] or {}, "held-out ")]
     lines += _describe_unknown_labels(metrics)
@@ -187,16 +189,15 @@ def _describe_left_out(counts: Mapping[str, Any], whose: str) -> list[str]:
     left_out = counts.get("rows_left_out") or {}
     if isinstance(left_out, int):
         left_out = {"nothing in them can be scored": left_out}
-    lines = [f"{count:,} {whose}rows left out: {reason}" for reason, count in left_out.items()]
-    if counts.get("rows_truncated"):
-        lines.append(
-            f"{counts['rows_truncated']:,} {whose}rows truncated at max_length ({counts['tokens_cut']:,} tokens)"
-        )
-    lines += [f"{count:,} {whose}rows: {note}" for note, count in counts.get("rows_with_markers", {}).items()]
-    if counts.get("prompts_cut"):
-        lines.append(
-            f"{counts['prompts_cut']:,} {whose}prompts were truncated at the start, to leave room for an answer"
-        )
+    row, prompt = f"{whose}row", f"{whose}prompt"
+    lines = [f"{format_count(count, row)} left out: {reason}" for reason, count in left_out.items()]
+    if n_cut := counts.get("rows_truncated"):
+        tokens = format_count(counts["tokens_cut"], "token")
+        lines.append(f"{format_count(n_cut, row)} truncated at max_length ({tokens})")
+    lines += [f"{format_count(count, row)}: {note}" for note, count in counts.get("rows_with_markers", {}).items()]
+    if n_cut := counts.get("prompts_cut"):
+        were = "was" if n_cut == 1 else "were"
+        lines.append(f"{format_count(n_cut, prompt)} {were} truncated at the start, to leave room for an answer")
     return lines
 
 
@@ -231,7 +232,7 @@ def _format_table(metrics: Mapping[str, Any]) -> list[str]:
         n_seeds = len(comparison["seeds"])
         ours, theirs, gap = (_format_cell(comparison[name]) for name in ("subset", "random", "difference"))
         lines.append(
-            f"{comparison['metric']}, {n_seeds} seed{'s' if n_seeds > 1 else ''}: "
+            f"{comparison['metric']}, {format_count(n_seeds, 'seed')}: "
             f"your rows {ours}, random rows {theirs}, difference {gap}"
         )
     return lines

@@ -10,6 +10,7 @@ from thresher.cli import experiment_options as shared
 from thresher.cli.next_steps import suggest_after_tuning
 from thresher.cli.with_options import with_options
 from thresher.experiments.settings import TuneSettings
+from thresher.numeric.units import format_count
 from thresher.printable import join_lines
 
 if TYPE_CHECKING:
@@ -50,8 +51,8 @@ def summarize(result: Tuning) -> str:
     content, best = result.content, result.best
     failed = result.trials["status"].to_list().count("failed")
     lines = [
-        f"{len(result.trials)} trials, judged at {content['early_share']:.0%} of their steps "
-        f"on {content['dev_rows']:,} rows held out of the data, {failed} failed"
+        f"{format_count(len(result.trials), 'trial')}, judged at {content['early_share']:.0%} of their steps "
+        f"on {format_count(content['dev_rows'], 'row')} held out of the data, {failed} failed"
     ]
     kind = "" if best.adapter == "lora" else f"--adapter {best.adapter} "
     lines.append(

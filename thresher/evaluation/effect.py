@@ -256,11 +256,13 @@ def is_clear(effect: Effect, p_holm: float) -> bool:
 def describe_effect(effect: Effect, p_holm: float, unit: Unit) -> str:
     """Return the verdict in words, with sizes in the unit of the metric."""
     if not effect.stderr > 0 and effect.value == 0:
-        return "no difference at all: both gave the same outcomes"
+        return "no difference at all: both gave the same answers"
     if not is_clear(effect, p_holm):
         if unit == POINTS and effect.detectable >= 1:  # beyond what two rates can differ by
-            return "no difference seen; with so few runs and test rows, none could have been"
-        return f"no difference seen; {unit.format_number(effect.detectable)} {unit.name} would have been detectable"
+            return "no clear difference; so few runs and test rows could not have shown any"
+        return (
+            f"no clear difference; one of {unit.format_number(effect.detectable)} {unit.name} would likely have shown"
+        )
     is_better = effect.value > 0
     value, low, high = (
         (effect.value, effect.low, effect.high) if is_better else (-effect.value, -effect.high, -effect.low)

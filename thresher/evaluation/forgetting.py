@@ -13,6 +13,7 @@ import polars as pl
 from thresher.evaluation.estimate import Estimate, ratio
 from thresher.evaluation.gain import Gain, estimate_gain
 from thresher.evaluation.metric import Metric
+from thresher.numeric.units import format_count
 
 # the loss of a row in nats over its bytes; higher after training is what was lost
 BITS = Metric(name="loss", is_higher_better=True, column="loss", weight="n_bytes", scale=math.log(2))
@@ -61,11 +62,11 @@ def describe_loss(lost: Gain, allowed: float) -> str:
     answer = {
         "lost": f"forgets more than the allowed {allowed:g}",
         "kept": f"forgets no more than the allowed {allowed:g}",
-        "cannot tell": f"may forget more than the allowed {allowed:g}, or less",
+        "cannot tell": f"may or may not forget more than the allowed {allowed:g}",
     }[name_loss(lost, allowed)]
     if lost.high <= 0:
         answer = "forgets nothing"
-    return f"{answer}: {moved} by {size} on {lost.n:,} general rows"
+    return f"{answer}: {moved} by {size} on {format_count(lost.n, 'general row')}"
 
 
 def find_form(responses: Sequence[str]) -> Form | None:

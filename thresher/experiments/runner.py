@@ -24,7 +24,7 @@ from thresher.experiments.planning import Cost
 from thresher.experiments.rankings import Rankings
 from thresher.experiments.settings import BASELINE, MethodExperimentSettings
 from thresher.numeric.arrays import Float64, Int64
-from thresher.numeric.units import format_duration
+from thresher.numeric.units import format_count, format_duration
 from thresher.progress import OnProgress, Progress
 from thresher.trainer.context import load_rows
 
@@ -268,8 +268,8 @@ class ExperimentRunner:
         at = " and ".join(f"{size:,}" for size in (min(sizes), max(sizes))) if len(sizes) > 1 else f"{sizes[0]:,}"
         shown = f"{', '.join(methods)} at {f'{len(sizes)} sizes between ' if len(sizes) > 1 else ''}{at} {unit}"
         note = (
-            f"plan: {len(names)} runs to begin with: {shown}, {len(seeds)} {'seeds' if len(seeds) > 1 else 'seed'}, "
-            f"measured on {len(self.experiment.test):,} rows; the first run tells how long they take"
+            f"plan: {format_count(len(names), 'run')} to begin with: {shown}, {format_count(len(seeds), 'seed')}, "
+            f"measured on {format_count(len(self.experiment.test), 'row')}; the first run tells how long they take"
         )
         self.on_progress(Progress(stage="cells", done=0, total=len(names), note=note))
 

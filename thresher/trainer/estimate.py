@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from thresher.numeric.memory import get_peak_bytes
-from thresher.numeric.units import format_bytes, format_duration
+from thresher.numeric.units import format_bytes, format_count, format_duration
 from thresher.trainer.context import RunContext, resolve_run
 from thresher.trainer.engine.fit import count_steps, fit
 from thresher.trainer.engine.tokenization import Examples, require_rows
@@ -105,14 +105,14 @@ class TrainingPlan:
     def __str__(self) -> str:
         """Return the account, in a few lines."""
         lines = [
-            f"{part.name}: {part.n:,} runs, {part.tokens:,} tokens, {format_duration(part.seconds)}"
+            f"{part.name}: {format_count(part.n, 'run')}, {part.tokens:,} tokens, {format_duration(part.seconds)}"
             for part in self.parts
         ]
         n_runs, n_tokens = sum(part.n for part in self.parts), sum(part.tokens for part in self.parts)
         memory = format_bytes(self.memory_bytes)
         lines.append(
-            f"total: {n_runs:,} runs, {n_tokens:,} tokens, {format_duration(self.seconds)} one after the other "
-            f"({self.n_workers} at once); {memory} of memory each"
+            f"total: {format_count(n_runs, 'run')}, {n_tokens:,} tokens, {format_duration(self.seconds)} one after "
+            f"the other ({self.n_workers} at once); {memory} of memory each"
         )
         lines.append(f"measured on a few steps on this machine; {self.note}; nothing was written")
         return "\n".join(lines)
@@ -132,7 +132,8 @@ def plan_training(data: Any, **call: Any) -> TrainingPlan:
     cost = measure_run(context)
     seconds, tokens = cost.estimate(len(split.train), settings, n_eval)
     sides = "" if split.control is None else ", and as many on random rows"
-    name = f"{len(split.train):,} rows, {count_steps(len(split.train), settings):,} steps{sides}"
+    n_rows, n_steps = len(split.train), count_steps(len(split.train), settings)
+    name = f"{format_count(n_rows, 'row')}, {format_count(n_steps, 'step')}{sides}"
     runs = PlannedRuns(name=name, n=n_runs, seconds=n_runs * seconds, tokens=n_runs * tokens)
     note = "runs finished earlier cost nothing"
     return TrainingPlan(parts=(runs,), n_workers=1, memory_bytes=cost.memory_bytes, note=note)

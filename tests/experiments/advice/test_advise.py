@@ -79,8 +79,8 @@ def test_what_the_time_leaves_out_is_listed(call, tmp_path):
     rows, options = call
     short = th.advise(rows, **{**options, "out": tmp_path / "short", "max_time": 0.001})
     assert short.content["left_out"] == ["curve", "adapter"]
-    assert "longer --max-time, which left out curve, adapter" in short.content["answers"][-1]["answer"]
-    assert short.content["answers"][0]["answer"].startswith("Not asked: the time was over")
+    assert "longer --max-time to add what was left out: curve, adapter" in short.content["answers"][-1]["answer"]
+    assert short.content["answers"][0]["answer"].startswith("Not measured: time ran out")
 
 
 def test_it_needs_a_folder_of_its_own(call, advice, tmp_path):
@@ -199,5 +199,5 @@ def test_the_command_prints_the_answers(call, tmp_path, capsys):
     words += ["--model", str(options["model"]), "--train", "max_steps=2", "--train", "max_length=32"]
     assert main([*words, "--workers", "1", "--max-time", "0.001", "--out", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().err
-    assert "Is it worth it? Not asked" in said
-    assert "What next? Run the same command again" in said
+    assert "Is it worth it? Not measured" in said
+    assert "What next? Run the same command with a longer" in said

@@ -7,7 +7,7 @@ import pytest
 
 from thresher.evaluation.curves.curve_fit import fit_curve
 from thresher.experiments.advice import curve_plan
-from thresher.experiments.advice.curve_plan import plan_within, plan_without_limit
+from thresher.experiments.advice.curve_plan import fit_into_time, plan_without_limit
 from thresher.experiments.advice.size import foresee_whole_pool
 from thresher.experiments.advice.steps import Steps
 from thresher.experiments.experiment import load_experiment
@@ -35,10 +35,10 @@ def plan(pool, test_rows, tiny_bert, monkeypatch):
     experiment = load_experiment(pool, eval=test_rows, settings=asked)
     whole = plan_without_limit(["random", "auto"], 256, n_classes=3)
 
-    def within(seconds_left, workers=1):
-        return plan_within(whole, experiment, seconds_left=seconds_left, seeds=3, workers=workers)
+    def fit(seconds_left, workers=1):
+        return fit_into_time(whole, experiment, seconds_left=seconds_left, seeds=3, workers=workers)
 
-    return within
+    return fit
 
 
 def test_what_does_not_fit_is_left_out_in_turn(plan):

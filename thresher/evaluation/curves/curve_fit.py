@@ -33,7 +33,7 @@ from thresher.evaluation.curves.seed_spread import estimate_seed_variance
 from thresher.numeric.arrays import Float64, Int64
 
 COVERAGE = 0.8
-# power of the laws' weights in `cautious_curves`: 1 would trust that one of the laws is the true one
+# power of the laws' weights in `cautious_curves`: 1 would trust that one of the laws is true
 CAUTION = 0.4
 _HORIZON = 64  # the search covers sizes up to this many times the largest one
 _PER_OCTAVE = 16  # sizes per doubling on the search grid

@@ -24,6 +24,7 @@ from typing import Any, Literal
 import numpy as np
 
 from thresher.evaluation.curves.curve_fit import CurveFit, Interval, fit_points, summarize_samples
+from thresher.numeric.units import format_count
 
 Verdict = Literal["enough", "all", "cannot tell"]
 
@@ -99,11 +100,9 @@ class Enough:
         tolerance = self.tolerance
         everything = f"{'' if self.is_whole_pool else 'first '}{self.of:,} {self.unit}"
         if self.verdict == "all":
-            gain = self.last_doubling
-            ends = f"[{self.format_number(gain.low)}, {self.format_number(gain.high)}]"
             return (
-                f"No half of the {everything} comes within {tolerance} of all of them: the last doubling still brings "
-                f"{self.format_gain(gain.median)} {ends}."
+                f"Half of the {everything} do not come within {tolerance} of all of them: the last doubling still "
+                f"{self._describe_gain(self.last_doubling, ending='s')}."
             )
         if self.verdict == "cannot tell":
             return f"{self._describe_doubt(everything)}{self._describe_remedy()}"
@@ -112,40 +111,42 @@ class Enough:
                 f"{self.smallest:,} of the {everything} come within {tolerance} of all of them; "
                 f"this is the smallest size measured, and fewer may do."
             )
-        ends = f"[{self.low:,}, {self.high:,}]"
-        named = f"{self.rows:,} {whose}".rstrip()
-        return f"{named} of the {everything} {ends} come within {tolerance} of all of them."
+        named = f"About {self.rows:,} {whose or self.unit} [{self.low:,}, {self.high:,}]"
+        all_of_them = f"{'' if self.is_whole_pool else 'first '}{self.of:,}"
+        return f"{named} of the {all_of_them} come within {tolerance} of all of them."
 
     def describe_next(self) -> str:
         """Return what twice the rows are expected to bring."""
-        gain = self.next_doubling
-        ends = f"[{self.format_number(gain.low)}, {self.format_number(gain.high)}]"
-        return f"Doubling to {2 * self.of:,} {self.unit} is expected to bring {self.format_gain(gain.median)} {ends}."
+        gain = self._describe_gain(self.next_doubling)
+        return f"Doubling to {2 * self.of:,} {self.unit} is expected to {gain}."
 
     def _describe_doubt(self, everything: str) -> str:
-        between = f"anything from {self.low:,} to {self.high:,} of the {everything} may come so near to all of them"
-        these = "runs" if self.n_test is None else f"{self.n_test:,} test rows"
-        return f"These {these} cannot tell {self.tolerance}: {between}"
+        these = "these runs" if self.n_test is None else format_count(self.n_test, "test row")
+        between = f"anywhere from {self.low:,} to {self.high:,} of the {everything}"
+        return f"Cannot tell yet: with {these}, {between} may be enough to come within {self.tolerance} of all of them"
 
     def _describe_remedy(self) -> str:
         remedies = []
         if self.test_rows_needed is not None:
-            remedies.append(f"{self.test_rows_needed:,} test rows")
+            remedies.append(format_count(self.test_rows_needed, "test row"))
         if self.more_seeds_needed is not None:
-            remedies.append(f"{self.more_seeds_needed:,} more seed{'s' if self.more_seeds_needed > 1 else ''}")
+            remedies.append(format_count(self.more_seeds_needed, "more seed"))
         if not remedies:
             if self.n_test is None:
-                return "; a larger tolerance, or more sizes and runs, would tell."
-            return "; a larger tolerance, or more test rows together with more seeds, would tell."
-        return f"; {' or '.join(remedies)} would tell."
+                return "; a larger tolerance, or more sizes and runs, would settle it."
+            return "; a larger tolerance, or more test rows together with more seeds, would settle it."
+        return f"; {' or '.join(remedies)} would settle it."
 
     def format_number(self, value: float) -> str:
         """Return a difference of the metric as a number: points for rates."""
         return f"{100 * value:.1f}" if self.is_rate else f"{value:.3g}"
 
-    def format_gain(self, value: float) -> str:
-        """Return a difference of the metric with its unit."""
-        return f"{self.format_number(value)} {'points' if self.is_rate else 'of the loss'}"
+    def _describe_gain(self, gain: Interval, *, ending: str = "") -> str:
+        """Return "brings 2.1 points [1.2, 3.0]", or "lowers the loss by 0.02 [0.01, 0.03]"."""
+        median, low, high = (self.format_number(value) for value in (gain.median, gain.low, gain.high))
+        if self.is_rate:
+            return f"bring{ending} {median} points [{low}, {high}]"
+        return f"lower{ending} the loss by {median} [{low}, {high}]"
 
     @property
     def tolerance(self) -> str:

@@ -28,7 +28,7 @@ from thresher.dataset import Dataset
 from thresher.errors import OutputError
 from thresher.experiments.advice.answers import answer_questions
 from thresher.experiments.advice.choose import estimate_pilot
-from thresher.experiments.advice.curve_plan import CurvePlan, plan_within, plan_without_limit
+from thresher.experiments.advice.curve_plan import CurvePlan, fit_into_time, plan_without_limit
 from thresher.experiments.advice.pilot import decide, plan_pilot, run_pilot
 from thresher.experiments.advice.settings import AdviceOptions, AdviceSettings
 from thresher.experiments.advice.size import choose_size, foresee_whole_pool
@@ -235,7 +235,7 @@ def _take_curve(steps: Steps, rows: Dataset, method: str) -> LearningCurve | Non
     if plan is None or not settings.curve:
         return None
     if steps.max_seconds is not None and (steps.seconds_left > 0 or steps.is_done("curve")):
-        plan = steps.recall_plan() or plan_within(
+        plan = steps.recall_plan() or fit_into_time(
             plan, experiment, seconds_left=steps.seconds_left, seeds=settings.seeds, workers=settings.workers
         )
         steps.keep_plan(plan)

@@ -13,7 +13,7 @@ from thresher.subset.subset import Subset
 from thresher.trainer.adapter import Adapter
 from thresher.trainer.untouched.summary import format_references
 
-WHY_NOT = "not asked: the time was over; run the same command with a longer --max-time, and it goes on there"
+WHY_NOT = "not measured: time ran out; the same command with a longer --max-time picks up from here"
 
 
 def answer_questions(
@@ -60,13 +60,13 @@ def _answer_worth(curve: LearningCurve | None, adapter: Adapter | None) -> str:
     if base:
         return " ".join(_finish(f"{method}: {entry['sentence']}") for method, entry in base["methods"].items())
     if adapter is not None:
-        return "Not asked: the untouched model was left out (--base none)."
+        return "Not measured: --base none leaves out the untouched model."
     return _finish(WHY_NOT)
 
 
 def _answer_rows(subset: Subset, adapter: Adapter | None, why: str | None) -> str:
     if len(subset) == len(subset.pool):
-        return "All clean rows, so that there was nothing to choose; --budget sets how many to choose."
+        return "All clean rows: there was nothing to choose (--budget sets how many to choose)."
     pilot = subset.manifest.content.get("pilot")
     text = _finish(pilot["why"]) if pilot and pilot.get("why") else "Random rows of the clean pool."
     text = text if why is None else _finish(why)
@@ -75,14 +75,14 @@ def _answer_rows(subset: Subset, adapter: Adapter | None, why: str | None) -> st
         return text
     # they were trained on: no need to say that a comparison would tell what they bring
     if why is None and pilot and pilot["chosen"] == TargetSimilarity.name:
-        text = "The rows most like the target, which take turns."
+        text = "The rows most like the target: its rows take turns picking."
     sign, is_rate = (1, True) if compared["is_higher_better"] else (-1, False)
     gap, error = sign * compared["difference"]["value"], 1.96 * compared["difference"]["stderr"]
     factor, digits, unit = (100, 1, "points") if is_rate else (1, 3, "nats")
     ends = f"[{factor * (gap - error):.{digits}f}, {factor * (gap + error):.{digits}f}]"
     size = f"{factor * gap:+.{digits}f} {unit} of {compared['metric']} {ends}"
     if abs(gap) <= error:
-        return f"{text} Trained on them: no clear difference to as many random rows ({size})."
+        return f"{text} Trained on them: no clear difference from as many random rows ({size})."
     return f"{text} Trained on them: {'better' if gap > 0 else 'worse'} than as many random rows ({size})."
 
 
@@ -92,14 +92,14 @@ def _answer_loss(adapter: Adapter | None) -> str:
     general = adapter.metrics.get("general")
     if general is None or general["sentence"] is None:
         is_labels = adapter.metrics["task"] == "classification"
-        return "Nothing: a classifier writes no text." if is_labels else "Not asked: --general is none."
+        return "Does not apply: a classifier writes no text." if is_labels else "Not measured: --general none."
     return _finish(f"the model {general['sentence']}")
 
 
 def _answer_next(clean: Curated, adapter: Adapter | None, left_out: Sequence[str]) -> str:
     advice = []
     if left_out:
-        advice.append(f"run the same command again with a longer --max-time, which left out {', '.join(left_out)}")
+        advice.append(f"run the same command with a longer --max-time to add what was left out: {', '.join(left_out)}")
     if adapter is not None:
         metrics: dict[str, Any] = dict(adapter.metrics)
         base, general = metrics.get("base"), metrics.get("general")
@@ -115,7 +115,7 @@ def _answer_next(clean: Curated, adapter: Adapter | None, left_out: Sequence[str
     share = 1 - len(clean) / max(1, clean.manifest.content["counts"]["usable"])
     if share > 0.05:
         advice.append(f"look at clean/dropped.parquet: cleaning dropped {share:.0%} of the pool")
-    return _finish("; ".join(advice) if advice else "nothing is open")
+    return _finish("; ".join(advice) if advice else "nothing: every question has its answer")
 
 
 def _finish(sentence: str) -> str:

@@ -14,7 +14,7 @@ from thresher.experiments.planning import MIN_CELLS, list_doubling_sizes, list_f
 from thresher.experiments.settings import BASELINE
 from thresher.trainer.estimate import RunCost
 
-CURVE_SHARE = 0.5  # of the time that is left, which the curve may take where training needs the rest
+CURVE_SHARE = 0.5  # of the time left, for the curve, where training needs the rest
 RESERVE = 1.1  # times the estimate for training the adapter, which is kept for it
 
 
@@ -46,7 +46,7 @@ def plan_without_limit(methods: Sequence[str], n_rows: int, n_classes: int) -> C
     return CurvePlan(methods=tuple(methods), largest=n_rows) if len(sizes) >= MIN_SIZES else None
 
 
-def plan_within(
+def fit_into_time(
     whole: CurvePlan, experiment: Experiment, *, seconds_left: float, seeds: int, workers: int | str | None
 ) -> CurvePlan:
     """Return the largest curve of which an answer fits into the time.

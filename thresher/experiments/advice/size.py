@@ -43,16 +43,16 @@ def choose_size(
     if curve is None:
         if has_target and most is None:
             n_rows = min(n_pool, max(LEAST_ROWS, round(TARGET_SHARE * n_pool)))
-            return Size(n_rows, "a tenth, as there is no curve to tell: --budget sets another number")
-        return Size(limit, f"{everything}: there is no curve to tell that fewer are enough")
+            return Size(n_rows, "a tenth, for want of a learning curve; --budget sets another number")
+        return Size(limit, f"{everything}: without a learning curve, whether fewer are enough is not known")
     best = _find_best_size(curve, method)
     if best is not None:
         return Size(min(limit, best), f"rows chosen by {method} do best at this size: further ones make it worse")
     enough = curve.enough.get(method) or curve.enough.get(BASELINE)
     if enough is None or enough.verdict != "enough":
         said = "" if enough is None else f" ({enough})"
-        return Size(limit, f"{everything}: the curve does not say that fewer are enough{said}")
-    return Size(min(limit, enough.high), f"the upper end of what the curve says is enough: {enough}")
+        return Size(limit, f"{everything}: the curve does not show that fewer are enough{said}")
+    return Size(min(limit, enough.high), f"the safe end of what the curve says is enough: {enough}")
 
 
 @dataclass(frozen=True, kw_only=True)

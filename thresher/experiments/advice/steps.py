@@ -84,7 +84,7 @@ class Steps:
         """Return what a curve would take that the time left out, or "" where it left out none."""
         if not self.missing_seconds or self.max_seconds is None:
             return ""
-        enough = self.max_seconds + 2 * self.missing_seconds  # training may keep half of what is added
+        enough = self.max_seconds + 2 * self.missing_seconds  # half may be kept for training
         minutes = math.ceil(enough / 60)
         return f"The smallest learning curve takes too long for --max-time; {minutes}m would be enough."
 
@@ -96,7 +96,7 @@ class Steps:
     def take(self, name: str, step: Callable[[Path], Any]) -> Any:
         """Run a step in its folder, or leave it out where the time is over; None then."""
         if self.seconds_left <= 0 and not self.is_done(name):
-            self.leave_out(name, "the time is over")
+            self.leave_out(name, "time ran out")
             return None
         self.report(name, str(self.out / name))
         return step(self.out / name)

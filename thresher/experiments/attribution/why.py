@@ -320,7 +320,7 @@ def describe_proof(proof: Proof | None, n_suspects: int) -> str:
     ours, others = proof.suspects, proof.others
     start = f"the answer came from these {n_suspects} rows"
     if not proof.holds:
-        start = f"these {n_suspects} rows are not seen to have made the answer"
+        start = f"these {n_suspects} rows did not clearly make the answer"
     return (
         f"{start}: its loss without them, less that without random rows, is {ours.value:+.3f} nats "
         f"[{ours.low:+.3f}, {ours.high:+.3f}] ({ours.n} seeds); without other random rows {others.value:+.3f} "

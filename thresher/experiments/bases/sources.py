@@ -342,7 +342,7 @@ def describe_sources(near: Sequence[Closeness], verdicts: Sequence[Mapping[str, 
     worse = [each for each in verdicts if each["verdict"] == "worse"]
     harm = "; ".join(f"{each['arm']} is {each['sentence']}" for each in worse)
     if not better:
-        none = "no other data set was seen to help"
+        none = "no other data set clearly helps"
         return f"{none}; {harm}" if harm else none
     best = max(better, key=lambda each: each["difference"]["value"])
     how = "train on" if best["share"] is None else "mix in"

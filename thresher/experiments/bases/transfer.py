@@ -276,7 +276,7 @@ def _describe_method(
     holds = None if verdict == "no difference" else above if verdict == "better" else 1 - above
     ends = (float(each[code]) for each in (step.mean, step.low, step.high))
     expected = f"one step up {unit.format_range(*ends, is_signed=True)} are expected"
-    said = f"{verdict} than {BASELINE} on {names[-1]}" if holds is not None else f"no difference seen on {names[-1]}"
+    said = f"{verdict} than {BASELINE} on {names[-1]}" if holds is not None else f"no clear difference on {names[-1]}"
     return {
         "method": key[0],
         "n_rows": key[1],

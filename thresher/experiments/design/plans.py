@@ -21,6 +21,7 @@ from thresher.experiments.settings import (
     TuneSettings,
     list_methods,
 )
+from thresher.numeric.units import format_count
 from thresher.trainer.estimate import PlannedRuns, TrainingPlan
 from thresher.validation import build_settings
 
@@ -98,7 +99,14 @@ def plan_comparison(pool: Any, *, eval: Any, **options: Any) -> TrainingPlan:  #
             if settings.equal == "steps":
                 runner.set_equal_steps(size)
             sizes = [size] * (len(methods) * settings.seeds)
-            parts.append(plan_runs(f"{size:,} rows, {len(methods)} methods", runner.experiment, cost, sizes))
+            parts.append(
+                plan_runs(
+                    f"{format_count(size, 'row')}, {format_count(len(methods), 'method')}",
+                    runner.experiment,
+                    cost,
+                    sizes,
+                )
+            )
     return TrainingPlan(parts=tuple(parts), n_workers=n_workers, memory_bytes=cost.memory_bytes, note=CELLS_NOTE)
 
 

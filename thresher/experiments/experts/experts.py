@@ -35,6 +35,7 @@ from thresher.experiments.experts.runs import EXPERTS, RANDOM, SINGLE, ExpertRun
 from thresher.experiments.experts.settings import ExpertOptions, ExpertSettings
 from thresher.experiments.result_folder import RunClock, read_result
 from thresher.features import resolve_encoder
+from thresher.numeric.units import format_count
 from thresher.progress import OnProgress, Progress
 from thresher.trainer.context import PACKAGES, RunContext, resolve_run
 from thresher.trainer.engine.tokenization import require_rows
@@ -235,7 +236,7 @@ def _describe(
 
 def _name_verdict(gain: Gain, control: str, unit: Unit) -> str:
     size = format_gain(gain, unit)
-    n = f"n = {gain.n:,}, {gain.n_seeds} seed{'s' if gain.n_seeds > 1 else ''}"
+    n = f"n = {gain.n:,}, {format_count(gain.n_seeds, 'seed')}"
     if gain.direction == 0:
-        return f"{name_verdict(gain)} seen to {control}: {size} ({n})"
+        return f"no clear difference from {control}: {size} ({n})"
     return f"{name_verdict(gain)} than {control} by {size} ({n})"

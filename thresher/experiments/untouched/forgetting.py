@@ -15,6 +15,7 @@ from thresher.evaluation.forgetting import describe_loss, estimate_forgetting, m
 from thresher.evaluation.gain import Gain
 from thresher.experiments.experiment import Experiment
 from thresher.experiments.runner import ExperimentRunner
+from thresher.numeric.units import format_count
 from thresher.trainer.untouched.forgetting import measure_general_base
 from thresher.trainer.untouched.general import prepare_general
 
@@ -74,9 +75,9 @@ def estimate_lost(before: pl.DataFrame, by_seed: Sequence[Sequence[float]]) -> G
 def _describe_method(by_size: Mapping[int, Gain], allowed: float) -> dict[str, Any]:
     beyond = [size for size, lost in by_size.items() if name_loss(lost, allowed) == "lost"]
     largest = max(by_size)
-    sentence = f"with {largest:,} rows it {describe_loss(by_size[largest], allowed)}"
+    sentence = f"with {format_count(largest, 'row')} it {describe_loss(by_size[largest], allowed)}"
     if beyond:
-        sentence = f"from {beyond[0]:,} rows on it {describe_loss(by_size[beyond[0]], allowed)}"
+        sentence = f"from {format_count(beyond[0], 'row')} on it {describe_loss(by_size[beyond[0]], allowed)}"
     return {
         "points": [
             {"n_rows": size, "lost": lost.to_json(), "verdict": name_loss(lost, allowed)}

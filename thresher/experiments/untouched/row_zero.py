@@ -17,6 +17,7 @@ import polars as pl
 from thresher.evaluation.gain import Gain, estimate_gain
 from thresher.experiments.experiment import Experiment
 from thresher.experiments.runner import ExperimentRunner
+from thresher.numeric.units import format_count
 from thresher.progress import OnProgress, Progress
 from thresher.trainer.untouched.probe import extract_probe, predict_majority
 from thresher.trainer.untouched.row_zero import measure_base
@@ -153,17 +154,19 @@ def describe_paying_size(gains: Mapping[int, Gain], strongest: str, experiment: 
     metric, pays = experiment.metric, find_paying_size(gains)
     if pays is not None:
         sentence = describe_gain(gains[pays["n_rows"]], strongest, metric)
-        below = "" if pays["not_at"] is None else f"; not seen at {pays['not_at']:,} rows"
-        return f"pays from {pays['n_rows']:,} rows on: {sentence.removeprefix('training pays: ')} there{below}"
+        below = "" if pays["not_at"] is None else f"; not clearly so at {format_count(pays['not_at'], 'row')}"
+        return f"pays from {format_count(pays['n_rows'], 'row')} on: {sentence.removeprefix('training pays: ')}{below}"
     largest = max(gains)
     sentence = describe_gain(gains[largest], strongest, metric)
     n_worse = sum(gain.direction < 0 for gain in gains.values())
     if gains[largest].direction > 0:  # in a single run, where other sizes have more
         better = sentence.removeprefix("training pays: ")
-        return f"not shown to pay yet: with {largest:,} rows, {better}, but in a single run; more seeds would tell"
+        return (
+            f"may pay: with {format_count(largest, 'row')}, {better}, but in a single run; more seeds would settle it"
+        )
     worse = f"; clearly worse at {n_worse} of {len(gains)} sizes" if n_worse and len(gains) > 1 else ""
     answer = "never pays here" if gains[largest].direction < 0 else "not shown to pay"
-    return f"{answer}: with {largest:,} rows, {sentence.removeprefix('training hurts: ')}{worse}"
+    return f"{answer}: with {format_count(largest, 'row')}, {sentence.removeprefix('training hurts: ')}{worse}"
 
 
 def format_row_zero(base: Mapping[str, Any] | None, metric: str) -> list[str]:

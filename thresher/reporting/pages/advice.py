@@ -36,7 +36,7 @@ def build_advice_page(folder: Path, manifest: Manifest) -> Page:
         metrics = read_json(folder / "adapter" / "metrics.json", ("counts",))
     first, *others = advice["answers"]
     content, pool = manifest.content, advice["pool"]
-    left_out = [f"The time ran out before: {', '.join(advice['left_out'])}."] if advice["left_out"] else []
+    left_out = [f"Time ran out for: {', '.join(advice['left_out'])}."] if advice["left_out"] else []
     return Page(
         kind="advice",
         title=f"Advice for {fmt.rows(pool['given'])}",

@@ -42,7 +42,7 @@ class Pilot:
         metric: that decided.
         effect: of the nominee against the control, on splits that did not name it, in the metric.
         other_effect: the same in the other metric.
-        multiplier: the nominee is as good as so many times as many random rows.
+        multiplier: how many times as many random rows match the nominee.
         nominations: name and effect of every arm on the splits it ran, best first; these named the
             nominee and so flatter it.
         n_chosen: rows that each arm chose.
@@ -276,4 +276,4 @@ def _explain(name: str, effect: Difference, metric: Metric, multiplier: Multipli
     sentence = f"{name}: better than random rows by {gain} on your held-out rows"
     if multiplier is None:
         return sentence
-    return f"{sentence}; random rows would need {multiplier} as many rows for the same score"
+    return f"{sentence}; the same score would take {multiplier}"

@@ -60,7 +60,7 @@ def estimate_difference(rows: Sequence[Int64], gaps: Sequence[Float64], level: f
 
 
 class Multiplier(NamedTuple):
-    """So many times as many random rows are as good as the choice.
+    """How many times as many random rows it takes to match the choice.
 
     Attributes:
         value: estimate, 1 to `largest`.
@@ -75,17 +75,17 @@ class Multiplier(NamedTuple):
     largest: float
 
     def __str__(self) -> str:
-        """Return "2.9 [2.1, 4.0 or more] times"."""
+        """Return "2.9 times as many random rows [2.1 to at least 4.0]"."""
         if self.low >= self.largest:
-            return f"at least {self.largest:.1f} times"
-        value, high = (f"{x:.1f} or more" if x >= self.largest else f"{x:.1f}" for x in (self.value, self.high))
-        return f"{value} [{self.low:.1f}, {high}] times"
+            return f"at least {self.largest:.1f} times as many random rows"
+        value, high = (f"at least {x:.1f}" if x >= self.largest else f"{x:.1f}" for x in (self.value, self.high))
+        return f"{value} times as many random rows [{self.low:.1f} to {high}]"
 
 
 def estimate_multiplier(
     sizes: Float64, control: Float64, ours: Float64, rng: np.random.Generator, level: float = 0.05
 ) -> Multiplier:
-    """Return as good as how many times as many random rows the choice is, with its interval.
+    """Return how many times as many random rows match the choice, with its interval.
 
     The mean score of random rows is made to rise with their number (isotonic regression) and
     interpolated over log(rows).

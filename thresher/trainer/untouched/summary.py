@@ -13,6 +13,7 @@ from thresher.evaluation.generation import find_lenient_hits, score_leniently
 from thresher.evaluation.held_out import classification_metrics, language_metrics
 from thresher.evaluation.lm_eval_task import LmEvalMetric
 from thresher.evaluation.metric import METRICS, POINTS, Metric, find_unit
+from thresher.numeric.units import format_count
 
 MAJORITY, PROBE, ZERO_SHOT = "majority class", "probe", "untouched"
 # whether the answer holds what was expected, whatever its form: no metric to train or choose by
@@ -100,7 +101,7 @@ def _describe_others(gains: Mapping[str, Gain | None], main: str) -> str:
     if own is not None and own.direction <= 0 and better:
         parts.append(f"; by {', '.join(better)} training is clearly better")
     if own is not None and own.direction > 0 and not worse and _is_about_form(gains):
-        parts.append("; its answers are not seen to be right more often, so it may have learned their form alone")
+        parts.append("; its answers are not clearly right more often, so it may have learned only their form")
     return "".join(parts)
 
 
@@ -166,11 +167,11 @@ def format_references(metrics: Mapping[str, Any]) -> list[str]:
     name = base["metric"]
     parts = [f"{each['name']} {_format_score(each['scores'][name])}" for each in base["references"]]
     rows = metrics["counts"]["train"]["rows"]
-    parts.append(f"trained on {rows:,} rows {_format_score(metrics['held_out'][name])}")
+    parts.append(f"trained on {format_count(rows, 'row')} {_format_score(metrics['held_out'][name])}")
     control = metrics["control"]
     if control is not None and control["held_out"]:
         n_random = control["train"]["rows"]
-        parts.append(f"on {n_random:,} random rows {_format_score(control['held_out'][name])}")
+        parts.append(f"on {format_count(n_random, 'random row')} {_format_score(control['held_out'][name])}")
     lines = [f"{name}: {', '.join(parts)}"]
     if base["sentence"]:
         lines.append(base["sentence"])
