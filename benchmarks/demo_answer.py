@@ -19,6 +19,7 @@ import numpy as np
 from machine import machine
 
 import thresher as th
+from thresher.experiments.experiment import load_experiment
 from thresher.experiments.runner import ExperimentRunner
 from thresher.experiments.settings import BASELINE, CurveSettings
 
@@ -28,7 +29,8 @@ DATA = Path(__file__).parent.parent / "data" / "products"
 def measure_whole_pool(clean: th.Dataset, n_seeds: int) -> list[float]:
     """Return the score of training on all rows with each seed, as the demo trains."""
     settings = CurveSettings(settings=th.TrainSettings(min_steps=40), overlap="drop", base="none", workers=1)
-    with ExperimentRunner.open(clean, eval=DATA / "test.jsonl", settings=settings, on_progress=show) as runner:
+    experiment = load_experiment(clean, eval=DATA / "test.jsonl", settings=settings, on_progress=show)
+    with ExperimentRunner.open(experiment, settings, show) as runner:
         names = [(BASELINE, len(clean), seed) for seed in range(n_seeds)]
         values = runner.run(names, largest=len(clean))
         runner.require_results()

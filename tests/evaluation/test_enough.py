@@ -44,9 +44,8 @@ def test_where_half_of_the_rows_is_worse_all_are_needed():
     enough = answer(steep)
     assert enough.verdict == "all"
     assert enough.last_doubling.median == pytest.approx(0.1, abs=0.003)
-    assert (
-        "Half of the 1,600 rows do not come within 1 point of all of them: the last doubling still brings 10.0"
-        in str(enough)
+    assert "Half of the 1,600 rows do not come within 1 point of all of them: the last doubling still brings " in str(
+        enough
     )
 
 
@@ -113,7 +112,7 @@ def test_more_test_rows_are_proposed_where_the_rows_are_the_noise():
 
 def test_a_part_of_the_pool_is_said_to_be_one():
     enough = answer(early, sd=0.001, n_pool=50_000)
-    assert "of the first 1,600 rows" in str(enough)
+    assert "of the first 1,600 come within" in str(enough)
     assert not enough.is_whole_pool
 
 

@@ -201,7 +201,7 @@ def test_the_best_method_stands_first_and_two_seeds_are_told_to_be_few(is_higher
     assert order == (["length", "random", "herding"] if is_higher_better else ["herding", "random", "length"])
     assert "fewer than 3 seeds" in text
     assert "over 40 test rows" in text
-    assert "to see a difference of 0.01 takes more test rows" in text
+    assert "it takes more test rows to see a difference of 0.01" in text
 
 
 def test_equal_methods_are_compared_and_other_metrics_told_where_classes_are_uneven(
