@@ -33,9 +33,7 @@ from thresher.experiments.advice.pilot import decide, plan_pilot, run_pilot
 from thresher.experiments.advice.settings import AdviceOptions, AdviceSettings
 from thresher.experiments.advice.size import choose_size, foresee_whole_pool
 from thresher.experiments.advice.steps import Steps
-from thresher.experiments.cells.worker_pool import count_workers
 from thresher.experiments.curve import LearningCurve
-from thresher.experiments.design.dry_run import measure_experiment, plan_runs
 from thresher.experiments.experiment import Experiment, load_experiment
 from thresher.experiments.learning_curve import learning_curve
 from thresher.experiments.rankings import MethodName
