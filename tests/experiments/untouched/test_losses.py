@@ -45,7 +45,7 @@ def test_it_is_told_from_how_many_rows_on_more_is_forgotten_than_allowed(untouch
     assert [point["verdict"] for point in random["points"]] == ["kept", "lost", "lost"]
     assert random["points"][1]["lost"]["value"] == pytest.approx(0.055)
     assert (random["passes_at"], calm["passes_at"]) == (20, None)
-    assert random["sentence"].startswith("from 20 rows on it forgets more than the allowed 0.02: lost 0.0550")
+    assert random["sentence"].startswith("from 20 rows on it forgets more than the allowed 0.02: worse by 0.0550")
     assert format_forgetting(section)[0].startswith("calm: with 40 rows it forgets no more than the allowed 0.02")
     assert format_forgetting(None) == []
 
