@@ -3,7 +3,7 @@
     python benchmarks/selection_helps.py --data PATH    # with banking77, product_attributes, gsm8k
     python benchmarks/selection_helps.py --markdown     # the tables of docs/selection.md
 
-Three tasks (those of `curves.py`): Banking77 intents and AE-110k attributes with MiniLM, GSM8K
+Three tasks: Banking77 intents and AE-110k attributes with MiniLM, GSM8K
 answers with the toy language model `tiny` (loss per token). 1,000 rows are the pool, 500
 (GSM8K: 200) the test set. For each method, budget and seed an adapter is trained on what the method
 chose, and all are judged on the same test rows; the difference to random and to length is paired by
