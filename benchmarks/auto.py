@@ -33,10 +33,10 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-import curves
 import learner
 import numpy as np
 import polars as pl
+import real_tasks
 from machine import machine
 
 import thresher as th
@@ -62,8 +62,8 @@ def load_task(name: str, folder: Path) -> tuple[Dataset, Dataset]:
     elif name == "banking77":
         rows, test = (th.load(pl.read_csv(folder / name / f"{part}.csv")) for part in ("train", "test"))
     elif name == "ae110k-attributes":
-        curves.N_POOL, curves.N_TEST = N_ATTRIBUTES
-        rows, test, _ = curves.attributes(folder)
+        real_tasks.N_POOL, real_tasks.N_TEST = N_ATTRIBUTES
+        rows, test, _ = real_tasks.attributes(folder)
     else:
         learner.N_TEST = N_TEST // 2
         rows, test = learner.load_noise(folder, name)

@@ -25,8 +25,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
-from curves import attributes
 from machine import machine
+from real_tasks import attributes
 from sklearn.datasets import load_digits, make_classification
 from sklearn.linear_model import RidgeClassifier
 

@@ -26,9 +26,9 @@ import time
 import warnings
 from pathlib import Path
 
-import curves
 import numpy as np
 import polars as pl
+import real_tasks
 import torch
 from machine import machine
 from sklearn.linear_model import LogisticRegression
@@ -70,8 +70,8 @@ def load_task(name: str, folder: Path) -> tuple[Dataset, Dataset]:
     elif name in ("agnews", "chemprot"):
         pool, test = load_noise(folder, name)
     else:
-        curves.N_POOL, curves.N_TEST = 3000, 2 * N_TEST
-        pool, test, _ = curves.TASKS[name](folder)
+        real_tasks.N_POOL, real_tasks.N_TEST = 3000, 2 * N_TEST
+        pool, test, _ = real_tasks.TASKS[name](folder)
     test = test.take(np.random.default_rng(0).permutation(len(test))[:N_TEST])
     return pool.take(np.flatnonzero(match_rows(pool, test) < 0)), test
 

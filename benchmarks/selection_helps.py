@@ -28,8 +28,8 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import curves
 import numpy as np
+import real_tasks
 from machine import machine
 
 import thresher as th
@@ -59,7 +59,7 @@ Chosen = dict[tuple[str, str, int], Cell]  # by method, budget and seed
 
 def task(name: str, folder: Path) -> tuple[th.Dataset, th.Dataset, dict]:
     """Return pool, test and options of a task."""
-    pool, test, options = curves.TASKS[name](folder)
+    pool, test, options = real_tasks.TASKS[name](folder)
     return pool.take(np.arange(min(N_POOL, len(pool)))), test.take(np.arange(min(N_TEST, len(test)))), options
 
 
@@ -248,7 +248,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--markdown", action="store_true", help="print the tables of --out, and measure nothing")
-    parser.add_argument("--sets", default=",".join(curves.TASKS))
+    parser.add_argument("--sets", default=",".join(real_tasks.TASKS))
     parser.add_argument("--methods", help="with commas; not set: all that fit")
     parser.add_argument("--budgets", default="5,10,30", help="percent")
     parser.add_argument("--seeds", type=int, default=5)

@@ -16,9 +16,9 @@ import argparse
 import json
 from pathlib import Path
 
-import curves
 import numpy as np
 import polars as pl
+import real_tasks
 from machine import machine
 
 import thresher as th
@@ -48,7 +48,7 @@ ARMS = (
 
 def read_sets(folder):
     """Return texts and labels of each set."""
-    pool, test, _ = curves.attributes(folder)
+    pool, test, _ = real_tasks.attributes(folder)
     frames = {
         "banking77": pl.read_csv(folder / "banking77" / "train.csv").select(text="text", label="category"),
         "ae110k": pl.concat([rows.frame.select(text="prompt", label="response") for rows in (pool, test)]),
