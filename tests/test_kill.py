@@ -3,6 +3,7 @@
 import json
 import signal
 import time
+from typing import get_args
 
 import numpy as np
 import psutil
@@ -10,6 +11,7 @@ import pytest
 
 from tests.fork_server import import_all
 from thresher.cli.main import main
+from thresher.trainer.settings import AdapterKind
 
 WORDS = ["red", "blue", "small", "large", "shirt", "phone", "case", "lamp", "oak", "steel", "cotton", "running", "toy"]
 
@@ -179,3 +181,23 @@ def test_twenty_killed_workers_leave_no_trace(start, pool, tiny_bert, tmp_path, 
         "tune": tune(pool, tiny_bert),
     }
     kill_workers_and_repeat(start, arguments[command], tmp_path, 20, seed=7)
+
+
+KINDS = [
+    pytest.param(kind, marks=() if kind == "adalora" else [pytest.mark.slow, pytest.mark.timeout(600)])
+    for kind in get_args(AdapterKind)
+    if kind != "lora"  # above
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_of_adapter_is_the_same_after_a_kill(start, pool, tiny_llama, tmp_path, kind):
+    """AdaLoRA keeps importances beside its weights, others random halves and rotations."""
+    rows = tmp_path / "rows.jsonl"
+    questions = [json.loads(line) for line in pool.read_text().splitlines()[:60]]
+    rows.write_text(
+        "".join(json.dumps({"prompt": row["text"][-20:], "completion": row["label"]}) + "\n" for row in questions)
+    )
+    given = ["--adapter", kind, "--max-steps", "12", "--batch-size", "8", "--max-length", "128", "--save-every-s", "0"]
+    given += ["--eval-generations", "0", "--general", "none", "--eval", "20%"]
+    kill_and_repeat(start, ["train", rows, "--model", tiny_llama, *given], tmp_path, 1, seed=6)

@@ -1,9 +1,11 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
 import pytest
 
+from thresher.cli.next_steps import suggest_after_tuning
 from thresher.cli.tune import summarize
 from thresher.errors import InputError, SettingsError
 from thresher.experiments import tuning as tuning_module
@@ -123,6 +125,19 @@ def test_what_the_user_sets_holds_for_all_trials_alike(options, own_cache):
     assert tuning.best.max_steps == 4
     assert any("steps 4)" in (event.note or "") for event in notes)
     assert "--max-steps 4" in summarize(tuning)
+
+
+def test_kinds_of_adapters_are_searched_and_the_winner_is_suggested_with_its_kind(options, own_cache):
+    settings = TrainSettings(max_steps=2, batch_size=8, lora_rank=8)  # the default, but asked for
+    tuning = tune(**(options | {"trials": 4, "settings": settings, "adapters": ("vera", "pissa")}))
+    first, *others = tuning.trials["adapter"].to_list()
+    assert first == "lora"
+    assert set(others) <= {"vera", "pissa"}
+    assert set(tuning.trials["lora_rank"]) == {8}
+    assert set(tuning.trials.filter(adapter="pissa")["lora_dropout"]) <= {0.0}  # it has none
+    won = replace(tuning, best=replace(tuning.best, adapter="vera"))
+    assert "--adapter vera" in " ".join(suggest_after_tuning(won))
+    assert "--adapter vera" in summarize(won)
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,7 @@ def run_trials(search: Search) -> list[TrialResult]:
         _record_batch(study, proposed, outcomes, search)
     return [
         TrialResult(
-            settings=TrainSettings(**trial.user_attrs["settings"]),
+            settings=TrainSettings.read(trial.user_attrs["settings"]),
             early=trial.user_attrs["value"],
             reason=trial.user_attrs["reason"],
             early_stderr=trial.user_attrs["stderr"],

@@ -391,7 +391,7 @@ def read_tuning(path: str | Path) -> Tuning:
     against = None if content["test"] is None else Effect(**content["test"]["difference"])
     return Tuning(
         trials=read_table(folder / TRIALS, schema=TRIAL_SCHEMA),
-        best=TrainSettings(**content["best_settings"]),
+        best=TrainSettings.read(content["best_settings"]),
         against_default=against,
         content=content,
         path=folder,

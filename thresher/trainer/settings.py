@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, Literal
@@ -224,6 +225,11 @@ class TrainSettings:
         if self.learning_rate is None:
             chosen["learning_rate"] *= RATE_FACTORS.get(kind, 1.0)
         return replace(self, **chosen)
+
+    @staticmethod
+    def read(values: Mapping[str, Any]) -> TrainSettings:
+        """Return resolved settings that `to_json` wrote, with the defaults that it leaves out."""
+        return TrainSettings(**{**{name: COMMON[name] for name in UNWRITTEN if name in COMMON}, **values})
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as JSON values, by field name."""

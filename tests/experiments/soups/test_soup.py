@@ -1,6 +1,7 @@
 """Merged adapters: the mean is exact, ties and dare are peft's, the best single one is the bar."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from safetensors.torch import load_file
 
 import thresher as th
 from thresher.cli.main import main
-from thresher.errors import InputError
+from thresher.errors import InputError, SettingsError
 from thresher.trainer.engine.adapters.merging import merge_adapters
 from thresher.trainer.engine.average_adapters import DOWN, UP, WEIGHTS, compute_scale
 
@@ -74,12 +75,18 @@ def test_a_soup_is_never_worse_on_the_dev_rows_and_is_compared_with_the_best_ada
     assert content["answer"] in result.summary()
 
 
-def test_soups_need_two_adapters_and_dev_rows_that_are_no_test_rows(adapters, tmp_path, capsys):
-    rows = make_rows(36, 44)
+def test_soups_need_adapters_that_are_alike_and_dev_rows_that_are_no_test_rows(adapters, tiny_bert, tmp_path, capsys):
+    rows, options = make_rows(36, 44), {"model": tiny_bert, "settings": SETTINGS}
     with pytest.raises(InputError, match="at least 2 adapters, got 1"):
         th.soup(adapters[:1], dev=rows, eval=make_rows(44, 60))
     with pytest.raises(InputError, match="no dev row may be a test row"):
         th.soup(adapters, dev=rows, eval=rows)
+    other = th.train(rows, out=tmp_path / "vera", model=tiny_bert, settings=replace(SETTINGS, adapter="vera"))
+    with pytest.raises(SettingsError, match="merges low-rank updates, got an adapter of kind 'vera'"):
+        th.soup([adapters[0], other.path], dev=rows, eval=make_rows(44, 60))
+    few = th.train([row for row in rows if row["label"] != "red"], out=tmp_path / "few", **options)
+    with pytest.raises(InputError, match=r"must have the same labels, got \['blue', 'green', 'red'\] in"):
+        th.soup([adapters[0], few.path], dev=rows, eval=make_rows(44, 60))
     for name, side in (("dev", rows), ("test", make_rows(44, 60))):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in side))
     words = ["soup", *map(str, adapters[:2]), "--dev", str(tmp_path / "dev.jsonl"), "--ways", "mean"]

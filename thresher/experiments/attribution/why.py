@@ -165,7 +165,7 @@ def _resolve(trained: Adapter, rows: Dataset) -> RunContext:
     return resolve_run(
         rows,
         model=metrics["model"]["name"] if metrics["task"] != "classification" else name_classifier(metrics),
-        settings=TrainSettings(**stored),
+        settings=TrainSettings.read(stored),
         seed=int(metrics["seed"]),
         labels=metrics["labels"],
     )

@@ -26,7 +26,7 @@ from thresher.artifacts.result import Result
 from thresher.artifacts.seal import encode_record
 from thresher.dataset import Dataset
 from thresher.dataset.own_text.matching import match_rows
-from thresher.errors import InputError
+from thresher.errors import InputError, SettingsError
 from thresher.evaluation.gain import estimate_gain, format_gain
 from thresher.evaluation.metric import METRICS, find_unit
 from thresher.experiments.adapter_averaging import choose_greedily
@@ -35,6 +35,7 @@ from thresher.experiments.result_folder import RunClock, read_result
 from thresher.experiments.soups.settings import SoupOptions, SoupSettings
 from thresher.trainer.adapter import Adapter
 from thresher.trainer.context import PACKAGES, RunContext, load_rows, resolve_run
+from thresher.trainer.engine.adapters.kinds import LOW_RANK
 from thresher.trainer.settings import TrainSettings
 from thresher.trainer.split import sort_by_id
 from thresher.trainer.untouched.summary import name_verdict
@@ -82,12 +83,12 @@ def soup(
     Raises:
         InputError: the adapters cannot be merged, or rows do not fit.
         ManifestError: a folder is not one that `train` wrote.
+        SettingsError: a kind of adapter has no low-rank matrices.
         OutputError: `out` holds something else.
     """
     settings = build_settings(SoupSettings, "soup", options)
     trained = [Adapter.read(folder) for folder in adapters]
-    if len(trained) < 2:
-        raise InputError(f"soup: needs at least 2 adapters, got {len(trained)}; give more")
+    _require_alike(trained)
     sides = {"dev": load_rows(dev), "test": load_rows(eval)}
     if (match_rows(sides["test"], sides["dev"]) >= 0).any():
         raise InputError("soup: no dev row may be a test row, because the scores would be too good; give other rows")
@@ -103,8 +104,7 @@ def soup(
         if folder is None or not folder.is_done:
             clock = RunClock()
             with tempfile.TemporaryDirectory() as work:
-                kitchen = _Kitchen(trained, contexts, settings, Path(work))
-                content, best = kitchen.cook()
+                content, best = _SoupRun(trained, contexts, settings, Path(work)).run()
                 head = {"format": FORMAT, "kind": KIND, "identity": identity, "settings": about}
                 manifest = Manifest({**head, "versions": versions(PACKAGES), "run": clock.to_json()})
                 if folder is None:
@@ -116,6 +116,28 @@ def soup(
         return read_soup(folder.path)
 
 
+def _require_alike(trained: Sequence[Adapter]) -> None:
+    """Refuse adapters that cannot be merged.
+
+    Raises:
+        InputError: there are fewer than two, or they differ in base, task or labels.
+        SettingsError: one has no low-rank matrices.
+    """
+    if len(trained) < 2:
+        raise InputError(f"soup: needs at least 2 adapters, got {len(trained)}; give more")
+    for each in trained:
+        kind = each.metrics["settings"].get("adapter", "lora")
+        if kind not in LOW_RANK:
+            raise SettingsError(f"soup: merges low-rank updates, got an adapter of kind '{kind}' in {each.path}")
+        for name in ("model", "task", "labels"):
+            ours, first = each.metrics[name], trained[0].metrics[name]
+            if ours != first:
+                raise InputError(
+                    f"soup: all adapters must have the same {name}, got {str(first)[:60]} in {trained[0].path} and "
+                    f"{str(ours)[:60]} in {each.path}; leave one out"
+                )
+
+
 def _resolve(trained: Adapter, rows: Dataset) -> RunContext:
     """Return what measuring on some rows takes, as the adapter was trained."""
     metrics = trained.metrics
@@ -123,7 +145,7 @@ def _resolve(trained: Adapter, rows: Dataset) -> RunContext:
     context = resolve_run(
         rows,
         model=name_classifier(metrics) if metrics["task"] == "classification" else metrics["model"]["name"],
-        settings=TrainSettings(**stored),
+        settings=TrainSettings.read(stored),
         seed=0,
         task=metrics["task"],
         labels=metrics["labels"],
@@ -133,7 +155,7 @@ def _resolve(trained: Adapter, rows: Dataset) -> RunContext:
 
 
 @dataclass(frozen=True)
-class _Kitchen:
+class _SoupRun:
     """What one call merges and measures."""
 
     trained: Sequence[Adapter]
@@ -141,7 +163,7 @@ class _Kitchen:
     settings: SoupSettings
     work: Path
 
-    def cook(self) -> tuple[dict[str, Any], Path]:
+    def run(self) -> tuple[dict[str, Any], Path]:
         """Return the content of `soup.json`, and the folder that is best on the dev rows."""
         metric = next(iter(METRICS[self.contexts["dev"].task].values()))
         sign, unit = (1.0 if metric.is_higher_better else -1.0), find_unit(metric.name)
