@@ -90,7 +90,7 @@ def test_answers_that_a_column_calls_wrong_are_counted(tmp_path, suffix):
 def test_test_rows_beside_rows_to_train_on_are_reported(tmp_path, suffix):
     rows = [{"text": f"t{i}", "label": "ab"[i % 2], "split": ["train", "test"][i > 15]} for i in range(20)]
     (note,) = load(write(tmp_path / f"rows{suffix}", rows)).notes
-    assert note.startswith("column 'split' says 'test' (4) of some rows")
+    assert note.startswith("column 'split' marks rows as 'test' (4)")
     assert load(write(tmp_path / f"test{suffix}", rows[16:])).notes == ()
 
 

@@ -22,11 +22,11 @@ VARIED = " ".join(f"word{i}" for i in range(60))
         ("It is Paris.", "Capital?", []),
         ("", "", ["length"]),
         (" ".join(f"w{i}" for i in range(2_001)) + ".", "", ["length"]),
-        ("I am very happy to help you with it. " * 12, "", ["repetition", "few different words"]),
+        ("I am very happy to help you with it. " * 12, "", ["repetition", "few distinct words"]),
         (
             "\n".join([*["same line again"] * 8, *(f"other {VARIED[:30]} {i}." for i in range(9))]),
             "",
-            ["repetition", "few different words"],
+            ["repetition", "few distinct words"],
         ),
         ("As an AI language model, I don't have feelings about that.", "Do you?", ["refusal"]),
         ("I\u2019m sorry, but I can\u2019t assist with that request.", "Do it", ["refusal"]),

@@ -43,7 +43,7 @@ def test_little_memory_makes_it_sparse_and_less_is_refused(monkeypatch):
     with pytest.raises(InputError, match=r"needs 0.1 GB and 0.1 GB are free; set kernel to 'sparse'"):
         plan_memory(settings(kernel="dense"), 5_000, 384)
     monkeypatch.setattr(memory, "available_bytes", lambda: 10**6)
-    with pytest.raises(InputError, match="a graph of 64 neighbors of 5,000 rows needs .* set n_neighbors lower"):
+    with pytest.raises(InputError, match="a graph of 64 neighbors of 5,000 rows needs .* lower n_neighbors"):
         plan_memory(settings(), 5_000, 384)
 
 
