@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def soup(
     adapters: Annotated[list[Path], typer.Argument(help="Folders written by 'thresher train', two or more.")],
     settings: SoupSettings,
-    dev: Annotated[str, typer.Option(help="Rows that decide which adapters join.")],
-    eval_rows: Annotated[str, typer.Option("--eval", help="Test rows, on which soups are compared.")],
+    dev: Annotated[str, typer.Option(help="Rows for deciding which adapters to add.")],
+    eval_rows: Annotated[str, typer.Option("--eval", help="Test rows for comparing the soups.")],
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:

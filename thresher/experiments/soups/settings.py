@@ -21,10 +21,10 @@ class SoupSettings:
 
     ways: tuple[Literal["mean", "ties", "dare"], ...] = option(
         ("mean", "ties", "dare"),
-        "How updates are merged, each as a greedy soup: their mean; ties: the largest entries, of the sign that weighs "
-        "more; dare: random entries, scaled up, then as ties.",
+        "How to merge the updates, each as a greedy soup. mean: average; ties: the largest entries, with the "
+        "majority sign; dare: random entries, rescaled, then as ties.",
     )
-    density: float = option(0.5, "Share of the entries that ties and dare keep.", gt=0, le=1)
+    density: float = option(0.5, "Share of entries that ties and dare keep.", gt=0, le=1)
     seed: int = option(0, "Random seed of dare.", ge=0)
     out: str | Path | None = option(None, "Folder for the result.")
     force: bool = option(False, "Replace an earlier result.")
