@@ -75,15 +75,15 @@ def _answer_rows(subset: Subset, adapter: Adapter | None, why: str | None) -> st
         return text
     # they were trained on: no need to say that a comparison would tell what they bring
     if why is None and pilot and pilot["chosen"] == TargetSimilarity.name:
-        text = "The rows most like the target: its rows take turns picking."
+        text = "The rows most similar to the target, whose rows take turns picking."
     sign, is_rate = (1, True) if compared["is_higher_better"] else (-1, False)
     gap, error = sign * compared["difference"]["value"], 1.96 * compared["difference"]["stderr"]
     factor, digits, unit = (100, 1, "points") if is_rate else (1, 3, "nats")
     ends = f"[{factor * (gap - error):.{digits}f}, {factor * (gap + error):.{digits}f}]"
     size = f"{factor * gap:+.{digits}f} {unit} of {compared['metric']} {ends}"
     if abs(gap) <= error:
-        return f"{text} Trained on them: no clear difference from as many random rows ({size})."
-    return f"{text} Trained on them: {'better' if gap > 0 else 'worse'} than as many random rows ({size})."
+        return f"{text} Trained on them: no clear difference from the same number of random rows ({size})."
+    return f"{text} Trained on them: {'better' if gap > 0 else 'worse'} than the same number of random rows ({size})."
 
 
 def _answer_loss(adapter: Adapter | None) -> str:
