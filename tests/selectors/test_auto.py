@@ -241,6 +241,7 @@ def test_the_multiplier_levels_out_random_rows_whose_scores_fall():
         (Multiplier(2.94, 2.1, 3.2, 4.0), "2.9 times as many random rows [2.1 to 3.2]"),
         (Multiplier(2.9, 2.1, 4.0, 4.0), "2.9 times as many random rows [2.1 to at least 4.0]"),
         (Multiplier(3.0, 2.1, 3.0, 3.0), "at least 3.0 times as many random rows [2.1 to at least 3.0]"),
+        (Multiplier(4.0, 3.96, 4.0, 4.0), "at least 4.0 times as many random rows"),
         (Multiplier(4.0, 4.0, 4.0, 4.0), "at least 4.0 times as many random rows"),
     ],
 )

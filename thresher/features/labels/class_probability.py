@@ -139,7 +139,8 @@ def cross_fit(dataset: Dataset, context: FeatureContext) -> NDArray[np.float32]:
     if values is None:
         raise AssertionError("a dataset with two labels has rows")
     if work.n_unfinished:
-        note = f"{PROBABILITY}: {work.n_unfinished} classifiers were stopped before they had converged"
+        stopped = "1 classifier was" if work.n_unfinished == 1 else f"{work.n_unfinished} classifiers were"
+        note = f"{PROBABILITY}: {stopped} stopped before convergence"
         context.report_notes(PROBABILITY, len(dataset), [note])
     return np.asarray(values, dtype=np.float32)
 

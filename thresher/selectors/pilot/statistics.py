@@ -76,7 +76,7 @@ class Multiplier(NamedTuple):
 
     def __str__(self) -> str:
         """Return "2.9 times as many random rows [2.1 to at least 4.0]"."""
-        if self.low >= self.largest:
+        if round(self.low, 1) >= self.largest:
             return f"at least {self.largest:.1f} times as many random rows"
         value, high = (f"at least {x:.1f}" if x >= self.largest else f"{x:.1f}" for x in (self.value, self.high))
         return f"{value} times as many random rows [{self.low:.1f} to {high}]"
