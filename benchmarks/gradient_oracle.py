@@ -7,9 +7,10 @@ A warm-up is trained on half of 48 instructions, and 12 rows of the target ask w
 lower their loss. Ours: `gradient` with the small factors of LoRA's matrices. kronfluence, on the
 same adapter and the same losses: influence by KFAC whose large factors were replaced by the
 identity, which is what ours approximates by a sketch (`same`), and by KFAC and EKFAC as they are.
-Lengths are left out of ours, so each row's influence is divided by the length of its preconditioned
-gradient, from one backward pass per row. Rank correlations over the 48 rows, mean of the 12; and
-the largest relative difference between kronfluence's `same` and that plain reference.
+Between the two a plain reference, one backward pass per row without a sketch. Ours are cosines, so
+each influence is divided by the lengths of its two gradients. Rank correlations over the 48 rows:
+for each of the 12 targets, their mean, and of the mean over the targets, the score of the method;
+and the largest difference between kronfluence's `same` and the reference, over the largest value.
 """
 
 from __future__ import annotations
@@ -39,16 +40,17 @@ from thresher.selectors.gradient import Gradient
 
 DATA = Path(__file__).parents[1] / "data/instructions"
 RESULT = Path(__file__).parent / "results/gradient_oracle.json"
-N_POOL, N_TARGET, DIM, DAMPING = 48, 12, 8192, 0.1
+N_POOL, N_TARGET, DAMPING = 48, 12, 0.1
+DIMS = (1024, 8192, 65536)  # 1,024 is the default
 FIRST = ".lora_A.default"
 
 
-def run_ours(pool, target, model: str) -> tuple:
+def run_ours(pool, target, model: str, dim: int) -> tuple:
     """Return cosines (targets, rows) by the product, the tokens of the rows, and the warm-up."""
     context = make_context(model=model, device="cpu", cache=None)
-    (planned,), context = plan_adapters(Gradient(share=0.5, epochs=1, dim=DIM), pool, context, seed=0)
+    (planned,), context = plan_adapters(Gradient(share=0.5, epochs=1, dim=dim), pool, context, seed=0)
     train_adapter(planned)
-    settings = GradientSettings(dim=DIM, epochs=1, precondition="factors")
+    settings = GradientSettings(dim=dim, epochs=1, precondition="factors")
     context = make_context(model=model, device="cpu", cache=None, checkpoints=planned.folder, gradient=settings)
     gradient = compute(pool, {"gradient"}, context)["gradient"].astype(np.float64)
     wanted = compute(target, {"target_gradient"}, context)["target_gradient"].astype(np.float64)
@@ -79,7 +81,7 @@ def measure_loss(model, row) -> torch.Tensor:
 
 
 def run_reference(model, pool, target) -> tuple[np.ndarray, np.ndarray]:
-    """Return influence (targets, rows) and the length of each row's preconditioned gradient.
+    """Return influence (targets, rows), and the length of each pair of gradients it is of.
 
     The small factor of a matrix: of A the second moment of what comes back to its outputs, of B
     that of its inputs, all tokens of the pool counted.
@@ -107,7 +109,7 @@ def run_reference(model, pool, target) -> tuple[np.ndarray, np.ndarray]:
                 moments[name] = moments.get(name, 0) + side.T @ side
     for hook in hooks:
         hook.remove()
-    influence, length = np.zeros((len(target), len(pool))), np.zeros(len(pool))
+    influence, ours_square, theirs_square = np.zeros((len(target), len(pool))), 0, 0
     for name in parts:
         moment = moments[name] / n_tokens
         inverse = torch.linalg.inv(moment + DAMPING * moment.diagonal().mean() * torch.eye(len(moment)))
@@ -115,8 +117,9 @@ def run_reference(model, pool, target) -> tuple[np.ndarray, np.ndarray]:
         ours = torch.stack([each.flatten() for each in divided])
         theirs = torch.stack([g[name].flatten() for g in gradients[len(pool) :]])
         influence += (theirs @ ours.T).numpy()
-        length += (ours**2).sum(dim=1).numpy()
-    return influence, np.sqrt(length)
+        ours_square = ours_square + (ours**2).sum(dim=1).numpy()
+        theirs_square = theirs_square + (theirs**2).sum(dim=1).numpy()
+    return influence, np.sqrt(theirs_square[:, None] * ours_square)
 
 
 def run_kronfluence(model, pool, target, folder: Path, *, strategy: str, is_small: bool) -> np.ndarray:
@@ -176,19 +179,27 @@ def correlate(first: np.ndarray, second: np.ndarray) -> float:
     return float(np.mean([spearmanr(a, b).statistic for a, b in zip(first, second, strict=True)]))
 
 
-def measure(pool, target, model: str) -> dict:
+def compare(name: str, ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
+    """Return rank correlations over the rows: for each target, their mean, and of the scores."""
+    return {name: correlate(ours, theirs), f"{name}, score": correlate(ours.mean(0)[None], theirs.mean(0)[None])}
+
+
+def measure(pool, target, model: str, dims=DIMS) -> dict:
     """Return how far ours, the reference and kronfluence agree."""
-    ours, (pool_tokens, target_tokens), folder = run_ours(pool, target, model)
+    runs = {dim: run_ours(pool, target, model, dim) for dim in dims}
+    _, (pool_tokens, target_tokens), folder = runs[dims[0]]
     base = str(causal_lm_folder()) if model == "tiny" else model
     reference, length = run_reference(load_plain(folder, base), pool_tokens, target_tokens)
-    result = {"model": model, "rows": len(pool), "targets": len(target), "dim": DIM}
-    result["ours_and_reference"] = correlate(ours, reference / length)
+    cosine = reference / length
+    result = {"model": model, "rows": len(pool), "targets": len(target)}
+    result["spread_of_cosines"] = float(cosine.std(axis=1).mean())
+    result["ours_and_reference"] = {dim: compare("targets", ours, cosine) for dim, (ours, _, _) in runs.items()}
     with tempfile.TemporaryDirectory() as place:
         for name, strategy, is_small in (("same", "kfac", True), ("kfac", "kfac", False), ("ekfac", "ekfac", False)):
             scores = run_kronfluence(
                 load_plain(folder, base), pool_tokens, target_tokens, Path(place), strategy=strategy, is_small=is_small
             )
-            result[f"ours_and_{name}"] = correlate(ours, scores / length)
+            result[f"reference_and_{name}"] = compare("targets", cosine, scores / length)
             if is_small:
                 result["kronfluence_over_reference"] = float((scores * reference).sum() / (reference**2).sum())
                 result["largest_difference"] = float(np.abs(scores - reference).max() / np.abs(reference).max())
