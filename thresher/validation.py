@@ -240,7 +240,7 @@ def _describe_problem(cls: type, field: dataclasses.Field[Any], value: object) -
     """Return "must be ..., got ..." for a value that does not fit its field."""
     members, about = _members(get_field_types(cls)[field.name]), get_option(field)
     choices = _choices(members)
-    kinds = []
+    kinds, hint = [], ""
     for member in members:
         if member in (int, float):
             kinds.append(_describe_number("a whole number" if member is int else "a number", about))
@@ -250,20 +250,25 @@ def _describe_problem(cls: type, field: dataclasses.Field[Any], value: object) -
             kinds.append("text" if about.ge is None else "text that is not empty")
         elif get_origin(member) is tuple:
             kinds.append(f"a list of {_describe_elements(_members(get_args(member)[0]), about)}")
+            words = _choices(_members(get_args(member)[0]))
+            wrong = [part.strip() for part in str(value).split(",") if part.strip() not in words] if words else []
+            hint = did_you_mean(wrong[0], words) if wrong else ""
         elif get_origin(member) is not Literal and member is not type(None):
             kinds.append(getattr(member, "__name__", str(member)))
     if choices:
         quoted = ", ".join(f"'{word}'" for word in choices)
         kinds.append(f"one of {quoted}" if len(choices) > 1 else quoted)
-    hint = did_you_mean(value, choices) if isinstance(value, str) else ""
+    hint = hint or (did_you_mean(value, choices) if isinstance(value, str) else "")
     return f"must be {' or '.join(kinds)}, got {value!r}{hint}"
 
 
 def _describe_elements(members: Sequence[Any], about: Option) -> str:
-    texts = ["texts"] if str in members else []
+    texts = ["texts"] if str in members else [f"'{word}'" for word in _choices(members)]
     if float in members:
         return " or ".join([*texts, _describe_number("numbers", about)])
-    return " or ".join([*texts, _describe_number("whole numbers", about)] if int in members else texts)
+    if int in members:
+        texts.append(_describe_number("whole numbers", about))
+    return ", ".join(texts) if _choices(members) else " or ".join(texts)
 
 
 def _describe_number(kind: str, about: Option) -> str:

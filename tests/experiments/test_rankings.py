@@ -5,10 +5,11 @@ import pytest
 
 import thresher as th
 from thresher.experiments.experiment import load_experiment
+from thresher.experiments.own.method_file import list_methods
 from thresher.experiments.paired_runs import estimate_overlap
 from thresher.experiments.rankings import MethodName, Rankings
 from thresher.experiments.runner import ExperimentRunner
-from thresher.experiments.settings import MethodExperimentSettings, list_methods
+from thresher.experiments.settings import MethodExperimentSettings
 from thresher.selection.pool_adapters import get_adapter_cache
 
 

@@ -174,3 +174,17 @@ def test_a_column_that_names_the_rows_is_not_copied_though_nobody_says_so(stub, 
     assert {row["level"] for row in grown} == {"easy"}
     assert all(str(row["question_id"]).partition("-grown-")[0] in map(str, range(12)) for row in grown)
     assert len({str(row["question_id"]) for row in [*rows, *grown]}) == 12 + len(grown)
+
+
+def test_a_dry_run_counts_the_answers_and_asks_no_server(stub, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in make_sums(20)))
+    words = ["grow", "rows.jsonl", "--model", f"{stub.url}#tiny", "--encoder", "static", "--n-samples", str(K)]
+    assert main([*words, "--dry-run", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    first = plan["stages"][0]
+    assert (plan["n_rows"], first["n"], first["seconds"]) == (20, 20 * K, None)
+    assert not stub.bodies
+    assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == ["rows.jsonl"]
+    assert main(words) == 2
+    assert "give --out, or --dry-run for an estimate" in capsys.readouterr().err

@@ -13,12 +13,12 @@ from thresher.artifacts.remote.storage import check_package
 from thresher.errors import OutputError
 from thresher.models.server_address import SCHEMES
 
-_SERVERS = {"--model", "--annotator", "--teacher"}
+_SERVERS = {"--model", "--annotator", "--teacher", "--judge"}
 _COMMAND_OPTIONS, _COMMANDS = ("--metric", "--trainer"), ("command:", "lower:command:")
 _OTHERS = {"--address"}  # of a Ray cluster, which has words of its own for what is wrong with one
 _ROWS = {
     *("--eval", "--existing", "--target", "--examples", "--source", "--control", "--general", "--test"),
-    *("--embeddings", "--pred-probs", "--job", "--against", "--data", "--labeled"),
+    *("--embeddings", "--pred-probs", "--job", "--against", "--data", "--candidate", "--replay", "--labeled"),
 }
 _MANY_FOLDERS = {"advise"}  # which write a folder for each of their steps
 

@@ -28,9 +28,12 @@ def advise(
 
     [bold]Example:[/bold] thresher advise train.jsonl --eval test.jsonl --max-time 30m --out advice
     """
+    from thresher.experiments.advice.advice_plan import plan_advice
     from thresher.experiments.advice.advise import advise as ask
 
-    command = shared.ExperimentCommand(run=ask, summarize=summarize)
+    if not output.dry_run:
+        settings.require_out()  # refused, if at all, before any row is read
+    command = shared.ExperimentCommand(run=ask, summarize=summarize, plan=plan_advice)
     shared.run_experiment(command, pool, eval_rows, settings, read=read, output=output)
 
 

@@ -43,8 +43,9 @@ def rank(
     --out bases
     """
     from thresher.experiments.bases.rank import rank_bases
+    from thresher.experiments.design.more_plans import plan_rank
 
-    command = shared.ExperimentCommand(run=rank_bases, summarize=summarize_ranking)
+    command = shared.ExperimentCommand(run=rank_bases, summarize=summarize_ranking, plan=plan_rank)
     shared.run_experiment(command, pool, eval_rows, settings, read=read, output=output)
 
 
@@ -107,8 +108,9 @@ def sources(
     third.csv --out sources
     """
     from thresher.experiments.bases.sources import rank_sources
+    from thresher.experiments.design.more_plans import plan_sources
 
-    command = shared.ExperimentCommand(run=rank_sources, summarize=summarize_sources)
+    command = shared.ExperimentCommand(run=rank_sources, summarize=summarize_sources, plan=plan_sources)
     shared.run_experiment(command, pool, eval_rows, settings, read=read, output=output)
 
 
@@ -159,8 +161,9 @@ def transfer(
     --methods difficulty,facility-location --out transfer
     """
     from thresher.experiments.bases.transfer import transfer as run_ladder
+    from thresher.experiments.design.more_plans import plan_transfer
 
-    command = shared.ExperimentCommand(run=run_ladder, summarize=summarize_transfer)
+    command = shared.ExperimentCommand(run=run_ladder, summarize=summarize_transfer, plan=plan_transfer)
     shared.run_experiment(command, pool, eval_rows, settings, read=read, output=output)
 
 

@@ -32,7 +32,9 @@ _FLAG = re.compile(r"--([A-Za-z][\w-]*)(=.*)?", re.DOTALL)
 _NOT_KEPT = frozenset({"as_json", "quiet", "force", "dry_run", "log_json"})
 _VALUE_NAMES = {  # what the value of a text option is; others have the last word of their own name
     "pool": "ROWS", "data": "ROWS", "eval": "ROWS", "eval_rows": "ROWS", "existing": "ROWS", "target": "ROWS",
-    "examples": "ROWS", "control": "ROWS", "sources": "ROWS", "out": "DIR", "folder": "DIR", "job": "FILE",
+    "examples": "ROWS", "control": "ROWS", "sources": "ROWS", "target_rows": "ROWS", "against": "ROWS",
+    "candidates": "ROWS", "replay": "ROWS", "labeled": "ROWS", "general": "ROWS",
+    "out": "DIR", "folder": "DIR", "job": "FILE",
     "reference": "MODEL", "judge": "MODEL", "columns": "ROLE=COLUMN,...", "eval_columns": "ROLE=COLUMN,...",
     "settings": "NAME=VALUE", "quota": "COLUMN", "address": "HOST:PORT", "features": "NAME,...", "rules": "NAME,...",
     "methods": "NAME,...",

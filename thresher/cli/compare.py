@@ -62,10 +62,11 @@ def compare(
 
 def _build_grown_command(against: str, read: shared.RowSettings, *, quiet: bool) -> shared.ExperimentCommand:
     """Return the command that trains on the rows of `against` without and with the others."""
-    from thresher.experiments.grown.compare_grown import compare_grown
+    from thresher.experiments.grown.compare_grown import compare_grown, plan_grown_comparison
 
     rows = options.read_and_report(against, read, quiet=quiet)
-    return shared.ExperimentCommand(run=partial(compare_grown, against=rows), summarize=summarize)
+    run, plan = (partial(function, against=rows) for function in (compare_grown, plan_grown_comparison))
+    return shared.ExperimentCommand(run=run, summarize=summarize, plan=plan)
 
 
 def summarize(result: Comparison) -> str:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from thresher.cli import options
 from thresher.cli.next_steps import suggest_training
-from thresher.cli.output import print_block, print_json_text
+from thresher.cli.output import print_block, print_json_text, print_plan
 from thresher.cli.with_options import with_options
 from thresher.curation.correction.settings import CorrectSettings
 from thresher.dataset.settings import PoolSettings
@@ -22,12 +20,13 @@ if TYPE_CHECKING:
 
 @with_options(CorrectSettings, ModelSettings, PoolSettings)
 def correct(
-    out: Annotated[Path, typer.Option(help="Folder for the result.")],
     correction: CorrectSettings,
     models: ModelSettings,
     read: PoolSettings,
     pool: options.Pool = None,
+    out: options.Out = None,
     force: options.Force = False,
+    dry_run: options.DryRun = False,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -37,8 +36,13 @@ def correct(
     """
     from thresher.cli.progress import progress_display
     from thresher.curation.correction.correct import correct as correct_rows
+    from thresher.curation.correction.plan import plan_correction
 
-    rows = options.read_rows(pool, read)
+    out = out if dry_run else options.require_out(out)
+    rows = options.read_and_report(pool, read, quiet=quiet)
+    if out is None or dry_run:
+        print_plan(plan_correction(rows, **vars(correction), **vars(models)), as_json=as_json)
+        return
     with progress_display(quiet=quiet) as show:
         corrected = correct_rows(rows, out=out, force=force, on_progress=show, **vars(correction), **vars(models))
     if as_json:

@@ -10,10 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from thresher.cli import options
-from thresher.cli.output import print_block, print_json, print_line
+from thresher.cli.output import print_block, print_json, print_line, print_plan
 from thresher.dataset.settings import EvalReadSettings, PoolSettings
 from thresher.dataset.values.given_settings import GivenSettings
-from thresher.errors import InputError
 from thresher.experiments.settings import ExperimentSettings
 from thresher.validation import option
 
@@ -51,12 +50,12 @@ class ExperimentCommand:
     Attributes:
         run: the function of the package that does it.
         summarize: returns a few lines about its result.
-        plan: estimates what `run` will take; None where nothing does.
+        plan: estimates what `run` will take.
     """
 
     run: Callable[..., Any]
     summarize: Callable[[Any], str]
-    plan: Callable[..., Any] | None = None
+    plan: Callable[..., Any]
 
 
 def run_experiment(
@@ -85,8 +84,6 @@ def run_experiment(
     """
     from thresher.cli.progress import progress_display
 
-    if output.dry_run and command.plan is None:
-        raise InputError("dry_run: there is no estimate of all steps together; ask select, curve and train one by one")
     is_share = eval_source.strip().endswith("%")
     options.check_side_settings("eval", eval_source, read.given, is_share=is_share)
     with progress_display(quiet=output.quiet) as show:
@@ -96,9 +93,8 @@ def run_experiment(
         if not is_share:
             side = read.to_read_settings()
             eval_rows = options.read_side_rows(eval_source, side, quiet=output.quiet, own=read.given)
-        if output.dry_run and command.plan is not None:
-            estimate = command.plan(rows, eval=eval_rows, **vars(settings))
-            print_json(estimate.to_json()) if output.as_json else print_block(str(estimate))
+        if output.dry_run:
+            print_plan(command.plan(rows, eval=eval_rows, **vars(settings)), as_json=output.as_json)
             return
         result = command.run(rows, eval=eval_rows, on_progress=show, **vars(settings))
     show_result(result, output, command.summarize)

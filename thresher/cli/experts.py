@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from thresher.cli.output import print_block, print_json
+from thresher.cli.output import print_block, print_json, print_plan
 from thresher.errors import InputError, SettingsError
 from thresher.experiments.experts.settings import ExpertSettings
 from thresher.printable import join_lines
@@ -40,7 +40,7 @@ def check_experts(asked: ExpertSettings, held_out: str | None, given: Mapping[st
 
 
 def train_with_experts(
-    rows: Any, asked: ExpertSettings, call: Mapping[str, Any], *, as_json: bool, quiet: bool
+    rows: Any, asked: ExpertSettings, call: Mapping[str, Any], *, dry_run: bool, as_json: bool, quiet: bool
 ) -> None:
     """Train several adapters, and print how they do beside their controls.
 
@@ -48,13 +48,19 @@ def train_with_experts(
         rows: to train on.
         asked: options of the experts.
         call: `model`, `eval`, `settings`, `seeds`, `seed`, `out` and `force` of `train`.
+        dry_run: print what it will take, and train nothing.
         as_json: print the content of `experts.json`.
         quiet: print nothing else.
     """
     from thresher.cli.progress import progress_display
+    from thresher.experiments.design.more_plans import plan_experts
     from thresher.experiments.experts.experts import experts
 
-    options = vars(replace(asked, **{name: call[name] for name in ("settings", "seeds", "seed", "out", "force")}))
+    own = {name: call[name] for name in ("settings", "seeds", "seed", "out", "force") if name in call}
+    options = vars(replace(asked, **own))
+    if dry_run:
+        print_plan(plan_experts(rows, eval=call["eval"], model=call["model"], **options), as_json=as_json)
+        return
     with progress_display(quiet=quiet) as show:
         result = experts(rows, eval=call["eval"], model=call["model"], on_progress=show, **options)
     if as_json:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from thresher.cli import options
-from thresher.cli.output import print_block, print_json_text
+from thresher.cli.output import print_block, print_json_text, print_plan
 from thresher.cli.with_options import with_options
 from thresher.dataset.settings import PoolSettings
 from thresher.growth.settings import GrowSettings
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 @with_options(GrowSettings, ModelSettings, PoolSettings)
 def grow(
-    out: Annotated[Path, typer.Option(help="Folder for the result.")],
     settings: GrowSettings,
     models: ModelSettings,
     read: PoolSettings,
@@ -30,7 +29,9 @@ def grow(
         str | None,
         typer.Option("--eval", help="Held-out rows, read like the pool; grown rows that repeat one are refused."),
     ] = None,
+    out: options.Out = None,
     force: options.Force = False,
+    dry_run: options.DryRun = False,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -41,9 +42,14 @@ def grow(
     """
     from thresher.cli.progress import progress_display
     from thresher.growth.grow import grow as grow_rows
+    from thresher.growth.grow import plan_growth
 
-    rows = options.read_rows(pool, read)
+    out = out if dry_run else options.require_out(out)
+    rows = options.read_and_report(pool, read, quiet=quiet)
     held_out = options.read_side_rows(eval_rows, options.get_side_settings(read.to_read_settings()), quiet=quiet)
+    if out is None or dry_run:
+        print_plan(plan_growth(rows, eval=held_out, **vars(settings), **vars(models)), as_json=as_json)
+        return
     with progress_display(quiet=quiet) as show:
         grown = grow_rows(rows, eval=held_out, out=out, force=force, on_progress=show, **vars(settings), **vars(models))
     if as_json:

@@ -10,7 +10,7 @@ import typer
 
 from thresher.cli import options
 from thresher.cli.command import App
-from thresher.cli.output import print_block, print_json
+from thresher.cli.output import print_block, print_json, print_plan
 from thresher.cli.with_options import with_options
 from thresher.dataset.settings import ReadSettings
 from thresher.errors import InputError
@@ -39,7 +39,6 @@ Answers = Annotated[
 @with_options(AskSettings, ModelSettings, ReadSettings)
 def ask(
     pool: Rows,
-    out: Annotated[Path, typer.Option(help="Folder for the result.")],
     settings: AskSettings,
     models: ModelSettings,
     read: ReadSettings,
@@ -47,7 +46,9 @@ def ask(
     eval: Annotated[  # noqa: A002
         str | None, typer.Option(help="Randomly sampled labeled rows, for a better estimate of the gain.")
     ] = None,
+    out: options.Out = None,
     force: options.Force = False,
+    dry_run: options.DryRun = False,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -57,19 +58,15 @@ def ask(
     """
     from thresher.cli.progress import progress_display
     from thresher.labeling.ask import ask_labels
+    from thresher.labeling.ask_plan import plan_asking
 
+    out = out if dry_run else options.require_out(out)
+    call = {"labeled": labeled, "eval": eval, **vars(settings), **vars(models), **vars(read)}
+    if out is None or dry_run:
+        print_plan(plan_asking(pool, **call), as_json=as_json)
+        return
     with progress_display(quiet=quiet) as show:
-        asked = ask_labels(
-            pool,
-            labeled=labeled,
-            eval=eval,
-            out=out,
-            force=force,
-            on_progress=show,
-            **vars(settings),
-            **vars(models),
-            **vars(read),
-        )
+        asked = ask_labels(pool, out=out, force=force, on_progress=show, **call)
     if as_json:
         print_json(asked.content)
     if not quiet:
@@ -145,15 +142,16 @@ def budget(
 
 
 @label_app.command()
+@with_options(ReadSettings, name="label join")
 def join(
     pool: Rows,
+    read: ReadSettings,
     rules: Annotated[str, typer.Option(help="Columns with the labels of rules or annotators, separated by commas.")],
     out: Annotated[Path, typer.Option(help="Folder for the rows with one label each.")],
     how: Annotated[
         Literal["model", "majority"],
         typer.Option(help="model: weight each rule by its estimated errors; majority: count votes."),
     ] = "model",
-    columns: Annotated[str | None, typer.Option("--map", help="Column of the text: text=COLUMN.")] = None,
     force: options.Force = False,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
@@ -162,12 +160,10 @@ def join(
 
     [bold]Example:[/bold] thresher label join votes.jsonl --rules anna,ben,regex --out joined
     """
-    from thresher.dataset.settings import parse_map
     from thresher.labeling.weak.join import describe_rule, join_labels
 
     names = [part.strip() for part in rules.split(",") if part.strip()]
-    mapped = None if columns is None else parse_map(columns)
-    joined = join_labels(pool, names, how=how, columns=mapped, out=out, force=force)
+    joined = join_labels(pool, names, how=how, out=out, force=force, **vars(read))
     content = joined.manifest.content
     if as_json:
         print_json({name: content[name] for name in ("counts", "how", "classes", "rules")})

@@ -28,9 +28,10 @@ def mix(
 
     [bold]Example:[/bold] thresher mix --source a.jsonl --source b.jsonl --eval test.jsonl --out mix
     """
+    from thresher.experiments.design.more_plans import plan_mix
     from thresher.experiments.mixing.mix import mix as find_mix
 
-    command = shared.ExperimentCommand(run=find_mix, summarize=summarize)
+    command = shared.ExperimentCommand(run=find_mix, summarize=summarize, plan=plan_mix)
     shared.run_experiment(command, pool, eval_rows, settings, read=read, output=output)
 
 

@@ -27,7 +27,21 @@ Force = Annotated[bool, typer.Option("--force", help="Replace an earlier result 
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Estimate time, memory and disk from a few batches; write nothing.")
 ]
+Out = Annotated[Path | None, typer.Option(help="Folder for the result; required but for a dry run.")]
 Seed = Annotated[int, typer.Option(help="Random seed.")]
+
+
+def require_out(out: Path | None) -> Path:
+    """Return the folder for a result.
+
+    Raises:
+        InputError: none is given.
+    """
+    from thresher.errors import InputError
+
+    if out is None:
+        raise InputError("out: the result needs a folder, got none; give --out, or --dry-run for an estimate")
+    return out
 
 
 def publish(folder: Path | None, repo_id: str | None, *, quiet: bool) -> None:

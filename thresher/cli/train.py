@@ -12,7 +12,7 @@ import typer
 from thresher.artifacts.hub_push import check_push
 from thresher.cli import options
 from thresher.cli.experts import check_experts, train_with_experts
-from thresher.cli.output import print_block, print_json, print_json_text
+from thresher.cli.output import print_block, print_json_text, print_plan
 from thresher.cli.with_options import with_options
 from thresher.dataset.settings import EvalReadSettings, PoolSettings
 from thresher.errors import InputError
@@ -76,7 +76,7 @@ def train(
     from thresher.cli.progress import training_display
     from thresher.trainer.train import train as train_rows
 
-    given = {"from": start_from, "report_to": report_to, "merge": merge, "diagnose": diagnose, "dry_run": dry_run}
+    given = {"from": start_from, "report_to": report_to, "merge": merge, "diagnose": diagnose}
     given |= {"push_to_hub": push_to_hub, "control": control != "auto", "task": task != "auto"}
     check_experts(experts, eval, {**given, **untouched.list_changed()})
     check_push(push_to_hub)
@@ -87,12 +87,12 @@ def train(
     rows = data if is_subset else options.read_and_report(data, read, quiet=quiet or not is_first)
     call: dict[str, Any] = {"model": model, "eval": held_out, "control": control, "seeds": seeds}
     call |= {"task": task, "settings": settings, "seed": seed, "start_from": start_from}
-    if dry_run:
+    if dry_run and experts.k is None:
         _print_plan(rows, call, as_json=as_json)
         return
-    result: dict[str, Any] = {"out": _require_folder(out), "force": force}
+    result: dict[str, Any] = {"out": out if dry_run else _require_folder(out), "force": force}
     if experts.k is not None:
-        train_with_experts(rows, experts, {**call, **result}, as_json=as_json, quiet=quiet)
+        train_with_experts(rows, experts, {**call, **result}, dry_run=dry_run, as_json=as_json, quiet=quiet)
         return
     result |= {"merge": merge, "diagnose": diagnose, "report_to": report_to, **vars(untouched)}
     with training_display(quiet=quiet) as show:
@@ -118,11 +118,7 @@ def _print_result(adapter: Adapter, push_to_hub: str | None, *, as_json: bool, q
 def _print_plan(rows: Any, call: Mapping[str, Any], *, as_json: bool) -> None:
     from thresher.trainer.estimate import plan_training
 
-    plan = plan_training(rows, **call)
-    if as_json:
-        print_json(plan.to_json())
-    else:
-        print_block(str(plan))
+    print_plan(plan_training(rows, **call), as_json=as_json)
 
 
 def _with_settings(source: str | None, eval_read: EvalReadSettings) -> Any:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from thresher.cli import options
-from thresher.cli.output import print_block, print_json
+from thresher.cli.output import print_block, print_json, print_plan
 from thresher.cli.with_options import with_options
 from thresher.dataset.settings import PoolSettings
 from thresher.experiments.attribution.settings import WhySettings
@@ -27,6 +27,7 @@ def why(
     settings: WhySettings,
     read: PoolSettings,
     data: Annotated[str, typer.Option(help="The rows that the adapter was trained on.")],
+    dry_run: options.DryRun = False,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -35,9 +36,13 @@ def why(
     [bold]Example:[/bold] thresher why adapter "my card is stuck" --data train.csv --out why
     """
     from thresher.cli.progress import progress_display
+    from thresher.experiments.attribution.why import plan_why
     from thresher.experiments.attribution.why import why as explain
 
     rows = options.read_and_report(data, read, quiet=quiet)
+    if dry_run:
+        print_plan(plan_why(adapter, question, data=rows, **vars(settings)), as_json=as_json)
+        return
     with progress_display(quiet=quiet) as show:
         result = explain(adapter, question, data=rows, on_progress=show, **vars(settings))
     if as_json:

@@ -17,10 +17,11 @@ from thresher.experiments.design.group_axis import GroupAxis
 from thresher.experiments.design.variants import list_variants
 from thresher.experiments.experiment import Experiment, load_experiment
 from thresher.experiments.own.fit_points import check_only_points, fit_points
+from thresher.experiments.own.method_file import list_methods
 from thresher.experiments.planning import MIN_CELLS, Cost, is_firm, list_doubling_sizes, list_first_cells, propose_cells
 from thresher.experiments.rankings import check_methods, name_methods
 from thresher.experiments.runner import CellId, ExperimentRunner
-from thresher.experiments.settings import CurveOptions, CurveSettings, list_methods
+from thresher.experiments.settings import CurveOptions, CurveSettings
 from thresher.experiments.tables import check_slices
 from thresher.progress import OnProgress
 from thresher.validation import build_settings, document_options

@@ -11,7 +11,8 @@ import numpy as np
 
 from thresher.dataset import Dataset
 from thresher.errors import InputError, SettingsError, did_you_mean
-from thresher.experiments.settings import BASELINE, MethodSettings, list_methods
+from thresher.experiments.own.method_file import list_methods
+from thresher.experiments.settings import BASELINE, MethodSettings
 from thresher.numeric.arrays import Int64
 from thresher.progress import OnProgress
 from thresher.selection.run import select

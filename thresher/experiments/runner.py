@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,12 +11,13 @@ import polars as pl
 
 from thresher.evaluation.curves.row_noise import estimate_row_values, estimate_test_covariance
 from thresher.evaluation.estimate import Estimate, mean_over_seeds
-from thresher.experiments.cells.cache import CellCache
 from thresher.experiments.cells.cell import Cell, Outcome
-from thresher.experiments.cells.retries import build_retry_listener, require_results
+from thresher.experiments.cells.open_pool import open_worker_pool
+from thresher.experiments.cells.retries import require_results
 from thresher.experiments.cells.tracking import CellTracking
 from thresher.experiments.cells.worker_pool import WorkerPool, count_workers
 from thresher.experiments.design.group_axis import GroupAxis
+from thresher.experiments.design.rough_estimate import describe_rough_time
 from thresher.experiments.design.variants import Variant
 from thresher.experiments.experiment import Experiment
 from thresher.experiments.paired_runs import PairedRuns, estimate_overlap
@@ -74,7 +75,6 @@ class ExperimentRunner:
         if experiment.pool.kind != "classification" and experiment.model is not None:
             # methods that ask a language model ask the one that is trained
             options["model"] = str(experiment.model)
-        n_workers = count_workers(settings.workers)
         return ExperimentRunner(
             experiment=experiment,
             rankings=Rankings(
@@ -84,8 +84,8 @@ class ExperimentRunner:
                 on_progress,
                 target=None if settings.target_rows is None else load_rows(settings.target_rows),
             ),
-            worker_pool=WorkerPool(CellCache(), n_workers, build_retry_listener(on_progress)),
-            n_workers=n_workers,
+            worker_pool=open_worker_pool(settings, on_progress),
+            n_workers=count_workers(settings.workers, settings.device),
             engine=settings.engine,
             on_progress=on_progress,
             tracking=CellTracking.open(settings, on_progress),
@@ -149,7 +149,7 @@ class ExperimentRunner:
                     model=variant.model if variant else None,
                     select_seconds=seconds,
                 )
-        for index, outcome in self._run_cells([self.cells[name] for name in names]):
+        for index, outcome in self.worker_pool.run(self.experiment, [self.cells[name] for name in names]):
             self._report_damage()
             self.outcomes[names[index]] = outcome
             self._report(names[index], outcome)
@@ -163,14 +163,6 @@ class ExperimentRunner:
             return self.axis.sample(size, seed=seed), 0.0
         ranking = self.rankings.rank(method, largest, seed=seed)
         return ranking.rows[:size], round(ranking.seconds, 3)
-
-    def _run_cells(self, cells: Sequence[Cell]) -> Iterable[tuple[int, Outcome]]:
-        if self.engine == "ray":
-            from thresher.experiments.cells.ray_engine import run_cells_on_ray
-
-            retry = build_retry_listener(self.on_progress)
-            return run_cells_on_ray(self.experiment, cells, self.worker_pool.cache, retry)
-        return self.worker_pool.run(self.experiment, cells)
 
     def estimate(self, name: CellId) -> Estimate | None:
         """Return the metric of a cell with its error over test rows, or None where it failed."""
@@ -267,9 +259,10 @@ class ExperimentRunner:
         unit = "rows" if self.axis is None else self.axis.unit
         at = " and ".join(f"{size:,}" for size in (min(sizes), max(sizes))) if len(sizes) > 1 else f"{sizes[0]:,}"
         shown = f"{', '.join(methods)} at {f'{len(sizes)} sizes between ' if len(sizes) > 1 else ''}{at} {unit}"
+        time_needed = describe_rough_time(self.experiment, [size for _, size, _ in names], self.n_workers)
         note = (
             f"plan: {format_count(len(names), 'run')} to begin with: {shown}, {format_count(len(seeds), 'seed')}, "
-            f"measured on {format_count(len(self.experiment.test), 'row')}; the first run tells how long they take"
+            f"measured on {format_count(len(self.experiment.test), 'row')}; {time_needed}"
         )
         self.on_progress(Progress(stage="cells", done=0, total=len(names), note=note))
 

@@ -15,6 +15,7 @@ from thresher.experiments.cells.cell import Cell, Outcome
 from thresher.experiments.cells.retries import describe_unfinished
 from thresher.experiments.cells.tracking import CellTracking, measure_score
 from thresher.experiments.cells.worker_pool import WorkerPool
+from thresher.experiments.design.rough_estimate import describe_rough_time
 from thresher.experiments.experiment import Experiment
 from thresher.experiments.settings import TuneSettings
 from thresher.experiments.tables import describe_experiment
@@ -116,7 +117,10 @@ def run_trials(search: Search) -> list[TrialResult]:
     n_trials, seed = search.settings.trials, search.settings.seed
     base = search.dev.resolve_settings(seed=seed)
     early_dev = replace(search.dev, untouched=NOTHING)  # what is forgotten is asked at the end
-    search.report("trials", len(_list_finished(study)), n_trials)
+    n_rows = [len(search.dev.pool)] * n_trials
+    rough = describe_rough_time(early_dev, n_rows, search.worker_pool.n_workers)
+    note = f"plan: {n_trials} trials on {n_rows[0]:,} rows, judged at {EARLY:.0%} of their steps; to the end, {rough}"
+    search.report("trials", len(_list_finished(study)), n_trials, note)
     while (n_done := len(_list_finished(study))) < n_trials:
         # a fresh sampler for each batch: what it proposes depends on the finished trials only
         study.sampler = _create_sampler(search.settings.sampler, np.random.SeedSequence([seed, n_done]))
@@ -130,7 +134,7 @@ def run_trials(search: Search) -> list[TrialResult]:
         _record_batch(study, proposed, outcomes, search)
     return [
         TrialResult(
-            settings=TrainSettings.read(trial.user_attrs["settings"]),
+            settings=replace(TrainSettings.read(trial.user_attrs["settings"]), device=search.settings.device),
             early=trial.user_attrs["value"],
             reason=trial.user_attrs["reason"],
             early_stderr=trial.user_attrs["stderr"],

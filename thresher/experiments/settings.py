@@ -7,13 +7,13 @@ The functions and the commands of `curve`, `compare` and `tune` are made of thes
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from thresher.errors import InputError
 from thresher.evaluation.curves.enough import Tolerance
-from thresher.experiments.own.method_file import read_method_file
+from thresher.models.settings import declare_device
 from thresher.numeric.units import parse_seconds
 from thresher.trainer.engine.adapters.kinds import LOW_RANK
 from thresher.trainer.settings import AdapterKind, TrainSettings
@@ -85,6 +85,7 @@ class ExperimentSettings(UntouchedSettings):
         is_repeatable=True,
         parse=parse_train_settings,
     )
+    device: str | None = declare_device(MODEL)
     overlap: Overlap = option(
         "refuse", "Test rows that are also in the pool: refuse them, or drop them from the pool.", panel=MODEL
     )
@@ -94,7 +95,7 @@ class ExperimentSettings(UntouchedSettings):
     workers: int | Literal["auto"] | None = option(
         1, "Cells that run at once; auto: one per core or GPU.", ge=1, panel=CELLS
     )
-
+    engine: Literal["local", "ray"] = option("local", "local, or ray (RAY_ADDRESS).", panel=CELLS)
     general: str | Path = option(
         "none",
         "Rows from outside the task, to measure what each run makes the model forget: a file of texts or of "
@@ -114,7 +115,17 @@ class ExperimentSettings(UntouchedSettings):
         """
         check_settings(self, self.command)
         parse_trackers(self.report_to)
-        check_settings(self, self.command, self.find_problems())
+        own = self.settings.device
+        check_settings(self, self.command, [*self._find_device_problem(), *self.find_problems()])
+        # one device for all models, those that are trained and those that choose rows
+        object.__setattr__(self, "settings", replace(self.settings, device=self.device or own))
+        object.__setattr__(self, "device", self.device or own)
+
+    def _find_device_problem(self) -> list[str]:
+        own = self.settings.device
+        if None in (own, self.device) or own == self.device:
+            return []
+        return [f"device is '{self.device}', and '{own}' in train; give one of them"]
 
     def find_problems(self) -> list[str]:
         """Return what is wrong with several fields together."""
@@ -138,8 +149,6 @@ class MethodExperimentSettings(ExperimentSettings):
         panel=MODEL,
     )
     encoder: str | None = option(None, "minilm, static, or a sentence-transformers model.", panel=MODEL)
-    device: str | None = option(None, "cpu, cuda, ... Default: the fastest available.", panel=MODEL)
-    engine: Literal["local", "ray"] = option("local", "local, or ray (RAY_ADDRESS).", panel=CELLS)
     trainer: str | None = option(
         None,
         "Your own trainer: 'command:python train.py {train} {eval} {out}', which reports the metric as JSON. "
@@ -156,7 +165,7 @@ class MethodExperimentSettings(ExperimentSettings):
             return []
         ours = {field.name: field.default for field in fields(UntouchedSettings)} | {"general": "none"}
         changed = [name for name, default in ours.items() if getattr(self, name) != default]
-        changed += ["train"] if self.settings != TrainSettings() else []
+        changed += ["train"] if replace(self.settings, device=None) != TrainSettings() else []
         return [f"with a trainer of your own, {', '.join(changed)} must be left out"] if changed else []
 
 
@@ -305,9 +314,11 @@ class ExperimentOptions(UntouchedOptions, total=False):
     model: str | Path | None
     metric: Any
     settings: TrainSettings
+    device: str | None
     overlap: Overlap
     eval_by: str | None
     workers: int | Literal["auto"] | None
+    engine: Literal["local", "ray"]
     report_to: str | None
     out: str | Path | None
     force: bool
@@ -319,8 +330,6 @@ class MethodExperimentOptions(ExperimentOptions, total=False):
     method_settings: MethodSettings | None
     target_rows: Any
     encoder: str | None
-    device: str | None
-    engine: Literal["local", "ray"]
     trainer: str | None
     trainer_time: float | str
 
@@ -372,27 +381,3 @@ class TuneOptions(ExperimentOptions, total=False):
     adapters: Sequence[AdapterKind]
     sampler: Literal["tpe", "gp"]
     seed: int
-
-
-def list_methods(names: Sequence[str], command: str) -> list[str]:
-    """Return the methods of an experiment once each, the baseline first.
-
-    Raises:
-        InputError: there is none.
-    """
-    methods = [method for name in _join_quotas(names) for method in read_method_file(name, command)]
-    if not methods:
-        raise InputError(f"{command}: at least one method is needed, got none")
-    return list(dict.fromkeys([BASELINE, *methods]))
-
-
-def _join_quotas(names: Sequence[str]) -> list[str]:
-    """Return the names, with what a comma inside of a quota has cut off put back."""
-    joined: list[str] = []
-    for name in names:
-        words = name.split()
-        if joined and words and "=" in words[0] and "quota=" in joined[-1]:
-            joined[-1] += f",{' '.join(words)}"
-        elif words:
-            joined.append(" ".join(words))
-    return joined

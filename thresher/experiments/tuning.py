@@ -30,10 +30,8 @@ from thresher.evaluation.forgetting import describe_loss
 from thresher.evaluation.gain import Gain
 from thresher.evaluation.metric import Metric
 from thresher.experiments.adapter_averaging import average_finalists
-from thresher.experiments.cells.cache import CellCache
-from thresher.experiments.cells.retries import build_retry_listener
+from thresher.experiments.cells.open_pool import open_worker_pool
 from thresher.experiments.cells.tracking import CellTracking
-from thresher.experiments.cells.worker_pool import WorkerPool, count_workers
 from thresher.experiments.experiment import load_experiment
 from thresher.experiments.paired_runs import PairedRuns
 from thresher.experiments.result_folder import RunClock, read_result, run_in_folder
@@ -126,8 +124,7 @@ def tune(
     dev = load_experiment(test.pool, eval=settings.dev, settings=replace(settings, model=test.model))
     if test.metric.column is None:
         raise InputError(f"tune: {test.metric.name} has no value per row to pair; choose accuracy or loss")
-    retry = build_retry_listener(on_progress)
-    with WorkerPool(CellCache(), count_workers(settings.workers), retry) as worker_pool:
+    with open_worker_pool(settings, on_progress) as worker_pool:
         search = Search(dev=dev, test=test, settings=settings, worker_pool=worker_pool, on_progress=on_progress)
         search = replace(search, tracking=CellTracking.open(settings, on_progress))
         return _write_tuning(search)

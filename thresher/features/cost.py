@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -72,8 +73,21 @@ def estimate_stages(
         context: models, device and cache.
         reads_cache: whether stored values count as done.
     """
+    return estimate_steps(partial(provider.compute, dataset), context, reads_cache=reads_cache)
+
+
+def estimate_steps(
+    run: Callable[[FeatureContext], object], context: FeatureContext, *, reads_cache: bool = True
+) -> list[StageCost]:
+    """Return what each stage of a computation takes, those of the same name as one.
+
+    Args:
+        run: runs stages in the context that it is given.
+        context: models, device and cache.
+        reads_cache: whether stored values count as done.
+    """
     runner = _Estimator(reads_cache=reads_cache)
-    provider.compute(dataset, replace(context, on_progress=None, runner=runner))
+    run(replace(context, on_progress=None, runner=runner))
     names = dict.fromkeys(cost.stage for cost in runner.costs)
     return [merge_costs(name, [cost for cost in runner.costs if cost.stage == name]) for name in names]
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from thresher.features.compute import COLUMN, NUMBER
-from thresher.features.cost import estimate
+from thresher.features.cost import estimate, estimate_steps
 from thresher.features.registry import load_provider
 from thresher.models.server_address import ServerAddress, is_server
 from thresher.numeric.memory import get_peak_bytes
@@ -77,6 +77,23 @@ def plan_features(rows: Dataset, names: Iterable[str], context: FeatureContext) 
         n_rows=len(rows),
         stages=tuple(stages),
         memory_bytes=get_peak_bytes() + values,
+        disk_bytes=sum(stage.bytes for stage in stages),
+    )
+
+
+def plan_stages(run: Callable[[FeatureContext], object], n_rows: int, context: FeatureContext) -> FeaturesPlan:
+    """Estimate what a computation takes; what the cache holds costs nothing, no server is asked.
+
+    Args:
+        run: computes in the context that it is given, with values that mean nothing.
+        n_rows: of the user.
+        context: models, device and cache.
+    """
+    stages = estimate_steps(run, name_server_model(context))
+    return FeaturesPlan(
+        n_rows=n_rows,
+        stages=tuple(stages),
+        memory_bytes=get_peak_bytes(),
         disk_bytes=sum(stage.bytes for stage in stages),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -34,6 +34,7 @@ from thresher.validation import document_options, split_options
 
 if TYPE_CHECKING:
     from thresher.features.context import FeatureContext
+    from thresher.features.plan import FeaturesPlan
 
 RECIPE = "grow-1"
 UNPROVEN = (
@@ -148,6 +149,30 @@ def grow(
         else:
             folder.publish_files(_run(plan, started).write_files)
         return read_grown(folder.path, plan.pool)
+
+
+def plan_growth(pool: Any, *, eval: Any = None, **options: Unpack[GrowOptions]) -> FeaturesPlan:  # noqa: A002
+    """Estimate what `grow` with the same arguments will take; nothing is written, no server asked.
+
+    Args:
+        pool: as for `grow`.
+        eval: as for `grow`.
+        **options: as for `grow`.
+    """
+    from thresher.features.plan import name_server_model, plan_stages
+
+    settings, models = split_options("grow", options, GrowSettings, ModelSettings)
+    plan = _make_plan(ensure_dataset(pool), eval, settings, models, None)
+
+    def run(context: FeatureContext) -> object:
+        model = replace(plan.model, context=context, calls={})
+        writer = model
+        if plan.writer is not plan.model:
+            named = name_server_model(plan.writer.context).models.model
+            writer = replace(plan.writer, context=context.with_models(model=named), calls={})
+        return _run(replace(plan, model=model, writer=writer), time.monotonic())
+
+    return plan_stages(run, len(plan.at), plan.model.context)
 
 
 def _make_plan(

@@ -169,18 +169,12 @@ def ask_labels(
         OutputError: `out` holds something else, or the rows.
     """
     started = time.monotonic()
-    settings, models, read = split_options("label ask", options, AskSettings, ModelSettings, ReadSettings)
-    if models.model is not None:
-        raise SettingsError(f"label ask: model is not used, got '{models.model}'; name who labels with --annotator")
-    split_check_rows([], settings.check)  # an illegal share is told before anything is read
-    rows = read_pool(pool, labeled, read, settings.label_column)
-    test = None if eval is None else _load_test(eval, read)
-    context = choose_encoder(FeatureContext(models=models, on_progress=on_progress))
-    plan = _Plan(rows=rows, test=test, context=context, settings=settings)
+    plan = plan_call(pool, labeled, eval, on_progress, options)
     if out is None:
         asked = plan.run(started, None)
         return replace(asked, rows=[_strip(row) for row in asked.rows])
-    refuse_input_as_output(Path(out), [each for each in (rows.texts, rows.given, test) if each is not None])
+    read = (plan.rows.texts, plan.rows.given, plan.test)
+    refuse_input_as_output(Path(out), [each for each in read if each is not None])
     with OutputFolder(out, identity=plan.identity(), force=force) as folder:
         if folder.is_done:
             report_done(on_progress, stage="label ask", folder=folder.path, outcome="read back")
@@ -189,8 +183,24 @@ def ask_labels(
     return Asked.read(folder.path)
 
 
+def plan_call(
+    pool: Any, labeled: Any, eval_rows: Any, on_progress: Callable[[Progress], None] | None, options: AllAskOptions
+) -> AskCall:
+    """Load and check what `ask_labels` was given."""
+    settings, models, read = split_options("label ask", options, AskSettings, ModelSettings, ReadSettings)
+    if models.model is not None:
+        raise SettingsError(f"label ask: model is not used, got '{models.model}'; name who labels with --annotator")
+    split_check_rows([], settings.check)  # an illegal share is told before anything is read
+    rows = read_pool(pool, labeled, read, settings.label_column)
+    test = None if eval_rows is None else _load_test(eval_rows, read)
+    context = choose_encoder(FeatureContext(models=models, on_progress=on_progress))
+    return AskCall(rows=rows, test=test, context=context, settings=settings)
+
+
 @dataclass(frozen=True, kw_only=True)
-class _Plan:
+class AskCall:
+    """Rows, rows to judge the gain by, the encoder, and how."""
+
     rows: LabelingPool
     test: Dataset | None
     context: FeatureContext

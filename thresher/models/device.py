@@ -67,3 +67,16 @@ def check_device(name: str | None) -> None:
             )
     elif device.type == "mps" and not torch.backends.mps.is_available():
         raise SettingsError(f"device: '{name}' needs an Apple GPU, found none; leave it out")
+
+
+def use_device(name: str | None) -> None:
+    """Make a GPU that is named by its number the one that torch takes where none is named.
+
+    Raises:
+        SettingsError: there is no such device.
+    """
+    check_device(name)
+    if name is not None and name.startswith("cuda:"):
+        import torch
+
+        torch.cuda.set_device(name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 from thresher.validation import Settings, option
 
@@ -17,6 +17,11 @@ TREATMENT_HELP = (
     "refuse in conversations; plain texts stay unchanged."
 )
 _PANEL = "Models"
+
+
+def declare_device(panel: str | None = None) -> Any:
+    """Return the field of a settings class that says which device runs its models."""
+    return option(None, "cpu, cuda, cuda:1, mps. Default: the fastest available.", panel=panel)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +50,7 @@ class ModelSettings(Settings):
         "Tokenizer for token budgets and lengths: Hub id, folder or file. Default: the static encoder's.",
         panel=_PANEL,
     )
-    device: str | None = option(None, "cpu, cuda, cuda:1, mps. Default: the fastest available.", panel=_PANEL)
+    device: str | None = declare_device(_PANEL)
     dtype: Dtype | None = option(
         None,
         "Precision of the models. Default: bfloat16 for language models over 50 MB on a CPU, or over 2 GB on a "

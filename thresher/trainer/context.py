@@ -373,8 +373,8 @@ def _find_base(model: str | Path | None, task: Task, on_event: OnEvent) -> BaseM
 
 def _resolve_settings(settings: TrainSettings, task: Task, base: BaseModel, *, has_held_out: bool) -> TrainSettings:
     """Fill in the task's defaults, and check what needs the model's configuration."""
-    resolved = settings.resolved(task)
-    resolved = replace(resolved, precision=choose_precision(settings.precision, base=base, task=task))
+    precision = choose_precision(settings.precision, base=base, task=task, device=settings.device)
+    resolved = replace(settings.resolved(task), precision=precision)
     limit, max_length = base.max_positions, settings.max_length
     if limit is not None and max_length is not None and max_length > limit:
         raise SettingsError(f"train: max_length must be at most {limit}, the model's longest input, got {max_length}")

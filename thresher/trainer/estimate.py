@@ -66,7 +66,7 @@ class PlannedRuns:
 
     Attributes:
         name: of them.
-        n: how many.
+        n: how many; 0 for what is read or measured without training.
         seconds: of all of them, one after the other.
         tokens: that they learn from, in all passes.
     """
@@ -105,17 +105,22 @@ class TrainingPlan:
     def __str__(self) -> str:
         """Return the account, in a few lines."""
         lines = [
-            f"{part.name}: {format_count(part.n, 'run')}, {part.tokens:,} tokens, {format_duration(part.seconds)}"
-            for part in self.parts
+            f"{part.name}: {_format_runs(part.n, part.tokens, part.seconds)}" for part in self.parts if part.seconds
         ]
         n_runs, n_tokens = sum(part.n for part in self.parts), sum(part.tokens for part in self.parts)
-        memory = format_bytes(self.memory_bytes)
+        at_once = f" ({self.n_workers} at once)" if self.n_workers > 1 else ""
         lines.append(
-            f"total: {format_count(n_runs, 'run')}, {n_tokens:,} tokens, {format_duration(self.seconds)} one after "
-            f"the other ({self.n_workers} at once); {memory} of memory each"
+            f"total: {_format_runs(n_runs, n_tokens, self.seconds)} one after the other{at_once}; "
+            f"{format_bytes(self.memory_bytes)} of memory each"
         )
         lines.append(f"measured on a few steps on this machine; {self.note}; nothing was written")
         return "\n".join(lines)
+
+
+def _format_runs(n: int, n_tokens: int, seconds: float) -> str:
+    # what is read alone has no runs
+    runs = [format_count(n, "run"), f"{n_tokens:,} tokens"] if n else []
+    return ", ".join([*runs, format_duration(seconds)])
 
 
 def plan_training(data: Any, **call: Any) -> TrainingPlan:

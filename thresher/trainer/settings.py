@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, Literal
 
 from thresher.evaluation.task_name import PREFIX, names_lm_eval_task
-from thresher.models.settings import TREATMENT_HELP, Treatment
+from thresher.models.settings import TREATMENT_HELP, Treatment, declare_device
 from thresher.validation import check_settings, option
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -59,7 +59,7 @@ _lora = partial(option, panel="LoRA")
 _measure = partial(option, panel="Measuring and stopping")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class TrainSettings:
     """How an adapter is trained; `thresher train --help` describes each field.
 
@@ -159,6 +159,7 @@ class TrainSettings:
         "Precision of weights and activations; the adapter stays in float32. auto: bf16 if the GPU supports it "
         "natively or, for language models over 50 MB, if the CPU does.",
     )
+    device: str | None = declare_device("Rows and memory")
     load_in_4bit: bool = _batches(
         False,
         "Hold the base model in 4-bit NF4 (QLoRA, Dettmers et al. 2023, arXiv:2305.14314); needs CUDA.",
@@ -188,6 +189,12 @@ class TrainSettings:
     metric_limit: int | None = _measure(
         None, "Number of documents of an lm-eval task, from the first; default: all.", ge=2
     )
+
+    def __repr__(self) -> str:
+        """Return what differs from the defaults."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        changed = {field.name: values[field.name] for field in fields(self) if values[field.name] != field.default}
+        return f"TrainSettings({', '.join(f'{name}={value!r}' for name, value in changed.items())})"
 
     def __post_init__(self) -> None:
         """Check every field, and raise all problems together."""
@@ -232,8 +239,8 @@ class TrainSettings:
         return TrainSettings(**{**{name: COMMON[name] for name in UNWRITTEN if name in COMMON}, **values})
 
     def to_json(self) -> dict[str, Any]:
-        """Return the settings as JSON values, by field name."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        """Return the settings that decide the result, as JSON values by field name."""
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "device"}
         for name, default in UNWRITTEN.items():
             if values[name] == default or (name in COMMON and values[name] is None):
                 del values[name]

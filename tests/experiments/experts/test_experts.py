@@ -126,7 +126,6 @@ def test_train_with_experts_is_the_same_and_refuses_what_has_no_meaning_for_them
         (["--experts", "2"], "found none; give --eval"),
         ([*held_out, "--experts", "2", "--merge", "--shots", "4"], "got merge, shots; leave it out"),
         ([*held_out, "--common", "0.1"], "common divides rows among experts, got no number of them; give experts"),
-        ([*held_out, "--experts", "2", "--dry-run"], "got dry_run; leave it out"),
     ):
         assert main([*words, *more]) == 2
         assert said in capsys.readouterr().err

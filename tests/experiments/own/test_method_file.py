@@ -6,8 +6,8 @@ import pytest
 
 import thresher as th
 from thresher.errors import InputError
+from thresher.experiments.own.method_file import list_methods
 from thresher.experiments.rankings import MethodName
-from thresher.experiments.settings import list_methods
 
 FILE = """
 [[methods]]

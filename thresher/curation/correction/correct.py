@@ -17,22 +17,21 @@ from thresher.artifacts.folder import MANIFEST, OutputFolder, write_atomic, writ
 from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
 from thresher.artifacts.result import Excerpt, copy_result
 from thresher.artifacts.stored import read_table
+from thresher.curation.correction.call import VERDICT, CorrectionCall, plan_call
 from thresher.curation.correction.replace_answer import has_plain_answer, replace_answer
 from thresher.curation.correction.settings import CorrectOptions, CorrectSettings
-from thresher.dataset import Dataset, ensure_dataset, load
+from thresher.dataset import Dataset, load
 from thresher.dataset.mixture.reload import load_kept_rows
 from thresher.dataset.provenance import (
-    describe_reading,
     describe_rows,
     describe_run,
     refuse_input_as_output,
     schema_from_json,
 )
 from thresher.dataset.values.kept_rows import KeptRows
-from thresher.errors import InputError, SettingsError
 from thresher.models.settings import ModelSettings
 from thresher.progress import Progress, report_done
-from thresher.validation import document_options, split_options
+from thresher.validation import document_options
 
 if TYPE_CHECKING:
     from thresher.features import FeatureContext
@@ -43,12 +42,7 @@ KIND = "corrected"
 ROWS, AUDIT, REJECTED = "rows.jsonl", "audit.parquet", "rejected.jsonl"
 SLICE_ROWS = 8_192  # rows written at a time
 REPLACED, KEPT, SAME, NO_CANDIDATE, UNDECIDED = "replaced", "kept", "same", "no-candidate", "undecided"
-RECIPE = "correct-1"
 LETTERS = ("A", "B")
-VERDICT = (
-    "Question:\n{prompt}\n\nAnswer A:\n{first}\n\nAnswer B:\n{second}\n\nWhich answer is better?\n(A) Answer A\n"
-    "(B) Answer B\n\nThe output should be the letter A or B only."
-)
 AUDIT_SCHEMA = {
     **{"row_id": pl.String, "file": pl.String, "line": pl.UInt64, "decision": pl.String},
     **dict.fromkeys(("confidence", "shown_first", "shown_second"), pl.Float64),
@@ -153,31 +147,6 @@ class Corrected(KeptRows):
         return [Excerpt("Replaced", first.columns, first.rows())]
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Plan:
-    pool: Dataset
-    writer: FeatureContext
-    judge: FeatureContext
-    settings: CorrectSettings
-
-    def describe(self) -> dict[str, Any]:
-        """Return what the manifest says of the request, in JSON values."""
-        from thresher.models.generation.load import load_generator
-
-        models = {"model": load_generator(self.writer), "judge": load_generator(self.judge)}
-        return {
-            "eta": self.settings.eta,
-            "column": self.settings.column,
-            "max_new_tokens": self.settings.max_new_tokens,
-            "pool": self.pool.fingerprint,
-            **{role: {"name": who.name, "fingerprint": who.fingerprint} for role, who in models.items()},
-        }
-
-    def identity(self) -> str:
-        request = {"recipe": [RECIPE, VERDICT], **self.describe()}
-        return digest({"request": request, "read": describe_reading(self.pool), "thresher": versions(())})
-
-
 @document_options(CorrectSettings, ModelSettings)
 def correct(
     pool: Any,
@@ -215,63 +184,22 @@ def correct(
         SettingsError: an option is illegal, or no model is named.
         OutputError: `out` holds something else, or the rows.
     """
-    from thresher.features import FeatureContext
-
     started = time.monotonic()
-    settings, models = split_options("correct", options, CorrectSettings, ModelSettings)
-    if models.model is None:
-        raise SettingsError("correct: needs a model that writes candidates, found none; give model=NAME")
-    rows = ensure_dataset(pool)
-    _check_rows(rows, settings.column)
-    writer = FeatureContext(models=models, on_progress=on_progress)
-    judge = writer.with_models(model=settings.judge or _find_base(models.model))
-    plan = _Plan(pool=rows, writer=writer, judge=judge, settings=settings)
+    plan = plan_call(pool, on_progress=on_progress, **options)
+    rows = plan.pool
     if out is None:
-        return _run(plan, started)
+        return run_correction(plan, started)
     refuse_input_as_output(Path(out), [rows])
     with OutputFolder(out, identity=plan.identity(), force=force) as folder:
         if folder.is_done:
             report_done(on_progress, stage="correct", folder=folder.path, outcome="read back")
             return replace(Corrected.read(folder.path), pool=rows)
-        corrected = _run(plan, started)
+        corrected = run_correction(plan, started)
         folder.publish_files(corrected.write_files)
     return replace(corrected, path=folder.path)
 
 
-def _check_rows(rows: Dataset, column: str) -> None:
-    if rows.kind != "sft":
-        raise InputError(
-            f"correct: rows need a prompt and a response, found rows of kind '{rows.kind}'; for wrong labels see "
-            f"the curation rule label-issues"
-        )
-    if column in rows.column_names:
-        raise InputError(
-            f"correct: the rows already have a column '{column}', which would be overwritten; choose another column"
-        )
-
-
-def _find_base(model: str) -> str:
-    """Return the name of an adapter's base.
-
-    Raises:
-        InputError: the model is no adapter.
-    """
-    from thresher.models.adapter_files import ADAPTER_CONFIG
-    from thresher.models.causal_lm.adapter import read_base_name
-    from thresher.models.server_address import ServerAddress, is_server
-
-    folder = Path(model).expanduser()
-    if (folder / ADAPTER_CONFIG).is_file():
-        return read_base_name(folder)
-    # an address may hold a password
-    shown = ServerAddress.parse(model).url if is_server(model) else model
-    raise InputError(
-        f"correct: '{shown}' is not an adapter whose base could judge; name the judge (--judge MODEL), ideally "
-        f"the model before fine-tuning"
-    )
-
-
-def _run(plan: _Plan, started: float) -> Corrected:
+def run_correction(plan: CorrectionCall, started: float) -> Corrected:
     """Write candidates, compare, decide, and write down what happened."""
     from thresher.features.answers.prompts import PromptRows
     from thresher.models.generation.decoding import Decoding
@@ -370,7 +298,7 @@ def ask_judge(
     return shown, [a or b for a, b in zip(answers.problems[:m], answers.problems[m:], strict=True)]
 
 
-def _build_manifest(plan: _Plan, audit: pl.DataFrame, notes: Sequence[str], started: float) -> Manifest:
+def _build_manifest(plan: CorrectionCall, audit: pl.DataFrame, notes: Sequence[str], started: float) -> Manifest:
     pool = plan.pool
     counts = dict.fromkeys((REPLACED, KEPT, SAME, NO_CANDIDATE, UNDECIDED), 0)
     counts |= dict(audit["decision"].value_counts().iter_rows())

@@ -113,7 +113,7 @@ def advise(
         OutputError: `out`, or the folder of a step, holds something else.
     """
     settings: AdviceSettings = build_settings(AdviceSettings, "advise", options)
-    clock, out = RunClock(), Path(str(settings.out))
+    clock, out = RunClock(), settings.require_out()
     _require_own_folder(out)
     experiment = load_experiment(pool, eval=eval, settings=replace(settings, overlap="drop"), on_progress=on_progress)
     manifest = _build_manifest(experiment, settings, clock)
@@ -126,17 +126,14 @@ def advise(
 
 
 def _require_own_folder(out: Path) -> None:
-    """Refuse a folder that another command wrote.
-
-    Raises:
-        OutputError: it is one, or a file.
-    """
+    """Refuse a file, and a folder that holds anything else: with OutputError."""
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out}: must be a folder, found a file; give another --out")
-    if (out / MANIFEST).is_file():
-        kind = Manifest.read(out).content.get("kind")
-        if kind != KIND:
-            raise OutputError(f"{out}: must be empty or hold advice, found '{kind}'; give another --out")
+    kind = Manifest.read(out).content.get("kind") if (out / MANIFEST).is_file() else None
+    is_strange = kind is None and out.is_dir() and not (out / QUESTION).is_file() and any(out.iterdir())
+    if is_strange or kind not in (None, KIND):
+        found = f"'{kind}'" if kind else "other files"
+        raise OutputError(f"{out}: must be empty or hold advice, found {found}; give another --out")
 
 
 def _claim_folder(out: Path, identity: str, *, force: bool) -> None:
@@ -161,7 +158,7 @@ def _run_steps(steps: Steps) -> dict[str, Any]:
     clean = curate(pool, eval=experiment.test, out=steps.out / "clean", force=force, on_progress=on_progress)
     rows = clean.dataset
     pilot = _take_pilot(steps, rows)
-    method = _choose_method(experiment, steps.settings) if pilot is None else pilot["chosen"]
+    method = choose_method(experiment, steps.settings) if pilot is None else pilot["chosen"]
     curve = _take_curve(steps, rows, method)
     size = choose_size(curve, method, len(rows), most=steps.most_rows, has_target=steps.settings.target is not None)
     whole = None if curve is None else foresee_whole_pool(curve, len(rows))
@@ -175,6 +172,7 @@ def _run_steps(steps: Steps) -> dict[str, Any]:
         quota=named.quota,
         budget=size.n_rows,
         target=steps.settings.target if is_read else None,
+        device=steps.settings.device,
         out=steps.out / "subset",
         force=True,
         on_progress=on_progress,
@@ -211,16 +209,17 @@ def _take_pilot(steps: Steps, rows: Dataset) -> dict[str, Any] | None:
         if seconds > PILOT_SHARE * (steps.max_seconds or math.inf):
             steps.leave_out("pilot", f"it takes about {format_duration(seconds)}, more than a third of the time")
             return None
-    run = partial(run_pilot, pilot, steps.experiment, workers=steps.settings.workers, on_progress=steps.on_progress)
+    race, settings = partial(run_pilot, pilot, steps.experiment, on_progress=steps.on_progress), steps.settings
+    run = partial(race, workers=settings.workers, engine=settings.engine, device=settings.device)
     comparison = steps.take("pilot", run)
     return (
         None
         if comparison is None
-        else decide(comparison, pilot, otherwise=_choose_method(steps.experiment, steps.settings))
+        else decide(comparison, pilot, otherwise=choose_method(steps.experiment, steps.settings))
     )
 
 
-def _choose_method(experiment: Experiment, settings: AdviceSettings) -> str:
+def choose_method(experiment: Experiment, settings: AdviceSettings) -> str:
     """Return the method that there is something to decide by, else random rows."""
     return "auto" if experiment.labels or settings.target is not None else BASELINE
 
@@ -261,17 +260,18 @@ def _measure_curve(steps: Steps, rows: Dataset, plan: CurvePlan, folder: Path) -
         max_rows=plan.largest if plan.largest < len(rows) else None,
         seeds=settings.seeds,
         max_time=plan.allowed if math.isfinite(plan.allowed) else None,
-        **_take_options(settings, experiment),
+        **take_options(settings, experiment),
         base=settings.base,
         shots=settings.shots,
         workers=settings.workers,
+        engine=settings.engine,
         out=folder,
         force=True,
         on_progress=steps.on_progress,
     )
 
 
-def _take_options(settings: AdviceSettings, experiment: Experiment) -> dict[str, Any]:
+def take_options(settings: AdviceSettings, experiment: Experiment) -> dict[str, Any]:
     """Return what is trained, as the options of an experiment."""
     return {"model": experiment.model, "metric": experiment.metric.name, "settings": settings.settings}
 

@@ -111,7 +111,7 @@ def train_pilot(
     from thresher.experiments.experiment import load_experiment
     from thresher.experiments.settings import BASELINE, ExperimentSettings
 
-    asked = ExperimentSettings(model=models.model, overlap="drop")
+    asked = ExperimentSettings(model=models.model, overlap="drop", device=models.device)
     experiment = load_experiment(rows, eval="10%" if target is None else target, settings=asked)
     most = parse_budget(settings.budget).n_rows(len(rows))
     pilot = plan_pilot(rows, experiment, target=target, most=most)
@@ -138,7 +138,7 @@ def estimate_pilot(pilot: Pilot, experiment: Experiment, workers: Any = WORKERS)
 
     short = replace(experiment, settings=pilot.settings, test=pilot.judges)
     planned = plan_runs("pilot", short, measure_experiment(short), [pilot.n_rows] * pilot.n_runs)
-    return planned.seconds / count_workers(workers)
+    return planned.seconds / count_workers(workers, experiment.settings.device)
 
 
 def describe_pilot(pilot: Pilot, experiment: Experiment) -> str:

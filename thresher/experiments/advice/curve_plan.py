@@ -62,7 +62,7 @@ def fit_into_time(
         seeds: runs at each size, at most.
         workers: cells that run at once.
     """
-    n_workers = count_workers(workers)
+    n_workers = count_workers(workers, experiment.settings.device)
     alone = measure_experiment(experiment)
     beside = alone if n_workers == 1 else measure_experiment(experiment, n_workers=n_workers)
     kept = RESERVE * 2 * _sum_seconds(experiment, alone, [whole.largest])

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -112,6 +112,7 @@ def run_pilot(
     on_progress: OnProgress | None,
     encoder: str | None = None,
     device: str | None = None,
+    engine: Literal["local", "ray"] = "local",
 ) -> Comparison:
     """Train what a pilot plans; cells are kept, so that a killed one goes on.
 
@@ -122,7 +123,8 @@ def run_pilot(
         workers: runs at once.
         on_progress: listener.
         encoder: that the methods choose by.
-        device: of the encoder.
+        device: of all models.
+        engine: "local" or "ray".
     """
     run = partial(compare, pilot.rows, eval=pilot.judges, on_progress=on_progress, out=folder, force=True)
     return run(
@@ -136,6 +138,7 @@ def run_pilot(
         overlap="drop",
         base="none",
         workers=workers,
+        engine=engine,
         encoder=encoder,
         device=device,
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from thresher.errors import SettingsError
 from thresher.experiments.settings import ExperimentOptions, ExperimentSettings
 from thresher.numeric.units import parse_seconds
 from thresher.selection.settings import Pilot, PilotSettings
@@ -36,11 +37,21 @@ class AdviceSettings(ExperimentSettings, PilotSettings):
     )
     seeds: int = option(3, "Maximum number of runs at each size of the curve.", ge=2)
 
+    def require_out(self) -> Path:
+        """Return the folder of all steps.
+
+        Raises:
+            SettingsError: none is given.
+        """
+        if self.out is None:
+            raise SettingsError("advise: out must be a folder: each step leaves its own in it")
+        return Path(self.out)
+
     def find_problems(self) -> list[str]:
         """Return what is wrong with several fields together."""
         from thresher.subset.budget import parse_budget  # imports polars, which a help does without
 
-        problems = [] if self.out is not None else ["out must be a folder: each step leaves its own in it"]
+        problems = []
         if self.max_time is not None and not 0 < parse_seconds(self.max_time) < float("inf"):
             problems.append(f"max_time must be a time above 0, such as 90s, 30m or 4h, got {self.max_time!r}")
         if self.budget is not None and parse_budget(self.budget).unit not in ("rows", "share"):

@@ -58,8 +58,7 @@ class Steps:
     @property
     def most_rows(self) -> int | None:
         """Rows that the user would train on at most, or None; a share is one of the given pool."""
-        budget = self.settings.budget
-        return None if budget is None else parse_budget(budget).n_rows(len(self.experiment.pool))
+        return find_most_rows(self.settings, len(self.experiment.pool))
 
     def is_done(self, name: str) -> bool:
         """Tell whether an earlier call has finished a step."""
@@ -105,3 +104,8 @@ class Steps:
         """Note that a step is left out."""
         self.left_out.append(name)
         self.report(name, f"left out: {reason}")
+
+
+def find_most_rows(settings: AdviceSettings, n_pool: int) -> int | None:
+    """Return the rows that the user would train on at most, or None; a share is one of the pool."""
+    return None if settings.budget is None else parse_budget(settings.budget).n_rows(n_pool)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, TypedDict
 
+from thresher.models.settings import declare_device
 from thresher.validation import check_settings, option
 
 
@@ -27,6 +28,7 @@ class WhySettings:
         "random rows. 0: skip the test.",
     )
     dim: int = option(2048, "Dimensions of a gradient sketch.", ge=16)
+    device: str | None = declare_device()
     seed: int = option(0, "Random seed of the test; its runs use seed, seed + 1, ...", ge=0)
     out: str | Path | None = option(None, "Folder for the result; a killed run resumes from it.")
     force: bool = option(False, "Replace an earlier result.")
@@ -46,6 +48,7 @@ class WhyOptions(TypedDict, total=False):
     suspects: int
     proofs: int
     dim: int
+    device: str | None
     seed: int
     out: str | Path | None
     force: bool

@@ -34,6 +34,7 @@ from thresher.trainer.context import PACKAGES, RunContext, content_hash, load_ro
 from thresher.trainer.engine.adapters.kinds import LOW_RANK
 from thresher.trainer.engine.fit import load_trained_model
 from thresher.trainer.engine.tokenization import Examples
+from thresher.trainer.estimate import PlannedRuns, TrainingPlan, measure_run
 from thresher.trainer.held_out import HeldOut, prepare_held_out
 from thresher.trainer.settings import TrainSettings
 from thresher.trainer.split import split_rows
@@ -109,7 +110,7 @@ def why(
         raise InputError("why: the question must hold a word, found none; give the one that the adapter was asked")
     trained = Adapter.read(adapter)
     rows = load_rows(data)
-    context = _resolve(trained, rows)
+    context = _resolve(trained, rows, settings.device)
     about = {"why": _list_settings(settings), "question": question, "adapter": trained.manifest.hash}
     identity = digest({**about, "run": context.identity()})
     call = _Call(
@@ -135,6 +136,30 @@ def why(
         return read_explanation(folder.path)
 
 
+def plan_why(adapter: str | Path, question: str, *, data: Any, **options: Unpack[WhyOptions]) -> TrainingPlan:
+    """Estimate what `why` with the same arguments will take; nothing is written.
+
+    Args:
+        adapter: as for `why`.
+        question: as for `why`; it is not read.
+        data: as for `why`.
+        options: fields of `WhySettings`.
+    """
+    del question
+    settings = build_settings(WhySettings, "why", options)
+    context = _resolve(Adapter.read(adapter), load_rows(data), settings.device)
+    n, cost = len(context.split.train), measure_run(context)
+    # the gradient of a row takes about what a step takes for each of its rows
+    reading = n * cost.step_seconds / int(context.settings.batch_size or 1)
+    parts = [PlannedRuns(name=f"gradients of {n:,} rows", n=0, seconds=cost.start_seconds + reading, tokens=0)]
+    if settings.proofs:
+        seconds, tokens = cost.estimate(n, context.settings, 0)
+        n_runs = 3 * settings.proofs
+        parts.append(PlannedRuns(name="proof", n=n_runs, seconds=n_runs * seconds, tokens=n_runs * tokens))
+    note = "runs that a killed call has finished cost nothing"
+    return TrainingPlan(parts=tuple(parts), n_workers=1, memory_bytes=cost.memory_bytes, note=note)
+
+
 def read_explanation(path: str | Path) -> Explanation:
     """Read the folder of `why`.
 
@@ -146,7 +171,7 @@ def read_explanation(path: str | Path) -> Explanation:
     return Explanation(rows=read_table(folder / ROWS), content=content, path=folder, manifest=manifest)
 
 
-def _resolve(trained: Adapter, rows: Dataset) -> RunContext:
+def _resolve(trained: Adapter, rows: Dataset, device: str | None) -> RunContext:
     """Return the adapter's training again, on all of its rows."""
     metrics = trained.metrics
     kind = metrics["settings"].get("adapter", "lora")
@@ -165,7 +190,7 @@ def _resolve(trained: Adapter, rows: Dataset) -> RunContext:
     return resolve_run(
         rows,
         model=metrics["model"]["name"] if metrics["task"] != "classification" else name_classifier(metrics),
-        settings=TrainSettings.read(stored),
+        settings=replace(TrainSettings.read(stored), device=device),
         seed=int(metrics["seed"]),
         labels=metrics["labels"],
     )
@@ -263,7 +288,7 @@ def _explain(call: _Call, path: Path | None) -> Explanation:
 
 def _list_settings(settings: WhySettings) -> dict[str, Any]:
     """Return what decides the result."""
-    return {name: value for name, value in vars(settings).items() if name not in ("out", "force")}
+    return {name: value for name, value in vars(settings).items() if name not in ("out", "force", "device")}
 
 
 def _score(call: _Call, examples: Examples, asked: HeldOut, model: Any) -> Float64:

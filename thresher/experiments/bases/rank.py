@@ -22,7 +22,7 @@ from thresher.artifacts.stored import read_table
 from thresher.dataset import Dataset
 from thresher.errors import InputError
 from thresher.experiments.bases.answers import score_answers
-from thresher.experiments.bases.candidates import Candidate
+from thresher.experiments.bases.candidates import Candidate, read_vectors
 from thresher.experiments.bases.labels import LabelScores, choose_label_rows, score_labels
 from thresher.experiments.bases.ranking import Rank, describe_order, rank_models
 from thresher.experiments.bases.settings import BaseRankOptions, BaseRankSettings
@@ -80,15 +80,28 @@ def rank_bases(
     settings = settings.choose_shots(rows.kind)
     names = list(dict.fromkeys(settings.models))
     candidates = [Candidate.find(name, rows.kind) for name in names]
-    n_trainable = sum(each.can_be_trained for each in candidates)
-    if settings.confirm > n_trainable:
-        raise InputError(
-            f"base rank: confirm trains {settings.confirm} models, and {n_trainable} of those that are named can be "
-            f"trained; name more of them, or confirm fewer"
-        )
+    require_trainable(candidates, settings.confirm)
+    for each in candidates:
+        if each.vectors is not None:
+            read_vectors(each.vectors, len(rows))  # refused, if at all, before any model reads
     first = candidates[0].model if rows.kind != "classification" else None
     experiment = load_experiment(rows, eval=eval, settings=replace(settings, model=first), on_progress=on_progress)
     return _Ranker(settings, experiment, rows, candidates, on_progress).write()
+
+
+def require_trainable(candidates: Sequence[Candidate], confirm: int) -> list[Candidate]:
+    """Return the models that can be trained.
+
+    Raises:
+        InputError: they are fewer than are to be confirmed.
+    """
+    trainable = [each for each in candidates if each.can_be_trained]
+    if confirm > len(trainable):
+        raise InputError(
+            f"base rank: confirm trains {confirm} models, and {len(trainable)} of those that are named can be "
+            f"trained; name more of them, or confirm fewer"
+        )
+    return trainable
 
 
 @dataclass(frozen=True)

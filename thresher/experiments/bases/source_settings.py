@@ -56,6 +56,8 @@ class SourceRankSettings(ExperimentSettings):
         problems = [] if self.candidates else ["at least one candidate is needed, got none; give --candidate FILE"]
         if not (self.shares or self.before) and self.confirm:
             problems.append("shares must hold at least one share, without --before, got none")
+        if self.engine == "ray" and self.before and self.confirm:
+            problems.append("before continues adapters on this machine, which a cluster may not see; add --no-before")
         return problems
 
 

@@ -82,11 +82,11 @@ def rank_sources(
     """
     settings: SourceRankSettings = build_settings(SourceRankSettings, "base sources", options)
     own = load_experiment(pool, eval=eval, settings=settings, on_progress=on_progress)
-    candidates = _load_candidates(settings.candidates, own)
+    candidates = load_candidates(settings.candidates, own)
     return _SourceRanker(settings, own, candidates, on_progress).write()
 
 
-def _load_candidates(named: Sequence[Any], own: Experiment) -> dict[str, Dataset]:
+def load_candidates(named: Sequence[Any], own: Experiment) -> dict[str, Dataset]:
     """Load the candidates, by name.
 
     Raises:
@@ -180,13 +180,14 @@ class _SourceRanker:
         settings = self.settings
         names = ("rows", "confirm", "train_rows", "seeds", "equal")
         values = {name: getattr(settings, name) for name in names}
-        encoder = make_context(encoder=settings.encoder).resolved().models.encoder
+        encoder = make_context(encoder=settings.encoder, device=settings.device).resolved().models.encoder
         more = {"shares": list(settings.shares), "no_before": not settings.before}
         return {"candidates": list(self.candidates), "encoder": encoder, **values, **more}
 
     def _compare(self) -> tuple[pl.DataFrame, dict[str, Any], pl.DataFrame]:
         """Return the table of candidates, the content of `sources.json`, and the cells."""
-        context = make_context(encoder=self.settings.encoder, on_progress=self.on_progress).resolved()
+        models = {"encoder": self.settings.encoder, "device": self.settings.device}
+        context = make_context(**models, on_progress=self.on_progress).resolved()
         own = OwnRows.embed(self.own.pool, self.own.test, context, self.settings.rows)
         near: list[Closeness] = []
         for name, rows in self.candidates.items():
@@ -228,7 +229,7 @@ class _SourceRanker:
         mixture = _Mixture.join(self.own, clean)
         n_own, seeds = self._count_own(), range(self.settings.seeds)
         most = max((share for share in self.settings.shares), default=0.5)
-        sizes = {(name, share): _count_more(share, n_own, len(clean[name])) for name in clean for share in self._arms}
+        sizes = {(name, share): count_more(share, n_own, len(clean[name])) for name in clean for share in self._arms}
         steps = self._count_steps(n_own + max(sizes.values(), default=0))
         alone, mixed = (replace(each, n_equal_steps=steps) for each in (self.own, mixture.experiment))
         draws = {(name, seed): _draw(mixture.places[name], len(clean[name]), seed) for name in clean for seed in seeds}
@@ -241,7 +242,7 @@ class _SourceRanker:
         for seed in seeds:
             for (name, share), n_more in sizes.items():
                 if share is None:
-                    n_first = _count_more(most, n_own, len(clean[name]))
+                    n_first = count_more(most, n_own, len(clean[name]))
                     n_steps = self._split_steps(steps, n_first, n_own)
                     start = self._train_first(mixture, name, draws[name, seed][:n_first], n_steps[0], seed)
                     cell = Cell(method=name_mix(name, share), n_rows=n_own, seed=seed, rows=own[seed], start_from=start)
@@ -306,7 +307,7 @@ def name_mix(name: str, share: float | None) -> str:
     return f"{name} first" if share is None else f"{name} at {100 * share:g} %"
 
 
-def _count_more(share: float | None, n_own: int, available: int) -> int:
+def count_more(share: float | None, n_own: int, available: int) -> int:
     """Return the rows of another data set that make up a share beside one's own."""
     return 0 if share is None else min(round(share / (1 - share) * n_own), available)
 

@@ -9,14 +9,16 @@ from typing import Any
 import polars as pl
 
 from thresher.evaluation.effect import Effect, adjust_p_values, describe_effect
-from thresher.experiments.cells.cache import CellCache
 from thresher.experiments.cells.cell import Cell, Outcome
-from thresher.experiments.cells.retries import build_retry_listener, require_results
+from thresher.experiments.cells.open_pool import open_worker_pool
+from thresher.experiments.cells.retries import require_results
 from thresher.experiments.cells.tracking import CellTracking
-from thresher.experiments.cells.worker_pool import WorkerPool, count_workers
+from thresher.experiments.cells.worker_pool import WorkerPool
+from thresher.experiments.design.rough_estimate import describe_rough_time
 from thresher.experiments.experiment import Experiment
 from thresher.experiments.paired_runs import PairedRuns
 from thresher.experiments.settings import ExperimentSettings
+from thresher.numeric.units import format_duration
 from thresher.progress import OnProgress, Progress
 
 ArmSeed = tuple[str, int]
@@ -59,8 +61,7 @@ class ArmRunner:
     @staticmethod
     def open(settings: ExperimentSettings, on_progress: OnProgress | None) -> ArmRunner:
         """Return a runner as the settings say; its workers end with a `with` block."""
-        pool = WorkerPool(CellCache(), count_workers(settings.workers), build_retry_listener(on_progress))
-        return ArmRunner(pool, on_progress, CellTracking.open(settings, on_progress))
+        return ArmRunner(open_worker_pool(settings, on_progress), on_progress, CellTracking.open(settings, on_progress))
 
     def __enter__(self) -> ArmRunner:
         """Return the runner itself."""
@@ -78,28 +79,44 @@ class ArmRunner:
             cells: one for each arm and seed.
             stage: of the progress.
         """
-        n_done = 0
+        self._report_plan(experiment, cells, stage)
+        done: list[tuple[Cell, Outcome]] = []
         for index, outcome in self.worker_pool.run(experiment, cells):
-            cell, n_done = cells[index], n_done + 1
+            cell = cells[index]
+            done.append((cell, outcome))
             name = (cell.method, cell.seed)
             self.cells[name], self.outcomes[name], self.experiments[name] = cell, outcome, experiment
-            self._report(cell, outcome, experiment, stage, n_done, len(cells))
+            self._report(done, experiment, stage, cells)
             if self.tracking is not None:
                 self.tracking.record((cell.method, cell.n_rows, cell.seed), outcome, experiment)
 
+    def _report_plan(self, experiment: Experiment, cells: Sequence[Cell], stage: str) -> None:
+        """Say what is run next, before a model is loaded."""
+        if self.on_progress is None or not cells:
+            return
+        sizes = [cell.n_rows for cell in cells]
+        most = f"{min(sizes):,} to {max(sizes):,}" if min(sizes) < max(sizes) else f"{sizes[0]:,}"
+        note = (
+            f"plan: {stage}: {len(cells)} runs of {most} rows, measured on {len(experiment.test):,}; "
+            f"{describe_rough_time(experiment, sizes, self.worker_pool.n_workers)}"
+        )
+        self.on_progress(Progress(stage=stage, done=0, total=len(cells), note=note))
+
     def _report(
-        self, cell: Cell, outcome: Outcome, experiment: Experiment, stage: str, n_done: int, n_cells: int
+        self, done: Sequence[tuple[Cell, Outcome]], experiment: Experiment, stage: str, cells: Sequence[Cell]
     ) -> None:
         if self.on_progress is None:
             return
+        cell, outcome = done[-1]
         if outcome.outcomes is None:
             shown = f"{'not finished' if outcome.is_unfinished else 'failed'}: {outcome.reason}"
         else:
             shown = experiment.describe_score(outcome.outcomes)
             shown += " (from the cache)" if outcome.is_reused else f" in {outcome.facts['train_seconds']:.0f} s"
-        notes = [*self.worker_pool.cache.take_notes(), f"{cell.method}, seed {cell.seed}: {shown}"]
+        left = _describe_time_left(done, len(cells) - len(done), self.worker_pool.n_workers)
+        notes = [*self.worker_pool.cache.take_notes(), f"{cell.method}, seed {cell.seed}: {shown}{left}"]
         for note in notes:
-            self.on_progress(Progress(stage=stage, done=n_done, total=n_cells, note=note))
+            self.on_progress(Progress(stage=stage, done=len(done), total=len(cells), note=note))
 
     def list_tables(self, arm: str) -> list[pl.DataFrame]:
         """Return the outcomes of the finished runs of an arm, by seed."""
@@ -186,3 +203,11 @@ class ArmRunner:
                 }
             )
         return pl.DataFrame(lines, schema=CELL_SCHEMA)
+
+
+def _describe_time_left(done: Sequence[tuple[Cell, Outcome]], n_left: int, n_workers: int) -> str:
+    """Return how long the other runs take yet, by what the finished ones took."""
+    spent = [each.facts["train_seconds"] for _, each in done if "train_seconds" in each.facts and not each.is_reused]
+    if not spent or not n_left:
+        return ""
+    return f"; about {format_duration(sum(spent) / len(spent) * n_left / n_workers)} left"

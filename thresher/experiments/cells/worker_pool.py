@@ -30,8 +30,10 @@ CPU_WORKERS = 8  # at most, when nobody says how many
 GB_PER_WORKER = 3  # a base model, its optimizer and a batch, on a CPU
 
 
-def count_workers(asked: int | str | None) -> int:
+def count_workers(asked: int | str | None, device: str | None = None) -> int:
     """Return the number of workers; "auto" or None: one per GPU, else per core as memory allows.
+
+    One that is chosen by its number, as cuda:1, has one worker.
 
     Small models spend their time between operations, so that several single threads get more done
     than one process with several threads.
@@ -40,7 +42,9 @@ def count_workers(asked: int | str | None) -> int:
         return asked
     import torch
 
-    if torch.cuda.is_available():
+    if device is not None and ":" in device:
+        return 1
+    if device != "cpu" and torch.cuda.is_available():
         return torch.cuda.device_count()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 10**9
     return max(1, min(count_cores(), CPU_WORKERS, memory // GB_PER_WORKER))
@@ -110,6 +114,11 @@ class WorkerPool:
 
     A worker process that crashes or runs out of memory is replaced, and its cell tried again. With
     one worker, cells run in this process, and only what Python can catch is tried again.
+
+    Attributes:
+        cache: of finished cells.
+        n_workers: processes at once.
+        on_retry: hears of cells that are tried again.
     """
 
     def __init__(self, cache: CellCache, n_workers: int, on_retry: OnRetry | None = None) -> None:
@@ -120,7 +129,7 @@ class WorkerPool:
             n_workers: processes at once; 1 runs in this process.
             on_retry: hears of cells that are tried again.
         """
-        self.cache, self._n, self._on_retry = cache, n_workers, on_retry
+        self.cache, self.n_workers, self.on_retry = cache, n_workers, on_retry
         self._workers: list[_Worker] = []
 
     def __enter__(self) -> WorkerPool:
@@ -151,7 +160,9 @@ class WorkerPool:
         """
         finished, keys = load_finished(experiment, cells, self.cache)
         yield from finished.items()
-        outcomes = run_rounds(experiment, cells, keys, self._run_round, n_workers=self._n, on_retry=self._on_retry)
+        outcomes = run_rounds(
+            experiment, cells, keys, self._run_round, n_workers=self.n_workers, on_retry=self.on_retry
+        )
         for index, outcome in outcomes:
             yield index, check_outcome(experiment, outcome)
 
@@ -159,12 +170,12 @@ class WorkerPool:
         """Run the cells of a round; with one worker, their first try is in this process."""
         n_left = len(plan.waiting)
         self._end(self._workers[plan.n_workers :])
-        for index in [plan.waiting.popleft() for _ in range(n_left)] if self._n == 1 else ():
+        for index in [plan.waiting.popleft() for _ in range(n_left)] if self.n_workers == 1 else ():
             outcome = run_cell(plan.experiment, plan.cells[index], self.cache)
             if not plan.try_again(index, outcome):
                 n_left -= 1
                 yield index, outcome
-        if self._n == 1 and n_left:
+        if self.n_workers == 1 and n_left:
             _release_device()
         while n_left:
             for index, outcome in self._await_outcomes(plan):
@@ -191,7 +202,7 @@ class WorkerPool:
                 return
             index = plan.waiting.popleft()
             try:
-                worker = worker or self._start()
+                worker = worker or self._start(plan.experiment.settings.device)
             except OSError as error:  # no memory for another process
                 yield index, leave_unfinished(plan.keys[index], format_error(error))
                 continue
@@ -204,13 +215,13 @@ class WorkerPool:
             except ConnectionError:
                 yield index, leave_unfinished(plan.keys[index], self._remove(worker))
 
-    def _start(self) -> _Worker:
-        slot = next(slot for slot in range(self._n) if slot not in {worker.slot for worker in self._workers})
+    def _start(self, device: str | None) -> _Worker:
+        slot = next(slot for slot in range(self.n_workers) if slot not in {worker.slot for worker in self._workers})
         ours, theirs = socket.socketpair()
         with theirs:
             process = subprocess.Popen(
                 [sys.executable, "-m", "thresher.experiments.cells.worker_process", str(theirs.fileno())],
-                env=os.environ | _build_environment(slot, self._n),
+                env=os.environ | _build_environment(slot, self.n_workers, device),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=sys.stderr.fileno() if _has_descriptor(sys.stderr) else subprocess.DEVNULL,
@@ -251,12 +262,16 @@ class WorkerPool:
         return f"the worker process was ended by {signal.Signals(-code).name}{memory}"
 
 
-def _build_environment(slot: int, n_workers: int) -> dict[str, str]:
-    """Return the environment that gives a worker its share of the cores, or a visible GPU."""
+def _build_environment(slot: int, n_workers: int, device: str | None = None) -> dict[str, str]:
+    """Return the environment that gives a worker its share of the cores, or a visible GPU.
+
+    A GPU that is chosen by its number is the same for all: its number counts all that are visible.
+    """
     import torch
 
     share = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(max(1, count_cores() // n_workers))}
-    if torch.cuda.is_available():
+    is_chosen = device is not None and (device == "cpu" or ":" in device)
+    if not is_chosen and torch.cuda.is_available():
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
         names = [name for name in visible if name] or [str(number) for number in range(torch.cuda.device_count())]
         share["CUDA_VISIBLE_DEVICES"] = names[slot % len(names)]

@@ -10,6 +10,7 @@ from thresher.experiments.comparison import parse_sizes
 from thresher.experiments.design.dry_run import measure_experiment, plan_runs, with_stop
 from thresher.experiments.experiment import Experiment, load_experiment
 from thresher.experiments.learning_curve import SHARE_OF_GRID, choose_sizes
+from thresher.experiments.own.method_file import list_methods
 from thresher.experiments.planning import list_first_cells
 from thresher.experiments.rankings import choose_methods, has_columns, name_methods
 from thresher.experiments.runner import ExperimentRunner
@@ -19,7 +20,6 @@ from thresher.experiments.settings import (
     CurveSettings,
     MethodExperimentSettings,
     TuneSettings,
-    list_methods,
 )
 from thresher.numeric.units import format_count
 from thresher.trainer.estimate import PlannedRuns, TrainingPlan
@@ -125,7 +125,7 @@ def plan_tuning(data: Any, *, eval: Any, **options: Any) -> TrainingPlan:  # noq
     settings: TuneSettings = build_settings(TuneSettings, "tune", options)
     test = load_experiment(data, eval=eval, settings=settings)
     dev = load_experiment(test.pool, eval=settings.dev, settings=replace(settings, model=test.model))
-    n_workers = count_workers(settings.workers)
+    n_workers = count_workers(settings.workers, settings.device)
     cost = measure_experiment(test, n_workers=n_workers)
     base = _choose_middle(settings, dev)
     n_finals = min(settings.finalists + settings.checks + 1, settings.trials)

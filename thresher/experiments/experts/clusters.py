@@ -35,9 +35,9 @@ class Division:
     agreement: float | None
 
 
-def embed_prompts(prompts: list[str], encoder: str | None) -> Float32:
+def embed_prompts(prompts: list[str], encoder: str | None, *, device: str | None = None) -> Float32:
     """Return unit embeddings of prompts: (n, d)."""
-    vectors: Float32 = load_encoder(resolve_encoder(encoder)).encode(prompts)
+    vectors: Float32 = load_encoder(resolve_encoder(encoder, device=device), device=device).encode(prompts)
     return vectors
 
 

@@ -112,7 +112,7 @@ def experts(
     if settings.k is None:
         raise SettingsError("experts: k must be the number of adapters, got None; give 2 or more")
     # what routes later questions must not depend on the machine that does it
-    settings = replace(settings, encoder=resolve_encoder(settings.encoder))
+    settings = replace(settings, encoder=resolve_encoder(settings.encoder, device=settings.settings.device))
     kind = settings.settings.adapter
     if kind not in (None, *CONTINUED):
         raise SettingsError(

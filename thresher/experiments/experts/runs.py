@@ -68,7 +68,8 @@ class ExpertRun:
 def embed_sides(context: RunContext, examples: Examples, held_out: HeldOut, encoder: str | None) -> list[Float32]:
     """Return the embeddings of the prompts of training rows and of held-out rows."""
     sides = ((context.split.train, examples), (held_out.rows, held_out.examples))
-    return [embed_prompts(rows.frame["prompt"][used.position].to_list(), encoder) for rows, used in sides]
+    texts = [rows.frame["prompt"][used.position].to_list() for rows, used in sides]
+    return [embed_prompts(each, encoder, device=context.settings.device) for each in texts]
 
 
 def run_seed(run: ExpertRun) -> tuple[dict[str, pl.DataFrame], Division | None]:

@@ -19,14 +19,16 @@ from thresher.experiments.comparison import (
     PairwiseResult,
     write_comparison,
 )
+from thresher.experiments.design.dry_run import measure_experiment, plan_runs
 from thresher.experiments.experiment import load_experiment
 from thresher.experiments.runner import ExperimentRunner
 from thresher.experiments.settings import ComparisonOptions, ComparisonSettings
 from thresher.experiments.tables import (
     build_cost_table,
 )
-from thresher.numeric.arrays import Bool
+from thresher.numeric.arrays import Bool, Int64
 from thresher.progress import OnProgress
+from thresher.trainer.estimate import TrainingPlan
 from thresher.validation import build_settings, document_options
 
 WITHOUT, WITH, INSTEAD = "without", "with-grown", "own-answers"
@@ -67,19 +69,56 @@ def compare_grown(
     rows, replaces = _join_rows(ensure_dataset(against), ensure_dataset(grown))
     experiment = load_experiment(rows, eval=eval, settings=settings, on_progress=on_progress)
     with ExperimentRunner.open(experiment, settings, on_progress) as runner:
-        is_grown: Bool = runner.experiment.pool.column(MARK).cast(pl.String).eq("1").to_numpy()
-        ours = np.flatnonzero(is_grown) if replaces else np.arange(len(is_grown))
-        sides = {WITHOUT: np.flatnonzero(~is_grown), (INSTEAD if replaces else WITH): ours}
-        if not all(len(side) for side in sides.values()):
-            raise InputError("compare: needs rows of both sides that are no test rows, found none of one")
+        sides = _list_sides(runner.experiment.pool, replaces=replaces)
         asked = {"sides": {name: len(side) for name, side in sides.items()}, "seeds": settings.seeds}
-        asked |= {"equal": settings.equal, "detect": settings.detect, "budgets": [len(ours)]}
+        asked |= {"equal": settings.equal, "detect": settings.detect, "budgets": [len(list(sides.values())[-1])]}
 
         def judge() -> tuple[list[int], Sequence[PairwiseResult]]:
             _run_sides(runner, sides, settings)
             return sorted({len(side) for side in sides.values()}), _judge(runner, sides, settings)
 
         return write_comparison(runner, asked, settings, judge, baseline=WITHOUT)
+
+
+def plan_grown_comparison(grown: Any, *, against: Any, eval: Any, **options: Unpack[ComparisonOptions]) -> TrainingPlan:  # noqa: A002
+    """Estimate what `compare_grown` with the same arguments will take; nothing is written.
+
+    Args:
+        grown: as for `compare_grown`.
+        against: as for `compare_grown`.
+        eval: as for `compare_grown`.
+        **options: as for `compare_grown`.
+    """
+    settings: ComparisonSettings = build_settings(ComparisonSettings, "compare", options)
+    _refuse_choice(settings)
+    rows, replaces = _join_rows(ensure_dataset(against), ensure_dataset(grown))
+    experiment = load_experiment(rows, eval=eval, settings=settings)
+    with ExperimentRunner.open(experiment, settings) as runner:
+        sides = _list_sides(runner.experiment.pool, replaces=replaces)
+        if settings.equal == "steps":
+            runner.set_equal_steps(max(map(len, sides.values())))
+        cost = measure_experiment(runner.experiment)
+        parts = [plan_runs(name, runner.experiment, cost, [len(side)] * settings.seeds) for name, side in sides.items()]
+        return TrainingPlan(
+            parts=tuple(parts),
+            n_workers=runner.n_workers,
+            memory_bytes=cost.memory_bytes,
+            note="runs that are kept from before cost nothing",
+        )
+
+
+def _list_sides(pool: Dataset, *, replaces: bool) -> dict[str, Int64]:
+    """Return the rows of the side without and of the side with the grown ones, by name.
+
+    Raises:
+        InputError: one has none.
+    """
+    is_grown: Bool = pool.column(MARK).cast(pl.String).eq("1").to_numpy()
+    ours = np.flatnonzero(is_grown) if replaces else np.arange(len(is_grown))
+    sides = {WITHOUT: np.flatnonzero(~is_grown), (INSTEAD if replaces else WITH): ours}
+    if not all(len(side) for side in sides.values()):
+        raise InputError("compare: needs rows of both sides that are no test rows, found none of one")
+    return sides
 
 
 def _refuse_choice(settings: ComparisonSettings) -> None:

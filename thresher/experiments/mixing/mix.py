@@ -89,6 +89,17 @@ def mix(
         SettingsError: a setting has an illegal value.
         OutputError: `out` holds something else.
     """
+    return _Mixer(*load_mix(pool, eval=eval, on_progress=on_progress, **options), on_progress).write()
+
+
+def load_mix(
+    pool: Any,
+    *,
+    eval: Any,  # noqa: A002 - as `mix`
+    on_progress: OnProgress | None = None,
+    **options: Unpack[MixOptions],
+) -> tuple[MixSettings, Experiment, Sources]:
+    """Load and check what `mix` was given; arguments and errors are those of it."""
     settings: MixSettings = build_settings(MixSettings, "mix", options)
     settings = replace(settings, metric=settings.metric or "loss")
     if settings.replay is not None and str(settings.general) == "none":
@@ -98,8 +109,7 @@ def mix(
     if settings.replay is not None:
         n_task = len(experiment.pool)
         experiment = _add_replay(experiment, settings.replay, on_progress)
-    sources = Sources.read(experiment.pool, settings.by, settings.rows, n_task=n_task)
-    return _Mixer(settings, experiment, sources, on_progress).write()
+    return settings, experiment, Sources.read(experiment.pool, settings.by, settings.rows, n_task=n_task)
 
 
 def _add_replay(experiment: Experiment, named: Any, on_progress: OnProgress | None) -> Experiment:

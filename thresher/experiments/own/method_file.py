@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
 from typing import Any
 
 from thresher.artifacts.local_path import expand_path
 from thresher.errors import InputError
+from thresher.experiments.settings import BASELINE
 
 
 def read_method_file(name: str, command: str) -> list[str]:
@@ -49,3 +51,27 @@ def _write_method(table: Any, place: str) -> str:
             )
         words.append(f"{setting}={text}")
     return " ".join(words)
+
+
+def list_methods(names: Sequence[str], command: str) -> list[str]:
+    """Return the methods of an experiment once each, the baseline first.
+
+    Raises:
+        InputError: there is none.
+    """
+    methods = [method for name in _join_quotas(names) for method in read_method_file(name, command)]
+    if not methods:
+        raise InputError(f"{command}: at least one method is needed, got none")
+    return list(dict.fromkeys([BASELINE, *methods]))
+
+
+def _join_quotas(names: Sequence[str]) -> list[str]:
+    """Return the names, with what a comma inside of a quota has cut off put back."""
+    joined: list[str] = []
+    for name in names:
+        words = name.split()
+        if joined and words and "=" in words[0] and "quota=" in joined[-1]:
+            joined[-1] += f",{' '.join(words)}"
+        elif words:
+            joined.append(" ".join(words))
+    return joined

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 
@@ -19,12 +19,13 @@ from thresher.artifacts.stored import read_json_lines
 from thresher.dataset import Dataset, load
 from thresher.dataset.loading import load_unlabeled
 from thresher.dataset.provenance import describe_reading, describe_rows, refuse_input_as_output
-from thresher.dataset.settings import ReadSettings
+from thresher.dataset.settings import ReadOptions, ReadSettings
 from thresher.dataset.values.kept_rows import KeptRows
 from thresher.errors import InputError, SettingsError
 from thresher.labeling.exchange import format_label, write_jsonl
 from thresher.labeling.weak.dawid_skene import NO_VOTE, LabelModel, count_votes, fit_label_model
 from thresher.numeric.arrays import Float64, Int64
+from thresher.validation import document_options, split_options
 
 KIND, ROWS, UNLABELED, RECIPE = "joined", "rows.jsonl", "unlabeled.jsonl", "label-join-1"
 LABEL, CONFIDENCE = "label", "confidence"
@@ -102,14 +103,15 @@ def describe_rule(rule: Mapping[str, Any]) -> str:
     return f"labels {rule['n']:,} rows ({100 * rule['coverage']:.0f} %), {rule['conflicts']:,} against others{told}"
 
 
+@document_options(ReadSettings)
 def join_labels(
     rows: Any,
     rules: Sequence[str] | Mapping[str, Rule],
     *,
     how: How = "model",
-    columns: Mapping[str, str] | None = None,
     out: str | Path | None = None,
     force: bool = False,
+    **options: Unpack[ReadOptions],
 ) -> Joined:
     """Give each row one label from several rules or annotators.
 
@@ -122,9 +124,9 @@ def join_labels(
         rules: columns that hold the votes, or name -> function of a row (the user's own columns)
             that returns a label or None. An empty value is no vote.
         how: "model" or "majority".
-        columns: role -> column, where the text's column is not recognized.
         out: folder to write the result to; it appears whole or not at all.
         force: replace an earlier result in `out`.
+        **options: fields of `ReadSettings`.
 
     Raises:
         InputError: the rows cannot be read, or no rule names two labels.
@@ -139,7 +141,7 @@ def join_labels(
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise SettingsError(f"label join: each rule votes once, found '{twice}' twice; name it once")
-    texts, _ = load_unlabeled(rows, ReadSettings(columns=columns))
+    texts, _ = load_unlabeled(rows, split_options("label join", options, ReadSettings)[0])
     taken = [name for name in (LABEL, CONFIDENCE) if name in texts.column_names]
     if taken:
         raise InputError(

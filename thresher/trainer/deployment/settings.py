@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypedDict
 
+from thresher.models.settings import declare_device
 from thresher.validation import Settings, option
 
 
@@ -19,7 +20,7 @@ class PredictSettings(Settings):
     where = "predict"
 
     max_new_tokens: int = option(256, "Maximum number of tokens in an answer.", ge=1)
-    device: str | None = option(None, "cpu, cuda, cuda:1, mps. Default: the fastest available.")
+    device: str | None = declare_device()
 
 
 class PredictOptions(TypedDict, total=False):

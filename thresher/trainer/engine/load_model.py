@@ -17,7 +17,7 @@ from thresher.models.causal_lm.base_model import (
     load_causal_lm,
     loading_errors,
 )
-from thresher.models.device import may_have_gpu
+from thresher.models.device import check_device, may_have_gpu
 from thresher.models.precision import gains_from_bfloat16
 from thresher.models.untrusted.fit import check_size
 from thresher.trainer.engine.pooled_classifier import PooledClassifier
@@ -176,6 +176,10 @@ def build_4bit_options(settings: TrainSettings) -> dict[str, Any]:
 
     import torch
 
+    if settings.device in ("cpu", "mps"):
+        raise SettingsError(
+            f"train: load_in_4bit needs a CUDA GPU, got device '{settings.device}'; leave one of them out"
+        )
     if not torch.cuda.is_available():
         raise SettingsError("train: load_in_4bit needs a CUDA GPU, found none; leave it out")
     if importlib.util.find_spec("bitsandbytes") is None:
@@ -189,14 +193,18 @@ def build_4bit_options(settings: TrainSettings) -> dict[str, Any]:
     return {"quantization_config": config, "device_map": {"": torch.cuda.current_device()}}
 
 
-def choose_precision(precision: Precision, *, base: BaseModel, task: Task) -> Precision:
-    """Return "fp32" or "bf16": what "auto" means for a model on this machine, and others as is.
+def choose_precision(precision: Precision, *, base: BaseModel, task: Task, device: str | None = None) -> Precision:
+    """Return "fp32" or "bf16": what "auto" means for a model on a device, and others as is.
 
     Classifiers stay in float32 on a CPU: their head starts from what the untouched base says.
+
+    Raises:
+        SettingsError: there is no such device.
     """
+    check_device(device)
     if precision != "auto":
         return precision
-    if may_have_gpu():
+    if device != "cpu" and may_have_gpu():
         import torch
 
         if torch.cuda.is_available():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from thresher.errors import OutputError, SettingsError
+from thresher.models.device import use_device
 from thresher.trainer.settings import TrainSettings
 
 Item = TypeVar("Item")
@@ -22,7 +24,8 @@ def open_accelerator(settings: TrainSettings) -> Any:
     """Return accelerate's Accelerator for the processes and devices that the launcher gave us.
 
     Raises:
-        SettingsError: the launcher's configuration divides the model among the processes.
+        SettingsError: the launcher's configuration divides the model among the processes, or a
+            device is chosen where the launcher gives one to each process.
     """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
@@ -34,10 +37,18 @@ def open_accelerator(settings: TrainSettings) -> Any:
                 f"train: each process holds the whole base model, and the launcher asks for {name}, which divides it; "
                 f"launch with --multi_gpu or on one GPU (load_in_4bit and gradient_checkpointing save memory)"
             )
-    # one process may train in float32 and then in bfloat16; the state that is shared by all
-    # Accelerators refuses that
-    AcceleratorState._reset_state(reset_partial_state=False)
+    n_processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if settings.device is not None and n_processes > 1:
+        raise SettingsError(
+            f"train: device must be left to the launcher, which gives each of its {n_processes} processes one, got "
+            f"'{settings.device}'; leave it out"
+        )
+    # one process may train in float32 and then in bfloat16, or on a CPU after a GPU; the state that
+    # is shared by all Accelerators refuses that
+    AcceleratorState._reset_state(reset_partial_state=n_processes == 1)
+    use_device(settings.device)
     return Accelerator(
+        cpu=settings.device == "cpu",
         mixed_precision="bf16" if settings.precision == "bf16" else "no",
         # the loop weighs its pieces itself; a number from the launcher's configuration would scale
         # the gradients again
