@@ -112,3 +112,15 @@ def test_every_command_in_a_page_is_one_that_there_is(page):
         names = {name for param in command.params for name in (*param.opts, *param.secondary_opts)}
         given = {word.partition("=")[0] for word in rest if word.startswith("--")}
         assert given <= names | {"--debug"}, words
+
+
+def test_each_item_of_a_list_has_a_line_of_its_own():
+    """A tool that wraps prose can join the items of a list into one paragraph."""
+    joined = re.compile(r"[.;)]\s+-\s(?=\*\*|[A-Z`])|[.;]\s+[2-9]\. (?=[A-Z`])")
+
+    found = []
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
+        text = re.sub(r"^ *```.*?^ *```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+        text = re.sub(r"^\s*([-*]|\d+\.) ", "", text, flags=re.MULTILINE)  # items that stand alone
+        found += [f"{page.name}: {match[0]!r}" for match in joined.finditer(text)]
+    assert found == []
