@@ -30,7 +30,7 @@ TEMPLATE_TOKENS = {"sft": 20, "classification": 2, "text": 2}  # around what a r
 PADDING = 1.1  # tokens computed for each one that is read
 # operations per weight and token: a step goes back through all weights, and changes few of them
 FORWARD, STEP = 2.0, 4.0
-SHARE_OF_SPEED = 0.5  # of the matrix products' speed that a step reaches
+SHARE_OF_SPEED = 1.0  # of the matrix products' speed that a step reaches
 READ_BYTES_PER_S = 6e9  # of weights, of which each token of an answer needs all
 SECONDS_PER_STEP, SECONDS_PER_RUN = 0.03, 1.5  # whatever the model
 FACTOR = 2.0  # the estimate may be so many times too short or too long

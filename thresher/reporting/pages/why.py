@@ -28,7 +28,7 @@ def build_why_page(folder: Path, manifest: Manifest) -> Page:
     return Page(
         kind="why",
         title="Training rows behind an answer",
-        answer=content["verdict"],
+        answer=f"{content['verdict'][0].upper()}{content['verdict'][1:]}.",
         tiles=[
             Tile("Training rows", fmt.count(len(rows))),
             Tile("Suspects", fmt.count(len(suspects))),
@@ -37,7 +37,7 @@ def build_why_page(folder: Path, manifest: Manifest) -> Page:
         sections=[
             Section("The answer", [Paragraph(f"Asked: {content['question']}"), Paragraph(content["answer"])]),
             Section("Suspects", [_build_suspects(lines)]),
-            Section("Loss of the answer after training without", [_build_losses(without)]),
+            *([Section("Proof", [_build_losses(without)])] if without else []),
         ],
         footer=build_footer(manifest.content),
     )
@@ -54,4 +54,8 @@ def _build_suspects(lines: list[list[str]]) -> Table:
 
 
 def _build_losses(lines: list[list[str]]) -> Table:
-    return Table(caption="In nats, one number per seed", columns=["rows", "losses"], rows=lines)
+    return Table(
+        caption="Loss of the answer after training without some rows, in nats, one number per seed",
+        columns=["without", "losses"],
+        rows=lines,
+    )
