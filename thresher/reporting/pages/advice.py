@@ -62,7 +62,7 @@ def build_advice_page(folder: Path, manifest: Manifest) -> Page:
 
 def _build_answers(answers: list[Mapping[str, str]]) -> Table:
     rows = [(each["question"], each["answer"]) for each in answers]
-    return Table(caption="Questions and answers", columns=("question", "answer"), rows=rows)
+    return Table(caption="Questions and answers", columns=("question", "answer"), rows=rows, text=(1,))
 
 
 def _build_curve(folder: Path) -> list[Block]:
