@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 import thresher as th
+from thresher.cli.compare import summarize
 from thresher.dataset import load
 from thresher.evaluation.gain import Gain
 from thresher.experiments.cells.cell import compute_cell_key
@@ -77,9 +78,17 @@ def test_the_cells_of_a_comparison_say_what_they_forget(tiny_llama, question_row
     assert point["n_rows"] == 8
     assert point["lost"]["n"] == section["rows"] >= 8
     assert result.content["base"]["references"][0]["name"] == "untouched"
+    head, *lines = summarize(result).splitlines()
+    columns = head.split()
+    assert columns[:4] == ["method", "rows", "loss", "forgotten"]
+    values = {line.split()[0]: line.split("bits/byte")[0].split()[-1] for line in lines if "bits/byte" in line}
+    lost = {name: entry["points"][0]["lost"]["value"] for name, entry in section["methods"].items()}
+    assert values == {name: f"{value:+.4f}" for name, value in lost.items()}
+    assert len({*lost.values()}) == 2  # a value of the wrong method would be seen
     without = th.compare(load(question_rows[:30]), eval=load(question_rows[30:]), base="none", **options)
     assert without.content["general"] is None
     assert without.content["base"] is None
+    assert "forgotten" not in summarize(without)
 
 
 def test_general_rows_are_measured_in_the_same_order_whatever_that_of_their_file(tiny_llama, question_rows, tmp_path):
