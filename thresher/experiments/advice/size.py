@@ -10,6 +10,7 @@ from thresher.evaluation.curves.curve_fit import Interval
 from thresher.experiments.curve import LearningCurve
 from thresher.experiments.settings import BASELINE
 
+FARTHEST = 4  # times the largest measured size: a score of more rows is not predicted
 TARGET_SHARE, LEAST_ROWS = 0.1, 32  # rows by a target where nothing was measured
 
 
@@ -50,7 +51,7 @@ def choose_size(
         return Size(min(limit, best), f"rows chosen by {method} do best at this size: further ones make it worse")
     enough = curve.enough.get(method) or curve.enough.get(BASELINE)
     if enough is None or enough.verdict != "enough":
-        said = "" if enough is None else f" ({enough})"
+        said = "" if enough is None else f" ({str(enough).rstrip('.')})"
         return Size(limit, f"{everything}: the curve does not show that fewer are enough{said}")
     return Size(min(limit, enough.high), f"the safe end of what the curve says is enough: {enough}")
 
@@ -62,19 +63,28 @@ class WholePool:
     Attributes:
         n_rows: of the clean pool.
         metric: of the curve.
-        score: expected on the same test rows, with its 80 % interval.
+        n_measured: largest size of the curve.
+        score: expected on the same test rows, with its 80 % interval; None where the curve ends too
+            early to say.
     """
 
     n_rows: int
     metric: str
-    score: Interval
+    n_measured: int
+    score: Interval | None
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values."""
-        return {"n": self.n_rows, "metric": self.metric, **self.score.to_json()}
+        about = {"n": self.n_rows, "metric": self.metric, "measured": self.n_measured}
+        return {**about, "score": None if self.score is None else self.score.to_json()}
 
     def __str__(self) -> str:
         """Return it as a sentence."""
+        if self.score is None:
+            return (
+                f"What all {self.n_rows:,} would bring is not known: the curve ends at {self.n_measured:,} rows, "
+                f"too early to predict it"
+            )
         median, low, high = (f"{value:.3f}" for value in (self.score.median, self.score.low, self.score.high))
         return f"Trained on all {self.n_rows:,}, {self.metric} is expected to be {median} [{low}, {high}]."
 
@@ -91,8 +101,9 @@ def foresee_whole_pool(curve: LearningCurve, n_pool: int) -> WholePool | None:
     fit = curve.fits.get(BASELINE)
     if fit is None or curve.content["of"] >= n_pool:
         return None
-    score = fit.predict(n_pool, same_test=True)
-    return WholePool(n_rows=n_pool, metric=str(curve.content["metric"]), score=score)
+    n_measured = int(curve.content["of"])
+    score = fit.predict(n_pool, same_test=True) if n_pool <= FARTHEST * n_measured else None
+    return WholePool(n_rows=n_pool, metric=str(curve.content["metric"]), n_measured=n_measured, score=score)
 
 
 def _find_best_size(curve: LearningCurve, method: str) -> int | None:
