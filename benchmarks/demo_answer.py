@@ -86,7 +86,8 @@ def main() -> None:
     result = judge(
         json.loads((folder / "advice.json").read_text()), curve, held_out["value"], whole, int(held_out["n"])
     )
-    result |= {"command": "python benchmarks/demo_answer.py --advice out/demo/labels", "machine": machine("torch")}
+    command = f"python benchmarks/demo_answer.py --advice out/demo/labels --seeds {options.seeds}"
+    result |= {"command": command, "machine": machine("torch")}
     options.out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
 
