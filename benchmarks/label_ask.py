@@ -79,8 +79,8 @@ def load_task(name: str, folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
 class Task:
     """Vectors and classes of a set."""
 
-    def __init__(self, name: str, folder: Path) -> None:
-        rows, test = load_task(name, folder)
+    def __init__(self, name: str, folder: Path, parts: tuple[pl.DataFrame, pl.DataFrame] | None = None) -> None:
+        rows, test = parts or load_task(name, folder)
         context = make_context(encoder="minilm").resolved()
         self.x = embed_texts(rows["text"].to_list(), context, 384)
         self.test_x = embed_texts(test["text"].to_list(), context, 384)

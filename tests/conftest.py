@@ -321,3 +321,21 @@ def memory():
     files.pseudo_dirs[:] = [""]
     yield files
     files.store.clear()
+
+
+@pytest.fixture(scope="module")
+def tiny_nli(tiny_bert, tmp_path_factory):
+    import shutil
+
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification
+
+    folder = tmp_path_factory.mktemp("tiny-nli")
+    shutil.copytree(tiny_bert, folder, dirs_exist_ok=True)
+    config = BertConfig.from_pretrained(tiny_bert, num_labels=3)
+    config.id2label = {0: "CONTRADICTION", 1: "NEUTRAL", 2: "ENTAILMENT"}
+    config.label2id = {label: code for code, label in config.id2label.items()}
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        BertForSequenceClassification(config).save_pretrained(folder)
+    return folder

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from thresher.labeling.add import Labeled, add_labels
     from thresher.labeling.ask import Asked, ask_labels
     from thresher.labeling.weak.join import Joined, join_labels
+    from thresher.labeling.weak.refine import Refined, refine_labels
     from thresher.notebook.results import open, report  # noqa: A004
     from thresher.selection.dry_run import Plan, plan
     from thresher.subset.budget import Budget
@@ -72,6 +73,7 @@ __all__ = [
     "Features",
     "Grown",
     "Joined",
+    "Refined",
     "LabelBudget",
     "Labeled",
     "LearningCurve",
@@ -100,6 +102,7 @@ __all__ = [
     "grow",
     "label_budget",
     "join_labels",
+    "refine_labels",
     "learning_curve",
     "load",
     "mix",
@@ -126,6 +129,7 @@ _load = export_lazily(
         "BaseRanking": "experiments.bases.rank",
         "Asked": "labeling.ask",
         "Joined": "labeling.weak.join",
+        "Refined": "labeling.weak.refine",
         "LabelBudget": "experiments.prices.label_budget",
         "Labeled": "labeling.add",
         "add_labels": "labeling.add",
@@ -163,6 +167,7 @@ _load = export_lazily(
         "grow": "growth.grow",
         "label_budget": "experiments.prices.label_budget",
         "join_labels": "labeling.weak.join",
+        "refine_labels": "labeling.weak.refine",
         "learning_curve": "experiments.learning_curve",
         "load": "dataset",
         "mix": "experiments.mixing.mix",

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 
+import numpy as np
 import pytest
 
 import thresher as th
@@ -184,3 +185,21 @@ def test_conversations_keep_their_form(stub, model, as_text):
 def test_bounds_between_which_no_prompt_lies_are_refused(model):
     with pytest.raises(SettingsError, match="least_similarity must be below most_similarity, got 0.9 and 0.9"):
         th.grow(make_sums(2), how="reword", least_similarity=0.9, most_similarity=0.9, **model)
+
+
+def test_with_an_entailment_model_each_prompt_must_follow_from_the_other(stub, model, tiny_nli, monkeypatch):
+    from thresher.features.answers.entailment import Entailment
+
+    stub.reply = lambda body, number: stub.format_reply(
+        f"Please add the numbers {read_sum(body) // 2} and {read_sum(body) // 2 + 1}, and say how much they make."
+    )
+    monkeypatch.setattr(
+        Entailment,
+        "predict_entailments",
+        lambda self, pairs, *, stage, context: np.array([0.2 if " 1 " in b and " 1 " in a else 0.9 for a, b in pairs]),
+    )
+    grown = th.grow(make_sums(3), how="reword", entailment=str(tiny_nli), **model)
+    refused = grown.refused.filter(grown.refused["reason"] == "constraint-broken")["explanation"]
+    assert all("does not find that each of the two follows from the other" in why for why in refused)
+    assert len(refused) >= 1
+    assert grown.manifest.content["entailment"]

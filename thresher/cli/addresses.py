@@ -18,7 +18,17 @@ _COMMAND_OPTIONS, _COMMANDS = ("--metric", "--trainer"), ("command:", "lower:com
 _OTHERS = {"--address"}  # of a Ray cluster, which has words of its own for what is wrong with one
 _ROWS = {
     *("--eval", "--existing", "--target", "--examples", "--source", "--control", "--general", "--test"),
-    *("--embeddings", "--pred-probs", "--job", "--against", "--data", "--candidate", "--replay", "--labeled"),
+    *(
+        "--embeddings",
+        "--pred-probs",
+        "--job",
+        "--against",
+        "--data",
+        "--candidate",
+        "--replay",
+        "--labeled",
+        "--unlabeled",
+    ),
 }
 _MANY_FOLDERS = {"advise"}  # which write a folder for each of their steps
 

@@ -53,6 +53,7 @@ VERBS = {  # in the order of the help
     "export": _Verb("export", "export", _TRAIN),
     "soup": _Verb("soup", "soup", ""),
     "why": _Verb("why", "why", ""),
+    "novelty": _Verb("novelty", "novelty", ""),
     "report": _Verb("report", "report", "What is the result?"),
     "doctor": _Verb("doctor", "doctor", _MACHINE),
     "warm-up": _Verb("warm_up", "prepare_kernels", ""),

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from thresher.cli import options
-from thresher.cli.output import print_block, print_json_text, print_plan
+from thresher.cli.output import print_block, print_json, print_json_text, print_plan
 from thresher.cli.with_options import with_options
 from thresher.dataset.settings import PoolSettings
+from thresher.errors import InputError
 from thresher.growth.settings import GrowSettings
 from thresher.models.settings import ModelSettings
 from thresher.printable import join_lines
 
 if TYPE_CHECKING:
+    from thresher.dataset import Dataset
     from thresher.growth.result import Grown
 
 
@@ -30,6 +32,13 @@ def grow(
         typer.Option("--eval", help="Held-out rows, read like the pool; grown rows that repeat one are refused."),
     ] = None,
     out: options.Out = None,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="Rounds: train on all rows so far, go on by the adapter while --eval says so.")
+    ] = 1,
+    training: Annotated[
+        list[str] | None, typer.Option("--train", help="Settings of the training between rounds, as epochs=2.")
+    ] = None,
+    base: Annotated[str | None, typer.Option(help="Model that is trained between rounds; default: --model.")] = None,
     force: options.Force = False,
     dry_run: options.DryRun = False,
     as_json: options.AsJson = False,
@@ -50,12 +59,52 @@ def grow(
     if out is None or dry_run:
         print_plan(plan_growth(rows, eval=held_out, **vars(settings), **vars(models)), as_json=as_json)
         return
+    if rounds > 1 or training or base:
+        asked = {"rounds": rounds, "training": training, "base": base, "force": force}
+        _grow_rounds(rows, held_out, out, settings, models, asked, as_json=as_json, quiet=quiet)
+        return
     with progress_display(quiet=quiet) as show:
         grown = grow_rows(rows, eval=held_out, out=out, force=force, on_progress=show, **vars(settings), **vars(models))
     if as_json:
         print_json_text(grown.manifest.to_json().decode())
     if not quiet:
         print_block(format_summary(grown, out, pool, options.describe_schema(rows)), err=True)
+
+
+def _grow_rounds(
+    rows: Dataset,
+    held_out: Dataset | None,
+    out: Path,
+    settings: GrowSettings,
+    models: ModelSettings,
+    asked: dict[str, Any],
+    *,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Grow in rounds, and tell what each brought.
+
+    Raises:
+        InputError: there are no held-out rows to judge a round by.
+    """
+    from thresher.cli.progress import progress_display
+    from thresher.experiments.grown.rounds import grow_rounds, tell
+    from thresher.experiments.settings import parse_train_settings
+
+    if held_out is None:
+        raise InputError("grow: a round is kept where held-out rows say so, found none; give --eval")
+    asked["training"] = parse_train_settings(asked["training"] or [])
+    with progress_display(quiet=quiet) as show:
+        result = grow_rounds(rows, eval=held_out, out=out, settings=settings, models=models, on_progress=show, **asked)
+    if as_json:
+        print_json({"answer": result.manifest.content["answer"], "rounds": result.rounds})
+    if not quiet:
+        lines = [
+            result.manifest.content["answer"],
+            *(f"  round {each['round']}: {tell(each)}" for each in result.rounds),
+        ]
+        lines.append(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
+        print_block(join_lines(lines), err=True)
 
 
 def format_summary(grown: Grown, out: Path, pool: str | None, read_as: str | None) -> str:

@@ -14,7 +14,7 @@ from thresher.cli.output import print_block, print_json, print_plan
 from thresher.cli.with_options import with_options
 from thresher.dataset.settings import ReadSettings
 from thresher.errors import InputError
-from thresher.labeling.settings import AskSettings
+from thresher.labeling.settings import AskSettings, RefineSettings
 from thresher.models.settings import ModelSettings
 from thresher.printable import join_lines
 
@@ -176,6 +176,36 @@ def join(
         lines += [f"  {name}: {describe_rule(rule)}" for name, rule in content["rules"].items()]
         lines += _tell_rejected(counts)
         lines.append(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
+        print_block(join_lines(lines), err=True)
+
+
+@label_app.command()
+@with_options(RefineSettings, ModelSettings)
+def refine(
+    pool: Annotated[str, typer.Argument(help="Rows of a text and a weak label: file, glob, folder or Hub id.")],
+    eval: Annotated[str, typer.Option(help="Rows whose labels are right, drawn at random.")],  # noqa: A002
+    out: Annotated[Path, typer.Option(help="Folder for the result.")],
+    settings: RefineSettings,
+    models: ModelSettings,
+    unlabeled: Annotated[str | None, typer.Option(help="More texts, without labels, in the same column.")] = None,
+    force: options.Force = False,
+    as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Correct weak labels by self-training, only where labeled rows say that it helps.
+
+    [bold]Example:[/bold] thresher label refine weak.jsonl --eval test.jsonl --out refined
+    """
+    from thresher.labeling.weak.refine import refine_labels
+
+    result = refine_labels(pool, eval=eval, unlabeled=unlabeled, out=out, force=force, **vars(settings), **vars(models))
+    content = result.manifest.content
+    if as_json:
+        print_json({name: content[name] for name in ("answer", "verdict", "counts", "classes")})
+    if not quiet:
+        lines = [content["answer"], *_tell_rejected(content["counts"])]
+        lines.append(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
+        lines.append(f"then: thresher train {out} --weight confidence --eval {eval} --out adapter")
         print_block(join_lines(lines), err=True)
 
 

@@ -36,6 +36,10 @@ Model = Annotated[
 StartFrom = Annotated[
     Path | None, typer.Option("--from", help="Folder of an adapter to continue from, on the same base.")
 ]
+CONTROL_HELP = (
+    "auto: random rows of the subset's pool; none; a pool; same: the same rows without --skip, --weight, --mask-answer "
+    "and --tokens, to see what these cost or bring."
+)
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Estimate steps, tokens, time and memory from a few; write nothing.")
 ]
@@ -53,7 +57,7 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Folder for the adapter; required except with --dry-run.")] = None,
     model: Model = None,
     eval: Annotated[str | None, typer.Option(help="Rows to measure on, or a share to hold out (5%).")] = None,  # noqa: A002
-    control: Annotated[str, typer.Option(help="auto: random rows from the pool; none; or another pool.")] = "auto",
+    control: Annotated[str, typer.Option(help=CONTROL_HELP)] = "auto",
     seeds: Annotated[int, typer.Option(help="Repetitions with seed, seed + 1, ...")] = 1,
     task: TaskName = "auto",
     report_to: Annotated[str | None, typer.Option(help=TRACKERS)] = None,
@@ -169,7 +173,7 @@ def format_summary(adapter: Adapter) -> str:
         lines.append(f"  {format_count(n_same, 'row')} left out: a held-out row asks the same")
     lines += [f"  {line}" for line in _describe_left_out(counts["train"], "")]
     lines += [f"  {line}" for line in _describe_left_out(counts["eval"] or {}, "held-out ")]
-    lines += _describe_unknown_labels(metrics)
+    lines += [*_describe_unknown_labels(metrics), *_describe_skipping(metrics)]
     if metrics["held_out"] is not None:
         lines += _format_table(metrics)
     lines += [*format_forgetting(metrics.get("general")), *format_front(metrics.get("scale"))]
@@ -197,6 +201,15 @@ def _describe_left_out(counts: Mapping[str, Any], whose: str) -> list[str]:
     return lines
 
 
+def _describe_skipping(metrics: Mapping[str, Any]) -> list[str]:
+    """Return how many passes over rows were saved, if any were to be."""
+    about = metrics.get("skipping")
+    if about is None:
+        return []
+    share = about["skipped"] / max(1, about["passes"])
+    return [f"  {about['skipped']:,} of {about['passes']:,} passes over rows skipped as easy ({100 * share:.0f} %)"]
+
+
 def _describe_unknown_labels(metrics: Mapping[str, Any]) -> list[str]:
     """Return a sentence about held-out rows of labels that training does not know, if any."""
     from thresher.evaluation.classification import describe_unknown_labels
@@ -207,11 +220,12 @@ def _describe_unknown_labels(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def _format_table(metrics: Mapping[str, Any]) -> list[str]:
+    from thresher.evaluation.held_out import name_control
     from thresher.trainer.untouched.summary import format_references
 
     columns = {"your rows": metrics["held_out"]}
     if metrics["control"] is not None:
-        columns["random rows"] = metrics["control"]["held_out"]
+        columns[name_control(metrics)] = metrics["control"]["held_out"]
     names = [name for name in metrics["held_out"] if name != "classes"]
     title = "held out" if len(metrics["runs"]) <= len(columns) else f"seed {metrics['seed']}"
     width = max(map(len, [title, *names]))
@@ -229,7 +243,7 @@ def _format_table(metrics: Mapping[str, Any]) -> list[str]:
         ours, theirs, gap = (_format_cell(comparison[name]) for name in ("subset", "random", "difference"))
         lines.append(
             f"{comparison['metric']}, {format_count(n_seeds, 'seed')}: "
-            f"your rows {ours}, random rows {theirs}, difference {gap}"
+            f"your rows {ours}, {name_control(metrics)} {theirs}, difference {gap}"
         )
     return lines
 

@@ -28,6 +28,8 @@ def try_adapter(
 ) -> None:
     """Try a trained adapter on your own texts, next to its base model.
 
+    'thresher novelty' lets it write what its base would not.
+
     [bold]Example:[/bold] thresher try adapter "Which words are verbs: the dog barks?"
     """
     from thresher.trainer.adapter import Adapter

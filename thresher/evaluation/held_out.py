@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,3 +93,14 @@ def compare(ours: Sequence[pl.DataFrame], theirs: Sequence[pl.DataFrame]) -> Com
 def _stacked(tables: Sequence[pl.DataFrame], column: str) -> Float64:
     """Return one column of each table: (seeds, n)."""
     return np.stack([table[column].cast(pl.Float64).to_numpy() for table in tables])
+
+
+def name_control(metrics: Mapping[str, Any]) -> str:
+    """Return what the control was trained on, in two words, for columns and legends."""
+    return "plain training" if (metrics["control"] or {}).get("is_same") else "random rows"
+
+
+def describe_control(metrics: Mapping[str, Any]) -> str:
+    """Return what the control was trained on, in a sentence about training on it."""
+    is_same = (metrics["control"] or {}).get("is_same")
+    return "the same rows, each learned alike" if is_same else "the same number of random rows"

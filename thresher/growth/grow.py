@@ -81,11 +81,18 @@ class _Plan:
             "settings": vars(self.settings) | {"teacher": None},
             "pool": self.pool.fingerprint,
             "eval": None if self.eval is None else self.eval.fingerprint,
+            **({} if self.settings.entailment is None else {"entailment": self._hash_entailment()}),
             **{
                 role: {"name": who.generator.name, "fingerprint": who.generator.fingerprint}
                 for role, who in speakers.items()
             },
         }
+
+    def _hash_entailment(self) -> str:
+        from thresher.features.answers.entailment import Entailment
+
+        device = self.writer.context.models.device
+        return Entailment(str(self.settings.entailment), device=device).fingerprint
 
     def identity(self) -> str:
         read = [describe_reading(rows) for rows in (self.pool, self.eval) if rows is not None]

@@ -43,6 +43,12 @@ class GrowSettings(Settings):
     per_seed: int = option(1, "Rows written for each seed (failures, constraints, reword).", ge=1)
     least_similarity: float = option(0.8, "Minimum cosine between a paraphrased prompt and the row's.", ge=-1, le=1)
     most_similarity: float = option(0.98, "Cosine above which a paraphrased prompt counts as a copy.", ge=-1, le=1)
+    entailment: str | None = option(
+        None,
+        "Model for natural language inference, by folder or Hub id: a reworded prompt must follow from the row's, and "
+        "that from it (reword). Default: the cosine alone.",
+        ge=1,
+    )
     least_probability: float = option(
         0.5, "Minimum probability of the intended label, by a classifier trained on the pool (constraints).", ge=0, le=1
     )
@@ -107,6 +113,7 @@ class GrowOptions(ModelOptions, total=False):
     per_seed: int
     least_similarity: float
     most_similarity: float
+    entailment: str | None
     least_probability: float
     calls: int | None
     round: int

@@ -54,3 +54,24 @@ class AskOptions(TypedDict, total=False):
     check: str
     guide: str | None
     seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefineSettings(Settings):
+    """How weak labels are refined."""
+
+    where = "label refine"
+
+    least: float = option(
+        0.6, "Confidence, 1 - entropy / log classes, from which a row is learned from and given out.", ge=0, le=1
+    )
+    seeds: int = option(3, "Networks that are trained, for the verdict and for the mean of their labels.", ge=2)
+    seed: int = option(0, "Random seed.", ge=0)
+
+
+class RefineOptions(TypedDict, total=False):
+    """The fields of `RefineSettings` as keyword arguments, for type checkers."""
+
+    least: float
+    seeds: int
+    seed: int

@@ -38,7 +38,9 @@ _READERS = {  # kind of a manifest -> what reads such a folder
     "asked": "thresher.labeling.ask:Asked.read",
     "joined": "thresher.labeling.weak.join:Joined.read",
     "label-budget": "thresher.experiments.prices.label_budget:LabelBudget.read",
+    "refined": "thresher.labeling.weak.refine:Refined.read",
     "labeled": "thresher.labeling.add:Labeled.read",
+    "grown-rounds": "thresher.experiments.grown.rounds:GrownRounds.read",
     "grown": "thresher.dataset.loading:load",
     "snapshot": "thresher.dataset.loading:load",
 }

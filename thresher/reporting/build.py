@@ -32,6 +32,12 @@ PAGES = {
     "why": "thresher.reporting.pages.why:build_why_page",
     "snapshot": "thresher.reporting.pages.snapshot:build_snapshot_page",
     "curated": "thresher.reporting.pages.curated:build_curated_page",
+    "asked": "thresher.reporting.pages.labels.asked:build_asked_page",
+    "labeled": "thresher.reporting.pages.labels.joined:build_labeled_page",
+    "joined": "thresher.reporting.pages.labels.joined:build_joined_page",
+    "refined": "thresher.reporting.pages.labels.joined:build_refined_page",
+    "label-budget": "thresher.reporting.pages.labels.budget:build_budget_page",
+    "grown": "thresher.reporting.pages.labels.grown:build_grown_page",
 }
 KEYS = {
     "subset": ("method", "settings", "budget", "quota", "order", "seed", "features", "inputs", "schema", "id_column",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from thresher.artifacts.manifest import Manifest
 from thresher.artifacts.result import Result, copy_result
 from thresher.artifacts.stored import read_json
-from thresher.trainer.deployment.settings import PredictOptions, PredictSettings
+from thresher.trainer.deployment.settings import ContrastOptions, ContrastSettings, PredictOptions, PredictSettings
 from thresher.validation import build_settings, document_options
 
 if TYPE_CHECKING:
@@ -83,6 +83,29 @@ class Adapter(Result):
 
         settings: PredictSettings = build_settings(PredictSettings, "predict", options)
         return predict(self.path, self.metrics, [texts] if isinstance(texts, str) else list(texts), settings)
+
+    @document_options(ContrastSettings)
+    def contrast(self, **options: Unpack[ContrastOptions]) -> pl.DataFrame:
+        """Return texts that the adapter writes and its base would not, the most telling first.
+
+        Each token is drawn from p ~ p_tuned (p_tuned / p_base)^gamma among plausible ones
+        (`trainer/deployment/contrast.py`).
+
+        Args:
+            options: fields of `ContrastSettings`.
+
+        Returns:
+            (write, 3): `text`, `excess` (mean log p_tuned - log p_base of its tokens) and `tokens`.
+
+        Raises:
+            InputError: the adapter is a classifier's.
+            NotFoundError: its base is not there, or cannot be reached.
+            MissingExtraError: the packages of the extra `train` are not installed.
+        """
+        from thresher.trainer.deployment.contrast import write_contrast
+
+        settings: ContrastSettings = build_settings(ContrastSettings, "novelty", options)
+        return write_contrast(self.path, self.metrics, settings)
 
     def list_facts(self) -> list[tuple[str, str]]:
         """Return base, rows and held-out scores."""

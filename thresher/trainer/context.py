@@ -31,15 +31,17 @@ from thresher.trainer.engine.load_model import (
 )
 from thresher.trainer.engine.pooling import AUTO, OWN_HEAD, Pooling, choose_pooling
 from thresher.trainer.engine.processes import open_accelerator
+from thresher.trainer.engine.row_choice.reference import check_choice, identify_reference
 from thresher.trainer.engine.tokenization import Examples, tokenize
 from thresher.trainer.events import OnEvent, TrainEvent, ignore
 from thresher.trainer.going_on import Start, open_start
 from thresher.trainer.settings import Task, TrainSettings
-from thresher.trainer.split import RowSplit, parse_share, sort_by_id, split_rows
+from thresher.trainer.split import SAME, RowSplit, keep_same_control, parse_share, sort_by_id, split_rows
 from thresher.trainer.untouched.settings import UntouchedSettings
-from thresher.trainer.weights import hash_weights
+from thresher.trainer.weights import identify_weights
 
 MAX_SEED = 2**63
+NAMED = ("auto", "none", SAME)  # controls that are no rows
 LEARNER = 3  # raise it when classifiers of earlier versions of the code must not be used again
 NOTHING = UntouchedSettings(base="none", general="none")  # is measured of the untouched model
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "numpy")
@@ -138,7 +140,9 @@ class RunContext:
             "seeds": list(self.seeds),
             "is_merged": self.is_merged,
             "versions": versions(PACKAGES),
-            **self._identify_weights(),
+            **identify_weights(self.settings.weight, self.split),
+            **({"control_is": SAME} if split.is_control_same else {}),
+            **identify_reference(self.settings, self.base),
             **({"shots": list(self.untouched.prompts)} if split.held_out is not None else {}),
             **({"general_by_id": [content_hash(rows) for rows in self.general_rows]} if self.general_rows else {}),
             **self._identify_scale(),
@@ -148,14 +152,6 @@ class RunContext:
             # a checkpoint of a classifier that read something else must not be continued
             **({} if self.task != "classification" else {"learner": self.describe_learner()}),
         }
-
-    def _identify_weights(self) -> dict[str, Any]:
-        """Return the hashes of the rows' weights, where they have some."""
-        column = self.settings.weight
-        if column is None:
-            return {}
-        sides = {"train": self.split.train, "control": self.split.control}
-        return {"weights": {name: hash_weights(rows, column) for name, rows in sides.items() if rows is not None}}
 
     def _identify_scale(self) -> dict[str, Any]:
         """Return what else of `untouched` changes the result."""
@@ -201,11 +197,11 @@ def resolve_run(
     numbers = _list_seeds(seed, seeds)
     rows, pool, subset_hash, has_control = _load_sides(data, control, has_eval=eval is not None)
     chosen_task = _choose_task(rows, task)
-    share = parse_share(eval)
-    held_out = share if share is not None or eval is None else load_rows(eval, rows.schema)
+    held_out = parse_share(eval) or (None if eval is None else load_rows(eval, rows.schema))
     _require_same_kind(rows, {"control": pool, "eval": held_out})
     split = split_rows(rows, pool=pool, held_out=held_out, seed=seed, control=has_control)
-    classes = _list_classes(rows, pool, labels, split.held_out) if chosen_task == "classification" else ()
+    split = keep_same_control(split, settings, control)
+    classes = _list_classes(rows, pool, labels, split.held_out, chosen_task)
     start, settings, model = _open_start(start_from, settings, model)
     base = _find_base(model, chosen_task, on_event)
     own = _resolve_settings(settings, chosen_task, base, has_held_out=split.held_out is not None)
@@ -234,9 +230,11 @@ def resolve_run(
 
 
 def _list_classes(
-    rows: Dataset, pool: Dataset | None, labels: Sequence[str], held_out: Dataset | None
+    rows: Dataset, pool: Dataset | None, labels: Sequence[str], held_out: Dataset | None, task: Task
 ) -> tuple[str, ...]:
-    """Return the labels of both sides; held-out rows must have one of them."""
+    """Return the labels of both sides, none of other tasks; held-out rows must have one of them."""
+    if task != "classification":
+        return ()
     classes = _collect_labels(rows, pool, labels)
     if classes and held_out is not None:
         _require_known_label(held_out, classes)
@@ -285,13 +283,13 @@ def _list_loaded(sides: Mapping[str, tuple[Any, Any]]) -> dict[str, Dataset]:
         for name, (given, rows) in sides.items()
         if isinstance(rows, Dataset)
         and not isinstance(given, Dataset | Subset)
-        and not (isinstance(given, str) and given in ("auto", "none"))
+        and not (isinstance(given, str) and given in NAMED)
     }
 
 
 def _load_sides(data: Any, control: Any, *, has_eval: bool) -> tuple[Dataset, Dataset | None, str | None, bool]:
     """Return rows, their pool, the subset's manifest hash, and whether a control is trained."""
-    is_named = isinstance(control, str) and control in ("auto", "none")
+    is_named = isinstance(control, str) and control in NAMED
     rows, pool, subset_hash = _load_data(data, with_pool=is_named and control == "auto" and has_eval)
     if is_named:
         return rows, pool, subset_hash, control == "auto" and pool is not None and has_eval
@@ -373,6 +371,7 @@ def _find_base(model: str | Path | None, task: Task, on_event: OnEvent) -> BaseM
 
 def _resolve_settings(settings: TrainSettings, task: Task, base: BaseModel, *, has_held_out: bool) -> TrainSettings:
     """Fill in the task's defaults, and check what needs the model's configuration."""
+    check_choice(settings, task, base)
     precision = choose_precision(settings.precision, base=base, task=task, device=settings.device)
     resolved = replace(settings.resolved(task), precision=precision)
     limit, max_length = base.max_positions, settings.max_length

@@ -136,7 +136,8 @@ def plan_training(data: Any, **call: Any) -> TrainingPlan:
     n_runs = len(context.seeds) * (1 if split.control is None else 2)
     cost = measure_run(context)
     seconds, tokens = cost.estimate(len(split.train), settings, n_eval)
-    sides = "" if split.control is None else ", and as many on random rows"
+    what = "the same rows, plainly" if split.is_control_same else "random rows"
+    sides = "" if split.control is None else f", and as many on {what}"
     n_rows, n_steps = len(split.train), count_steps(len(split.train), settings)
     name = f"{format_count(n_rows, 'row')}, {format_count(n_steps, 'step')}{sides}"
     runs = PlannedRuns(name=name, n=n_runs, seconds=n_runs * seconds, tokens=n_runs * tokens)

@@ -13,6 +13,7 @@ import numpy as np
 
 from thresher.artifacts.folder import write_atomic
 from thresher.evaluation.classification import describe_unknown_labels
+from thresher.evaluation.held_out import describe_control
 from thresher.models.causal_lm.base_model import BaseModel
 from thresher.models.causal_lm.embedded import SHORT_NAMES
 from thresher.printable import escape_markdown
@@ -203,9 +204,14 @@ def _describe_comparison(metrics: Mapping[str, Any]) -> str:
     random, difference = (format_estimate(comparison[name]) for name in ("random", "difference"))
     better = "higher" if comparison["is_higher_better"] else "lower"
     has_seeds = len(comparison["seeds"]) > 1
+    is_same = metrics["control"].get("is_same")
+    how = (
+        f"on {describe_control(metrics)}"
+        if is_same
+        else "in the same way on the same number of random rows from the pool"
+    )
     return (
-        f"\n\nTrained in the same way on the same number of random rows from the pool, the "
-        f"{comparison['metric']} is {random}; "
+        f"\n\nTrained {how}, the {comparison['metric']} is {random}; "
         f"the difference, paired over held-out rows{' and seeds' if has_seeds else ''}, is {difference} "
         f"({better} is better)."
         f"{'' if has_seeds else ' One seed: the error does not include the variance between seeds.'}"

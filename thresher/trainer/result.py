@@ -16,8 +16,9 @@ from thresher.evaluation.held_out import compare
 from thresher.trainer.adapter import KIND, METRICS
 from thresher.trainer.context import PACKAGES, RunContext
 from thresher.trainer.deployment.serving import list_servings
+from thresher.trainer.engine.row_choice.skipping import describe_skipping
 from thresher.trainer.model_card import format_model_card, write_loss_csv, write_loss_png
-from thresher.trainer.runs import ADAPTER, CONTROL, MAIN, PREDICTIONS, FinishedRun
+from thresher.trainer.runs import ADAPTER, CONTROL, MAIN, PREDICTIONS, SKIPPED, FinishedRun
 from thresher.trainer.untouched.forgetting import build_general_table, describe_forgetting
 from thresher.trainer.untouched.measure import UntouchedOutcomes
 from thresher.trainer.untouched.probe import extract_probe, predict_majority
@@ -76,6 +77,8 @@ def _write_run(run: FinishedRun, folder: Path) -> None:
     write_loss_png(folder / "loss.png", run.history, (run.held_out or {}).get("loss"))
     if run.outcomes is not None:
         write_parquet(run.outcomes, folder / PREDICTIONS)
+    if run.skipped is not None:
+        write_parquet(run.skipped, folder / SKIPPED)
 
 
 def _build_metrics(
@@ -106,11 +109,18 @@ def _build_metrics(
         "general": general,
         "scale": _build_scale(context, first),
         **({} if first.diagnosis is None else {"diagnosis": first.diagnosis}),
-        "control": None if control is None else {"train": control.counts, "held_out": control.held_out},
+        **({} if first.skipped is None else {"skipping": describe_skipping(first.skipped, context.settings)}),
+        "control": None if control is None else _describe_control(context, control),
         "comparison": None if control is None else _build_comparison(runs),
         "runs": [_build_run_metrics(run) for run in runs],
         "settings": context.settings.to_json(),
     }
+
+
+def _describe_control(context: RunContext, control: FinishedRun) -> dict[str, Any]:
+    """Return the numbers of the control; `is_same`: of the same rows, each learned alike."""
+    same = {"is_same": True} if context.split.is_control_same else {}
+    return {"train": control.counts, "held_out": control.held_out, **same}
 
 
 def _build_base(context: RunContext, runs: list[FinishedRun], base: list[BaseOutcomes]) -> dict[str, Any] | None:

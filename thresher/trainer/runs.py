@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from shutil import copyfile, rmtree
@@ -28,6 +28,7 @@ from thresher.trainer.engine.pooled_classifier import PooledClassifier, write_me
 from thresher.trainer.engine.tokenization import Examples, require_rows
 from thresher.trainer.events import TrainEvent
 from thresher.trainer.held_out import HeldOut, prepare_held_out
+from thresher.trainer.novel_tokens import keep_novel_tokens
 from thresher.trainer.split import sample_rows
 from thresher.trainer.untouched.base_vectors import measure_probe
 from thresher.trainer.untouched.forgetting import ANSWERS, LOSSES, GeneralOutcomes, measure_general
@@ -40,6 +41,7 @@ MAIN, CONTROL = "main", "control"
 PREDICTIONS, DONE, ADAPTER = "predictions.parquet", "done.json", "adapter"
 SCALE = "scale.json"
 DIAGNOSIS = "diagnosis.json"
+SKIPPED = "skipped.parquet"
 PROBE = "probe.parquet"  # of a classifier, until its run is finished
 RUNS = ".runs"  # in the work folder, until the result is written
 
@@ -59,6 +61,7 @@ class FinishedRun:
         general: what the model does on rows that are not of the task, or None without any.
         front: `scale` and `points` of the adapter's strengths, or None where not measured.
         diagnosis: what training did to the weights, or None where not asked for.
+        skipped: loss of each row by epoch, and whether it was passed over; None without skipping.
     """
 
     role: str
@@ -71,6 +74,7 @@ class FinishedRun:
     general: GeneralOutcomes | None = None
     front: dict[str, Any] | None = None
     diagnosis: dict[str, Any] | None = None
+    skipped: pl.DataFrame | None = None
 
     @cached_property
     def held_out(self) -> dict[str, Any] | None:
@@ -92,13 +96,17 @@ def run_all(context: RunContext, work: Path, *, has_answers: bool = False) -> li
     examples = _tokenize_train(context)
     held_out, general = prepare_held_out(context), prepare_general(context, has_answers=has_answers)
     n_steps = count_steps(len(examples), context.settings)  # of the control too, on whatever rows
+    plain = replace(context, settings=context.settings.plain)  # of a control of the same rows
     runs = []
     for seed in context.seeds:
         sides = {MAIN: examples}
-        if context.split.control is not None:
+        if context.split.is_control_same:
+            sides[CONTROL] = _tokenize_train(plain)
+        elif context.split.control is not None:
             sides[CONTROL] = _sample_control(context, context.split.control, len(examples), seed=seed)
         for role, rows in sides.items():
-            runs.append(_run(context, rows, (held_out, general), work / RUNS / f"{role}-{seed}", role, seed, n_steps))
+            own = plain if context.split.is_control_same and role == CONTROL else context
+            runs.append(_run(own, rows, (held_out, general), work / RUNS / f"{role}-{seed}", role, seed, n_steps))
     context.accelerator.wait_for_everyone()  # all have read the runs' files before they are deleted
     return runs
 
@@ -118,9 +126,15 @@ def measure_adapter(context: RunContext, adapter: Path) -> pl.DataFrame:
 
 def _tokenize_train(context: RunContext) -> Examples:
     rows = context.split.train
-    examples = weigh_examples(context.tokenize(rows), rows, context.settings.weight)
+    examples = _choose_tokens(context, rows)
     require_rows(examples, "train", n_vocabulary=context.base.n_vocabulary)
     return examples
+
+
+def _choose_tokens(context: RunContext, rows: Dataset) -> Examples:
+    """Return what is learned of some rows: their tokens, and how much each row counts."""
+    examples = keep_novel_tokens(context, context.tokenize(rows))
+    return weigh_examples(examples, rows, context.settings.weight)
 
 
 def _sample_control(context: RunContext, pool: Dataset, n_rows: int, *, seed: int) -> Examples:
@@ -128,7 +142,7 @@ def _sample_control(context: RunContext, pool: Dataset, n_rows: int, *, seed: in
     n_sampled = n_rows
     while True:
         rows = sample_rows(pool, n_sampled, seed=seed)
-        examples = weigh_examples(context.tokenize(rows), rows, context.settings.weight)
+        examples = _choose_tokens(context, rows)
         if len(examples) == n_rows or n_sampled >= len(pool):
             break
         n_sampled += n_rows - len(examples)
@@ -176,6 +190,7 @@ def _run(
         general=None if general is None else read_general(folder),
         front=_read_if_there(folder / SCALE),
         diagnosis=_read_if_there(folder / DIAGNOSIS),
+        skipped=read_table(folder / SKIPPED) if (folder / SKIPPED).is_file() else None,
     )
 
 
@@ -267,6 +282,8 @@ def _write_run(
     if lost is not None:
         write_parquet(lost.losses, folder / LOSSES)
         write_parquet(lost.answers, folder / ANSWERS)
+    if trained.skipped is not None:
+        write_parquet(trained.skipped, folder / SKIPPED)
     if is_result and context.is_diagnosed:  # before the adapter may be merged
         write_atomic(folder / DIAGNOSIS, json.dumps(diagnose_adapter(trained.model)).encode())
     if is_result:

@@ -51,7 +51,16 @@ UNWRITTEN: dict[str, Any] = {
     "virtual_tokens": 20,
     "metric": None,
     "metric_limit": None,
+    "skip": "none",
+    "skip_rate": None,
+    "mask_answer": 0.0,
+    "tokens": "all",
+    "token_share": 0.6,
+    "token_reference": None,
 }
+# by which rows or tokens count differently; `--control same` trains without
+OF_ROWS = ("weight", "skip", "skip_rate", "mask_answer", "tokens", "token_share", "token_reference")
+SKIP_RATES = {"none": 0.0, "revisit": 0.5, "first": 0.9}
 
 _optimizer = partial(option, panel="Optimizer and schedule")
 _batches = partial(option, panel="Rows and memory")
@@ -177,6 +186,27 @@ class TrainSettings:
         "Column with the weight of each row in the loss: non-negative numbers, of which only ratios matter; "
         "rows with weight 0 are left out. Default: equal weights.",
     )
+    skip: Literal["none", "revisit", "first"] = _batches(
+        "none",
+        "Pass over easy rows, without bias. revisit: from the second epoch on those whose last loss was below the "
+        "mean; first: those that a look before each step finds easier than rows of their length.",
+    )
+    skip_rate: float | None = _batches(
+        None, "Chance by which an easy row is passed over; default: 0.5 for revisit, 0.9 for first.", ge=0, lt=1
+    )
+    mask_answer: float = _batches(
+        0.0,
+        "Chance by which a language model reads a token of the answer as padding; all of them are learned.",
+        ge=0,
+        lt=1,
+    )
+    tokens: Literal["all", "novel"] = _batches(
+        "all", "Tokens of the answers that are learned. novel: those that --token-reference knows better than the base."
+    )
+    token_share: float = _batches(0.6, "Share of the answers' tokens that are novel.", gt=0, le=1)
+    token_reference: str | None = _batches(
+        None, "Adapter or model of the same vocabulary that has learned good rows of the kind (for --tokens novel)."
+    )
     eval_generations: int = _measure(
         100, "Held-out rows for which an answer is generated and compared with the reference; 0 for none.", ge=0
     )
@@ -210,13 +240,39 @@ class TrainSettings:
             )
         if not targets:
             problems.append(f"lora_targets must be 'auto' or the names of layers, got {targets!r}")
+        check_settings(self, "train", [*problems, *self._list_choice_problems()])
+
+    def _list_choice_problems(self) -> list[str]:
+        """Return what is wrong with what is learned and measured."""
+        problems = []
         if self.lora_layers not in ("all", "fisher") and not re.fullmatch(r"\d+(-\d+)?", self.lora_layers):
             problems.append(f"lora_layers must be all, fisher, or layers as 8-15, got {self.lora_layers!r}")
         if self.metric is not None and not names_lm_eval_task(self.metric):
             problems.append(f"metric must be {PREFIX}TASK, got {self.metric!r}; the loss is measured in any case")
         if self.metric_limit is not None and self.metric is None:
             problems.append(f"metric_limit ({self.metric_limit}) is of an lm-eval task; give metric, too")
-        check_settings(self, "train", problems)
+        if self.skip_rate is not None and self.skip == "none":
+            problems.append(f"skip_rate ({self.skip_rate}) is of skip; give skip, too")
+        if self.skip != "none" and self.packing:
+            problems.append("skip and packing exclude each other; set one")
+        if (self.tokens == "novel") != (self.token_reference is not None):
+            problems.append("tokens 'novel' and token_reference go together; give both")
+        return problems
+
+    @property
+    def plain(self) -> TrainSettings:
+        """The settings by which every row and every token is learned alike."""
+        return replace(self, **{name: UNWRITTEN[name] for name in OF_ROWS})
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether every row and every token is learned alike."""
+        return self.plain == self
+
+    @property
+    def chance_to_skip(self) -> float:
+        """The chance by which an easy row is passed over."""
+        return SKIP_RATES[self.skip] if self.skip_rate is None else self.skip_rate
 
     def resolved(self, task: Task) -> TrainSettings:
         """Return the settings with the task's defaults; `max_steps` leaves `epochs` None."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 
 from thresher.dataset import Dataset
 from thresher.dataset.own_text.matching import describe_matches, match_rows
-from thresher.errors import InputError
+from thresher.errors import InputError, SettingsError
+from thresher.trainer.settings import TrainSettings
+
+SAME = "same"  # a control of the same rows, each learned alike
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +29,7 @@ class RowSplit:
         n_held_out: rows of the data that are not learned because they are sampled to be held out.
         n_leaked: further rows of the data that are not learned because a held-out row asks the
             same.
+        is_control_same: the control is the same rows, each of which is learned alike.
         leaks: where the first of them are, and the held-out rows that they repeat.
     """
 
@@ -35,6 +39,7 @@ class RowSplit:
     n_held_out: int = 0
     n_leaked: int = 0
     leaks: str = ""
+    is_control_same: bool = False
 
 
 def parse_share(value: Any) -> float | None:
@@ -109,6 +114,25 @@ def split_rows(
         n_leaked=int((is_known & ~is_held_out).sum()),
         leaks=describe_matches(data, held_out, np.where(is_held_out, -1, match)),
     )
+
+
+def keep_same_control(split: RowSplit, settings: TrainSettings, control: Any) -> RowSplit:
+    """Return the split with the training rows as the control, where that is asked for.
+
+    Raises:
+        InputError: there are no held-out rows.
+        SettingsError: every row is learned alike already.
+    """
+    if not (isinstance(control, str) and control == SAME):
+        return split
+    if split.held_out is None:
+        raise InputError("control: both trainings are compared on held-out rows, found none; give --eval")
+    if settings.is_plain:
+        raise SettingsError(
+            "control: 'same' trains the same rows without weight, skip, mask_answer and tokens, and none of them is "
+            "given; give one, or leave control out"
+        )
+    return replace(split, control=split.train, is_control_same=True)
 
 
 def sample_by_hash(row_id: pl.Series, share: float, *, seed: int) -> NDArray[np.bool_]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -16,6 +16,7 @@ from thresher.trainer.engine.tokenization import Examples
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
+    from thresher.trainer.split import RowSplit
 
 ZERO = "its weight is 0"
 JOB_WEIGHT = "thresher_weight"  # of the snapshots of a job: how many rows each stands for
@@ -80,3 +81,11 @@ def hash_weights(rows: Dataset, column: str) -> str:
     """Return the hash of the weights of rows, whatever their order."""
     pairs = sorted(zip(rows.frame["row_id"], read_weights(rows, column).tolist(), strict=True))
     return hashlib.sha256(repr(pairs).encode()).hexdigest()
+
+
+def identify_weights(column: str | None, split: RowSplit) -> dict[str, Any]:
+    """Return the hashes of the weights of the rows of both sides, where they have some."""
+    if column is None:
+        return {}
+    sides = {"train": split.train, "control": split.control}
+    return {"weights": {name: hash_weights(rows, column) for name, rows in sides.items() if rows is not None}}

@@ -169,24 +169,6 @@ def test_settings_that_change_values_change_the_fingerprint(tiny_llama):
     assert described() == found[0]
 
 
-@pytest.fixture(scope="module")
-def tiny_nli(tiny_bert, tmp_path_factory):
-    import shutil
-
-    import torch
-    from transformers import BertConfig, BertForSequenceClassification
-
-    folder = tmp_path_factory.mktemp("tiny-nli")
-    shutil.copytree(tiny_bert, folder, dirs_exist_ok=True)
-    config = BertConfig.from_pretrained(tiny_bert, num_labels=3)
-    config.id2label = {0: "CONTRADICTION", 1: "NEUTRAL", 2: "ENTAILMENT"}
-    config.label2id = {label: code for code, label in config.id2label.items()}
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        BertForSequenceClassification(config).save_pretrained(folder)
-    return folder
-
-
 PAIRS = [("the apple is red", "the leaf is green"), ("red", "the sky is blue " * 30), ("a", "a"), ("blue", "green sky")]
 
 

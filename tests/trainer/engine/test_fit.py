@@ -141,7 +141,7 @@ def test_a_gradient_that_is_no_number_stops_the_run_even_at_its_last_step(run, m
     """The loss of that step is fine and no later one follows: the adapter would be full of NaN."""
     from thresher.trainer.engine import fit as module
 
-    def broken(model, batch):
+    def broken(model, batch, of_rows):
         logits = model(**batch.inputs).logits
         return (logits - logits.detach()).sum().sqrt() + 2.0  # 2, with the root's gradient at 0
 
@@ -153,7 +153,7 @@ def test_a_gradient_that_is_no_number_stops_the_run_even_at_its_last_step(run, m
 def test_a_step_that_does_not_fit_the_device_is_one_sentence(run, monkeypatch):
     from thresher.trainer.engine import fit as module
 
-    def full(model, batch):
+    def full(model, batch, of_rows):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
 
     monkeypatch.setattr(module, "token_loss", full)

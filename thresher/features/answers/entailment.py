@@ -12,6 +12,7 @@ import orjson
 import polars as pl
 
 from thresher.cache.batch import Batch
+from thresher.cache.fingerprint import combine_fingerprints
 from thresher.errors import InputError
 from thresher.features.answers.sequence_classifier import SequenceClassifier
 from thresher.models.precision import inference
@@ -40,17 +41,39 @@ class Entailment(SequenceClassifier):
         Raises:
             InputError: not exactly one label speaks of contradiction.
         """
+        return self._find_label("contradiction", "contradict")
+
+    @cached_property
+    def entailment(self) -> int:
+        """Place of the label for entailment.
+
+        Raises:
+            InputError: not exactly one label speaks of it.
+        """
+        return self._find_label("entailment", "entail")
+
+    def _find_label(self, what: str, part: str) -> int:
+        """Return the place of the one label that has a part, and no "not" or "non" before it."""
         config = json.loads((self._base.folder / "config.json").read_bytes())
         named = config.get("id2label")
         named = named if isinstance(named, dict) else {}
         labels = {int(code): str(label) for code, label in named.items() if str(code).isdecimal()}
-        codes = [code for code, label in labels.items() if "contradict" in label.lower()]
+        codes = [
+            code
+            for code, label in labels.items()
+            if part in label.lower() and not label.lower().startswith(("not", "non"))
+        ]
         if len(codes) != 1:
             raise InputError(
-                f"entailment model '{self.name}': must have one label for contradiction, found the labels "
+                f"entailment model '{self.name}': must have one label for {what}, found the labels "
                 f"{', '.join(labels.values()) or 'none'}; choose a model for natural language inference"
             )
         return codes[0]
+
+    def predict_entailments(self, pairs: Sequence[tuple[str, str]], *, stage: str, context: FeatureContext) -> Float64:
+        """Return P(the second text follows from the first), (n,); long pairs are cut."""
+        p, _ = self._predict(pairs, self.entailment, "follows", stage=stage, context=context)
+        return p
 
     def predict_contradictions(
         self, pairs: Sequence[tuple[str, str]], *, stage: str, context: FeatureContext
@@ -59,14 +82,20 @@ class Entailment(SequenceClassifier):
 
         A pair is read as far as the model reads (512 tokens at most), the longer text is cut first.
         """
-        label = self.contradiction  # refuses before anything runs
+        return self._predict(pairs, self.contradiction, None, stage=stage, context=context)
+
+    def _predict(
+        self, pairs: Sequence[tuple[str, str]], label: int, what: str | None, *, stage: str, context: FeatureContext
+    ) -> tuple[Float64, int]:
+        """Return the probability of a label, (n,), and how many pairs were cut."""
+        own = self.fingerprint if what is None else combine_fingerprints(self.fingerprint, what)
         stage_to_run = Stage(
             name=stage,
             texts=pl.Series("pair", [orjson.dumps(pair).decode() for pair in pairs], dtype=pl.String),
             compute=lambda texts: self._batches(texts, label, context.models.batch_tokens or BATCH_TOKENS),
             feature="entailment",
             model=self.name,
-            fingerprint=self.fingerprint,
+            fingerprint=own,
         )
         values = context.run_stage(stage_to_run)
         if values is None:

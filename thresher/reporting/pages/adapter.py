@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from thresher.artifacts.manifest import Manifest
+from thresher.evaluation.held_out import describe_control, name_control
 from thresher.reporting import formatting as fmt
 from thresher.reporting.files import read_json, read_table
 from thresher.reporting.page import Block, Notice, Page, Paragraph, Section, Table, Tile
@@ -86,14 +87,14 @@ def _write_answer(metrics: Mapping[str, Any]) -> str:
     score = metric.text(ours["value"], ours["stderr"])
     text = f"The {fmt.readable_name(metric.name)} is {score} on {_held_out_rows(ours['n'])}"
     if not fmt.is_number(gap["value"]) or not fmt.is_number(gap["stderr"]):
-        return f"{text}; the error of the difference from the same number of random rows is unknown."
+        return f"{text}; the error of the difference from {describe_control(metrics)} is unknown."
     reach = NORMAL_95 * gap["stderr"]
     ends = metric.difference_range(gap["value"] - reach, gap["value"] + reach)
     if abs(gap["value"]) <= reach:
-        return f"{text}, not clearly different from training on the same number of random rows ({ends})."
+        return f"{text}, not clearly different from training on {describe_control(metrics)} ({ends})."
     is_better = (gap["value"] > 0) == compared["is_higher_better"]
     size = metric.amount(abs(gap["value"]))
-    return f"{text}: {size} {'better' if is_better else 'worse'} than the same number of random rows ({ends})."
+    return f"{text}: {size} {'better' if is_better else 'worse'} than {describe_control(metrics)} ({ends})."
 
 
 def _held_out_rows(n: int) -> str:
@@ -138,7 +139,7 @@ def _build_scores(metrics: Mapping[str, Any]) -> list[Block]:
         return [Notice("No rows were held out. To evaluate the adapter, give thresher train --eval.")]
     sides = {"your rows": metrics["held_out"]}
     if metrics["control"] is not None and metrics["control"]["held_out"]:
-        sides["random rows"] = metrics["control"]["held_out"]
+        sides[name_control(metrics)] = metrics["control"]["held_out"]
     table = Table(
         caption=f"Scores ± one standard error, seed {metrics['seed']}",
         columns=("metric", *sides, "held-out rows"),
@@ -155,26 +156,31 @@ def _build_scores(metrics: Mapping[str, Any]) -> list[Block]:
     blocks: list[Block] = [table]
     rates = [name for name in names if name in fmt.RATES]
     if rates:
-        title = "Scores next to those of random rows" if len(sides) > 1 else "Scores"
+        title = f"Scores next to those of {name_control(metrics)}" if len(sides) > 1 else "Scores"
         points = {side: [scores[name] for name in rates] for side, scores in sides.items()}
         labels = [fmt.readable_name(name) for name in rates]
         blocks = [build_dot_plot("metrics", title, labels, points, table, unit="score (%)")]
     if metrics["comparison"] is not None:
-        blocks.append(_build_comparison(metrics["comparison"]))
+        blocks.append(_build_comparison(metrics))
     return [*blocks, *_build_runs(metrics)]
 
 
-def _build_comparison(compared: Mapping[str, Any]) -> Table:
+def _build_comparison(metrics: Mapping[str, Any]) -> Table:
+    compared = metrics["comparison"]
+    beside = (
+        describe_control(metrics)
+        if metrics["control"].get("is_same")
+        else "the same number of random rows from the pool"
+    )
     metric, gap, seeds = _display_compared(compared), compared["difference"], compared["seeds"]
     error = f" ± {metric.amount(gap['stderr'])}" if fmt.is_number(gap["stderr"]) else ""
     named_seeds = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
     return Table(
-        caption=f"{_capitalize(fmt.readable_name(metric.name))} next to the same number of random rows from the "
-        f"pool, {named_seeds}",
+        caption=f"{_capitalize(fmt.readable_name(metric.name))} next to {beside}, {named_seeds}",
         columns=("", "value"),
         rows=[
             ("your rows", metric.text(compared["subset"]["value"], compared["subset"]["stderr"])),
-            ("random rows", metric.text(compared["random"]["value"], compared["random"]["stderr"])),
+            (name_control(metrics), metric.text(compared["random"]["value"], compared["random"]["stderr"])),
             ("difference, paired", f"{metric.difference(gap['value'])}{error}"),
         ],
         numeric=(1,),
@@ -189,7 +195,7 @@ def _build_runs(metrics: Mapping[str, Any]) -> list[Block]:
     names = list(_without_classes(runs[0]["held_out"]))
     cells = [
         (
-            "random rows" if run["role"] == "control" else "your rows",
+            name_control(metrics) if run["role"] == "control" else "your rows",
             str(run["seed"]),
             *(_format_estimate(name, run["held_out"][name]) for name in names),
         )
@@ -209,7 +215,7 @@ def _build_classes(folder: Path, metrics: Mapping[str, Any]) -> list[Block]:
     nothing = {"f1": {"value": None, "stderr": None, "n": 0}}
     sides = {"your rows": [classes[name]["f1"] for name in shown]}
     if control:
-        sides["random rows"] = [control.get(name, nothing)["f1"] for name in shown]
+        sides[name_control(metrics)] = [control.get(name, nothing)["f1"] for name in shown]
     cells = [
         (
             fmt.truncate(name, 60),
@@ -221,7 +227,14 @@ def _build_classes(folder: Path, metrics: Mapping[str, Any]) -> list[Block]:
     ]
     table = Table(
         caption="All classes, weakest first",
-        columns=("class", "precision", "recall", "F1", *(["F1, random rows"] if control else []), "held-out rows"),
+        columns=(
+            "class",
+            "precision",
+            "recall",
+            "F1",
+            *([f"F1, {name_control(metrics)}"] if control else []),
+            "held-out rows",
+        ),
         rows=cells,
         numeric=range(1, 6),
     )

@@ -12,6 +12,8 @@ from thresher.artifacts.manifest import Manifest
 from thresher.dataset.mixture.reload import format_source, list_recorded_sources
 from thresher.reporting import formatting as fmt
 from thresher.reporting.page import Code, Section, Table
+from thresher.reporting.pages.labels.commands import COMMANDS as LABEL_COMMANDS
+from thresher.reporting.pages.labels.commands import build_label_words
 from thresher.reporting.pages.rows.pool import list_pool_files
 from thresher.selection.request import ROLES
 from thresher.trainer.engine.load_model import MINILM
@@ -29,6 +31,7 @@ COMMANDS = {
     "sources": "base sources",
     "mix": "mix",
     "transfer": "base transfer",
+    **LABEL_COMMANDS,
 }
 _SHOWN_ELSEWHERE = frozenset(
     {"settings", "versions", "inputs", "run", "counts", "metrics", "kind", "format", "schema", "reading"}
@@ -117,6 +120,9 @@ def build_command(content: Mapping[str, Any], out: Path) -> str:
     if recorded:
         return recorded if isinstance(recorded, str) else shlex.join(map(str, recorded))
     kind = str(content["kind"])
+    if kind in LABEL_COMMANDS:
+        words = build_label_words(content, _build_pool_words(content) if "inputs" in content else [])
+        return shlex.join(["thresher", *COMMANDS[kind].split(), *words, "--out", str(out)])
     build = {"subset": _build_select_words, "curated": _build_clean_words}.get(kind, _build_other_words)
     words = ["thresher", *COMMANDS[kind].split(), *build(content)]
     return shlex.join([*words, "--out", str(out)])

@@ -53,11 +53,12 @@ def predict(folder: Path, metrics: Mapping[str, Any], texts: Sequence[str], sett
     if metrics["task"] == "classification":
         return _classify(folder, metrics, texts, settings)
     answer = _continue if metrics["task"] == "text" else _answer
-    answers = {side: answer(name, texts, settings) for side, name in _name_sides(folder, metrics).items()}
+    answers = {side: answer(name, texts, settings) for side, name in name_sides(folder, metrics).items()}
     return pl.DataFrame({"text": list(texts), **answers}, schema=dict.fromkeys(("text", "base", "adapter"), pl.String))
 
 
-def _name_sides(folder: Path, metrics: Mapping[str, Any]) -> dict[str, str]:
+def name_sides(folder: Path, metrics: Mapping[str, Any]) -> dict[str, str]:
+    """Return the models of an adapter: its base, and itself, by the name that they load by."""
     from thresher.models.causal_lm.adapter import read_base_name
 
     base = read_base_name(folder) if (folder / ADAPTER_CONFIG).is_file() else str(metrics["model"]["name"])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import torch
 
 from thresher.errors import InputError, SettingsError, first_three
@@ -17,7 +18,7 @@ from thresher.trainer.context import RunContext
 from thresher.trainer.engine import checkpoint
 from thresher.trainer.engine.adapters.layer_choice import list_left_out
 from thresher.trainer.engine.adapters.starts import set_start
-from thresher.trainer.engine.adapters.updates import build_updates
+from thresher.trainer.engine.adapters.updates import Updates, build_updates
 from thresher.trainer.engine.adapters.whole_model import is_whole_model
 from thresher.trainer.engine.batches import BatchSampler, Collate, count_epoch_steps, pack_rows, pad_rows
 from thresher.trainer.engine.checkpoint import History
@@ -29,6 +30,7 @@ from thresher.trainer.engine.losses import class_loss, token_loss
 from thresher.trainer.engine.pooled_classifier import PooledClassifier, has_head, load_head, read_head_config
 from thresher.trainer.engine.pooling import Pooling
 from thresher.trainer.engine.preflight import try_classifier, try_language_model
+from thresher.trainer.engine.row_choice.skipping import SKIPPING, Skipping, build_skipping
 from thresher.trainer.engine.tokenization import Example
 from thresher.trainer.events import TrainEvent
 from thresher.trainer.settings import Task, TrainSettings
@@ -38,10 +40,17 @@ OnProbe = Callable[[Any], None]
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A trained model, in evaluation mode and without accelerate's wrappers, and its history."""
+    """A trained model, in evaluation mode and without accelerate's wrappers, and its history.
+
+    Attributes:
+        model: the model.
+        history: of its steps.
+        skipped: rows that were passed over, and others, by epoch; None without skipping.
+    """
 
     model: Any
     history: History
+    skipped: pl.DataFrame | None = None
 
 
 def count_steps(n_rows: int, settings: TrainSettings) -> int:
@@ -182,7 +191,7 @@ def fit(
             checkpoint.load_weights(folder / BEST, state.parameters)
         model = accelerator.unwrap_model(state.model).eval()
         accelerator.free_memory()
-    return TrainedModel(model, history)
+    return TrainedModel(model, history, None if state.skipping is None else state.skipping.tabulate())
 
 
 def _start(
@@ -199,13 +208,9 @@ def _start(
         else:
             try_language_model(model, base=context.base, device=device, is_packed=settings.packing)
     parameters = get_trainable_parameters(model)
-    updates = build_updates(model, parameters, settings, seed=batches.seed)
+    updates, skipping = build_updates(model, parameters, settings, seed=batches.seed), build_skipping(settings, batches)
     optimizer = torch.optim.AdamW(updates.build_groups(), lr=0.0, weight_decay=settings.weight_decay)
-    damaged: list[Path] = []
-    best = None if settings.early_stopping_patience is None else folder / BEST
-    history = checkpoint.restore(
-        folder, parameters, optimizer, best=best, on_damage=damaged.append, on_state=updates.set_state
-    )
+    history, damaged = _restore(folder, parameters, optimizer, (updates, skipping), settings)
     if is_classification and not history.step and context.start is None:
         with accelerator.autocast():
             is_probe = initialize_head(model, batches.rows, collate=collate, device=device)
@@ -231,10 +236,34 @@ def _start(
         collate=collate,
         loss_sum=_choose_loss(context),
         updates=updates,
+        skipping=skipping,
         folder=folder,
         run=run,
         **outputs,
     )
+
+
+def _restore(
+    folder: Path,
+    parameters: dict[str, torch.nn.Parameter],
+    optimizer: Any,
+    others: tuple[Updates, Skipping | None],
+    settings: TrainSettings,
+) -> tuple[History, list[Path]]:
+    """Load the newest checkpoint; return its history, and the damaged ones."""
+    damaged: list[Path] = []
+    best = None if settings.early_stopping_patience is None else folder / BEST
+    updates, skipping = others
+
+    def take_state(state: Mapping[str, torch.Tensor]) -> None:
+        updates.set_state({name: value for name, value in state.items() if not name.startswith(SKIPPING)})
+        if skipping is not None:
+            skipping.set_state(state)
+
+    history = checkpoint.restore(
+        folder, parameters, optimizer, best=best, on_damage=damaged.append, on_state=take_state
+    )
+    return history, damaged
 
 
 def _build_collate(context: RunContext, model: Any) -> Collate:

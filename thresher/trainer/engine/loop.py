@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,17 @@ import torch
 from thresher.errors import DeviceMemoryError, SettingsError
 from thresher.evaluation.estimate import Estimate
 from thresher.models.device import is_device_shared
+from thresher.numeric.arrays import Float64, Int64
 from thresher.trainer.context import RunContext
 from thresher.trainer.engine import checkpoint
 from thresher.trainer.engine.adapters.updates import RATE, Updates
 from thresher.trainer.engine.batches import Batch, BatchSampler, Collate, split_by_length, split_step
 from thresher.trainer.engine.checkpoint import History
+from thresher.trainer.engine.losses import RowLosses
+from thresher.trainer.engine.row_choice.skipping import Skipping
+from thresher.trainer.engine.row_choice.step_rows import StepRows, mask_answer
 from thresher.trainer.engine.schedule import compute_rate_share
+from thresher.trainer.engine.tokenization import Example
 from thresher.trainer.events import TrainEvent
 
 BEST = "best.safetensors"
@@ -43,6 +49,7 @@ class TrainState:
         collate: rows -> tensors.
         loss_sum: model, batch -> loss summed over what is learned.
         updates: what the kind of adapter does around a step.
+        skipping: which rows are passed over, or None.
         evaluate: model -> held-out loss, equal on all processes; None without held-out rows.
         folder: of the checkpoints.
         run: name of the run in events.
@@ -56,8 +63,9 @@ class TrainState:
     batches: BatchSampler
     history: History
     collate: Collate
-    loss_sum: Callable[[Any, Batch], torch.Tensor]
+    loss_sum: Callable[[Any, Batch, RowLosses | None], torch.Tensor]
     updates: Updates
+    skipping: Skipping | None
     evaluate: Evaluate | None
     folder: Path
     run: str
@@ -115,7 +123,7 @@ def take_steps(state: TrainState) -> None:
         is_last = history.step == last_step or history.is_stopped
         is_due = time.monotonic() - saved_at >= settings.save_every_s * (LAST_SHARE if is_last else 1)
         if state.is_main and is_due:
-            own = state.updates.get_state()
+            own = {**state.updates.get_state(), **({} if state.skipping is None else state.skipping.get_state())}
             checkpoint.save(state.folder, state.parameters, state.optimizer, history, state=own)
             saved_at = time.monotonic()
             state.report("save", {})
@@ -148,13 +156,9 @@ def _take_step(state: TrainState) -> tuple[float, int]:
     context, batches, step = state.context, state.batches, state.history.step
     accelerator, rows = context.accelerator, batches.get_step_rows(step)
     n_learned, mass = int(batches.n_learned[rows].sum()), float(batches.mass[rows].sum())
-    n_ranks, rank = accelerator.num_processes, accelerator.process_index
-    # dropout depends on (seed, step, rank) alone, so that a resumed run repeats it
-    torch.manual_seed(int(np.random.SeedSequence([batches.seed, step, rank]).generate_state(1, np.uint64)[0] >> 1))
-    own = split_step(rows, rank=rank, n_ranks=n_ranks, n_pieces=context.settings.gradient_accumulation)
-    # a GPU would rather pad than wait
-    if accelerator.device.type == "cpu" and not context.settings.packing:
-        own = [part for piece in own for part in split_by_length(piece, batches.lengths) or [piece]]
+    n_ranks = accelerator.num_processes
+    learned = _choose_rows(state, rows)
+    own = _split_pieces(state, learned.rows)
     total = torch.zeros((), device=accelerator.device)
     for number, piece in enumerate(own):
         is_last = number == len(own) - 1
@@ -162,10 +166,12 @@ def _take_step(state: TrainState) -> tuple[float, int]:
             continue
         with nullcontext() if is_last else accelerator.no_sync(state.model):
             # a process without rows still takes part in the exchange, with weight 0
-            batch = state.collate([batches.rows[i] for i in (piece if len(piece) else rows[:1])])
-            loss = state.loss_sum(state.model, batch.to_device(accelerator.device)) * (1.0 if len(piece) else 0.0)
+            batch = state.collate([_build_example(state, learned, int(i)) for i in (piece if len(piece) else rows[:1])])
+            batch = batch.to_device(accelerator.device)
+            loss = state.loss_sum(state.model, batch, learned.open_losses(piece)) * (1.0 if len(piece) else 0.0)
             accelerator.backward(loss * (n_ranks / mass))
         total += loss.detach()
+    _finish_rows(state, learned)
     state.updates.add_penalty()
     norm = float(accelerator.clip_grad_norm_(list(state.parameters.values()), context.settings.max_grad_norm))
     mean_loss = float(accelerator.reduce(total, "sum")) / mass
@@ -180,6 +186,76 @@ def _take_step(state: TrainState) -> tuple[float, int]:
     state.updates.finish_step(step)
     state.optimizer.zero_grad(set_to_none=True)
     return mean_loss, n_learned
+
+
+def _choose_rows(state: TrainState, rows: Int64) -> StepRows:
+    """Return the rows of a step that are learned from, after a look at them where that is needed.
+
+    Dropout depends on (seed, step, rank) alone, so that a resumed run repeats it.
+    """
+    skipping, step = state.skipping, state.history.step
+    losses = _look(state, rows) if skipping is not None and skipping.looks_first else None
+    seed = np.random.SeedSequence([state.batches.seed, step, state.context.accelerator.process_index])
+    torch.manual_seed(int(seed.generate_state(1, np.uint64)[0] >> 1))
+    if skipping is None:
+        return StepRows(step, rows)
+    factors = skipping.choose(step, rows, losses)
+    if losses is not None:
+        skipping.record(step, rows, losses)
+    is_learned = factors > 0
+    counts = dict(zip(rows[is_learned].tolist(), factors[is_learned].tolist(), strict=True))
+    return StepRows(step, rows[is_learned], counts, None if losses is not None else [])
+
+
+def _look(state: TrainState, rows: Int64) -> Float64:
+    """Return the mean loss of each row, (k,), without gradients."""
+    looked = StepRows(state.history.step, rows, losses=[])
+    state.model.eval()
+    with torch.no_grad():
+        for piece in _split_pieces(state, rows):
+            if len(piece):
+                batch = state.collate([state.batches.rows[i] for i in piece]).to_device(
+                    state.context.accelerator.device
+                )
+                state.loss_sum(state.model, batch, looked.open_losses(piece))
+    state.model.train()
+    return looked.collect(rows, partial(state.context.accelerator.reduce, reduction="sum"))
+
+
+def _split_pieces(state: TrainState, rows: Int64) -> list[Int64]:
+    """Return this process's share of some rows, cut into forward passes."""
+    accelerator, settings = state.context.accelerator, state.context.settings
+    own = split_step(
+        rows,
+        rank=accelerator.process_index,
+        n_ranks=accelerator.num_processes,
+        n_pieces=settings.gradient_accumulation,
+    )
+    if accelerator.device.type != "cpu" or settings.packing:  # a GPU would rather pad than wait
+        return own
+    return [part for piece in own for part in split_by_length(piece, state.batches.lengths) or [piece]]
+
+
+def _build_example(state: TrainState, learned: StepRows, row: int) -> Example:
+    """Return a row as it is learned from in a step."""
+    example = learned.weigh(state.batches.rows[row], row)
+    share = state.context.settings.mask_answer
+    if not share:
+        return example
+    seed = (state.batches.seed, learned.step, row)
+    return mask_answer(example, share, pad_id=int(state.context.tokenizer.pad_token_id), seed=seed)
+
+
+def _finish_rows(state: TrainState, learned: StepRows) -> None:
+    """Keep the losses of a step's rows; where no row was learned from, its gradient is 0."""
+    if state.skipping is None:
+        return
+    if learned.losses is not None:
+        losses = learned.collect(learned.rows, partial(state.context.accelerator.reduce, reduction="sum"))
+        state.skipping.record(learned.step, learned.rows, losses)
+    if not len(learned.rows):
+        for value in state.parameters.values():
+            value.grad = torch.zeros_like(value)
 
 
 def _is_evaluation_due(state: TrainState) -> bool:

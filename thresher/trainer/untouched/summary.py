@@ -170,8 +170,9 @@ def format_references(metrics: Mapping[str, Any]) -> list[str]:
     parts.append(f"trained on {format_count(rows, 'row')} {_format_score(metrics['held_out'][name])}")
     control = metrics["control"]
     if control is not None and control["held_out"]:
-        n_random = control["train"]["rows"]
-        parts.append(f"on {format_count(n_random, 'random row')} {_format_score(control['held_out'][name])}")
+        is_same, n_random = control.get("is_same"), control["train"]["rows"]
+        what = "the same rows, plainly," if is_same else format_count(n_random, "random row")
+        parts.append(f"on {what} {_format_score(control['held_out'][name])}")
     lines = [f"{name}: {', '.join(parts)}"]
     if base["sentence"]:
         lines.append(base["sentence"])
