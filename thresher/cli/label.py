@@ -205,7 +205,7 @@ def refine(
     if not quiet:
         lines = [content["answer"], *_tell_rejected(content["counts"])]
         lines.append(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
-        lines.append(f"then: thresher train {out} --weight confidence --eval {eval} --out adapter")
+        lines.append(f"next: thresher train {out} --weight confidence --eval {eval} --out adapter")
         print_block(join_lines(lines), err=True)
 
 
