@@ -8,6 +8,7 @@ import pytest
 import thresher as th
 from tests.growth.growth_rows import make_sums, read_sum
 from tests.models.generation.stub_server import StubServer
+from thresher.labeling.gain import TOO_FEW
 from thresher.models.generation import http_client
 from thresher.reporting.build import report
 
@@ -60,7 +61,7 @@ def read_page(folder):
 
 def test_the_page_of_ask_says_what_the_next_labels_bring_and_shows_the_rows(folders):
     first, second = (read_page(folders / name) for name in ("asked", "asked-2"))
-    assert "too little to tell what more will bring" in first
+    assert TOO_FEW[1:] in first
     content = json.loads((folders / "asked-2/manifest.json").read_text())
     assert content["answer"][1:20] in second
     assert "Expected, with the 80 % interval" in second
