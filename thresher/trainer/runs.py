@@ -133,8 +133,8 @@ def _tokenize_train(context: RunContext) -> Examples:
 
 def _choose_tokens(context: RunContext, rows: Dataset) -> Examples:
     """Return what is learned of some rows: their tokens, and how much each row counts."""
-    examples = keep_novel_tokens(context, context.tokenize(rows))
-    return weigh_examples(examples, rows, context.settings.weight)
+    # rows that weigh nothing have no say in which tokens are novel
+    return keep_novel_tokens(context, weigh_examples(context.tokenize(rows), rows, context.settings.weight))
 
 
 def _sample_control(context: RunContext, pool: Dataset, n_rows: int, *, seed: int) -> Examples:

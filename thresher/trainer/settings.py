@@ -257,6 +257,8 @@ class TrainSettings:
             problems.append("skip and packing exclude each other; set one")
         if (self.tokens == "novel") != (self.token_reference is not None):
             problems.append("tokens 'novel' and token_reference go together; give both")
+        if self.tokens == "all" and self.token_share != UNWRITTEN["token_share"]:
+            problems.append(f"token_share ({self.token_share}) is of tokens 'novel'; give tokens, too")
         return problems
 
     @property

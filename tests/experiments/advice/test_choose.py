@@ -38,6 +38,7 @@ def test_the_method_that_trainings_decide_on_chooses_the_rows(tiny_llama, tmp_pa
         ({"quota": "label=sqrt"}, "leave --set, --by and --quota out"),
         ({"budget": "200ktok"}, "needs a number of rows or a share as the budget, got 200ktok"),
         ({"engine": "ray"}, "leave --engine out"),
+        ({"existing": questions(5)}, "leave --existing out"),
     ],
 )
 def test_what_leaves_a_pilot_nothing_to_decide_is_refused(options, text):

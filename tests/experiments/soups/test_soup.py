@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +10,10 @@ from safetensors.torch import load_file
 
 import thresher as th
 from thresher.cli.main import main
+from thresher.dataset import load
 from thresher.errors import InputError, SettingsError
+from thresher.experiments.soups.soup import _resolve
+from thresher.trainer.adapter import Adapter
 from thresher.trainer.engine.adapters.merging import merge_adapters
 from thresher.trainer.engine.average_adapters import DOWN, UP, WEIGHTS, compute_scale
 
@@ -73,6 +77,15 @@ def test_a_soup_is_never_worse_on_the_dev_rows_and_is_compared_with_the_best_ada
     assert th.open(result.path).content == content
     assert th.soup(adapters, **call).content == content
     assert content["answer"] in result.summary()
+
+
+def test_what_was_learned_how_and_measured_beside_does_not_matter_to_the_rows_of_a_soup(adapters):
+    metrics = Adapter.read(adapters[0]).metrics
+    more = {"weight": "w", "metric": "lm-eval:arc_easy", "metric_limit": 5}
+    stored = SimpleNamespace(metrics={**metrics, "settings": {**metrics["settings"], **more}})
+    context = _resolve(stored, load(make_rows(36, 38)))
+    assert context.settings.is_plain
+    assert context.identity()
 
 
 def test_soups_need_adapters_that_are_alike_and_dev_rows_that_are_no_test_rows(adapters, tiny_bert, tmp_path, capsys):

@@ -1,11 +1,16 @@
 """A snapshot whose adapter is worse than the published one's is not published."""
 
 import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from thresher.dataset import load
 from thresher.errors import SettingsError
+from thresher.jobs.update import adapter_gate
 from thresher.jobs.update.adapter_gate import get_gate_cache
 
 THINGS = {"red": "apple", "green": "leaf", "blue": "sky"}
@@ -67,6 +72,22 @@ def test_a_worse_snapshot_is_not_published_and_an_equal_one_is(gated):
     write(steps=0)
     with pytest.raises(SettingsError, match=r"max_steps"):
         kit.run()
+
+
+def test_another_base_in_the_same_folder_is_trained_anew(tiny_bert, tmp_path, monkeypatch):
+    base = Path(shutil.copytree(tiny_bert, tmp_path / "base"))
+    keys = []
+    cache = SimpleNamespace(make=lambda key, _: keys.append(key) or Path(key))
+    monkeypatch.setattr(adapter_gate, "get_gate_cache", lambda: cache)
+    job = SimpleNamespace(resolve_model=str, settings=SimpleNamespace(seed=0))
+    section = SimpleNamespace(settings={"max_steps": 1}, model=base, seeds=2)
+    log = SimpleNamespace(send=lambda *_: None)
+    for change in ({}, {}, {"_name_or_path": "another"}):
+        config = base / "config.json"
+        config.write_text(json.dumps({**json.loads(config.read_text()), **change}))
+        adapter_gate._train(job, section, load(make_rows(1, 8)), load(make_rows(2, 8)), log)
+    assert keys[:2] == keys[2:4]
+    assert len(set(keys)) == 4
 
 
 def test_the_gate_needs_rows_to_measure_on(kit, rows):

@@ -1,6 +1,8 @@
 """Which rows and tokens are learned: nothing chosen is plain training, and the mean stays."""
 
+import json
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from types import SimpleNamespace
 
@@ -11,13 +13,15 @@ import torch
 
 from thresher.dataset import load
 from thresher.errors import InputError, SettingsError
+from thresher.trainer import runs
 from thresher.trainer.context import resolve_run
 from thresher.trainer.engine import checkpoint
 from thresher.trainer.engine.batches import Batch, BatchSampler, pad_rows
 from thresher.trainer.engine.fit import fit
+from thresher.trainer.engine.loop import _sum_over_processes
 from thresher.trainer.engine.losses import class_loss, token_loss
 from thresher.trainer.engine.row_choice.skipping import First, Revisit
-from thresher.trainer.engine.row_choice.step_rows import mask_answer
+from thresher.trainer.engine.row_choice.step_rows import StepRows, mask_answer
 from thresher.trainer.engine.tokenization import IGNORED, Example, Examples
 from thresher.trainer.novel_tokens import NOT_NOVEL, choose_tokens, keep_novel_tokens
 from thresher.trainer.settings import TrainSettings
@@ -185,6 +189,30 @@ def test_novel_tokens_are_those_that_the_reference_has_learned(tiny_llama, tmp_p
     assert context.identity() != plain.identity()
     all_tokens = replace(context, settings=replace(settings, token_share=1.0).resolved("sft"))
     assert keep_novel_tokens(all_tokens, context.tokenize(rows)).rows == context.tokenize(rows).rows
+    config = tmp_path / "reference/adapter_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": "another/base"}))
+    with pytest.raises(InputError, match=r"an adapter of the base .* is required, found one of 'another/base'"):
+        resolve_run(rows, model=tiny_llama, settings=settings, seed=0)
+
+
+def test_rows_that_weigh_nothing_have_no_say_in_which_tokens_are_novel(tiny_llama, monkeypatch):
+    rows = load([{"prompt": f"q {i}", "completion": "yes", "w": i % 2} for i in range(4)])
+    context = resolve_run(rows, model=tiny_llama, settings=TrainSettings(weight="w"), seed=0)
+    monkeypatch.setattr(runs, "keep_novel_tokens", lambda _, examples: examples.rows)
+    assert [row.row_id for row in runs._choose_tokens(context, rows)] == rows.frame["row_id"].to_list()[1::2]
+
+
+def test_losses_are_exchanged_on_the_device_of_the_processes():
+    devices = []
+
+    def reduce(values, reduction):
+        devices.append((values.device.type, reduction))
+        return torch.tensor([[2.0, 0.0], [1.0, 0.0]])
+
+    accelerator = SimpleNamespace(device=torch.device("meta"), reduce=reduce)
+    losses = StepRows(0, np.arange(2)).collect(np.arange(2), partial(_sum_over_processes, accelerator))
+    np.testing.assert_array_equal(losses, [2.0, np.nan])
+    assert devices == [("meta", "sum")]
 
 
 def test_a_control_of_the_same_rows_is_trained_plainly(tiny_bert, color_rows, tmp_path):
@@ -211,6 +239,7 @@ def test_a_control_of_the_same_rows_is_trained_plainly(tiny_bert, color_rows, tm
         ({"skip_rate": 0.3}, "skip_rate .0.3. is of skip"),
         ({"skip": "first", "packing": True}, "skip and packing exclude each other"),
         ({"tokens": "novel"}, "tokens 'novel' and token_reference go together"),
+        ({"token_share": 0.3}, "token_share .0.3. is of tokens 'novel'"),
         ({"skip": "revisit", "skip_rate": 1.0}, "skip_rate"),
     ],
 )

@@ -75,6 +75,9 @@ def _refuse_decided(method: Any, settings: SelectSettings, given: GivenSettings,
         "trains on the rows alone, got also embeddings or probabilities; leave them out": (
             given.embeddings is not None or given.pred_probs is not None
         ),
+        "compares methods without the rows that you have, got also existing; leave --existing out": (
+            settings.existing is not None
+        ),
         "runs on this machine, got another engine; leave --engine out": own.get("engine", "local") != "local",
         f"needs a number of rows or a share as the budget, got {settings.budget}": (
             parse_budget(settings.budget).unit not in ("rows", "share")

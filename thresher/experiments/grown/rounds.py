@@ -165,6 +165,7 @@ class _Run:
     def identity(self) -> str:
         """Return the hash of everything that determines the result."""
         from thresher.features.context import FeatureContext
+        from thresher.models.causal_lm.base_model import find_base
         from thresher.models.generation.load import load_generator
 
         context = FeatureContext(models=self.models)
@@ -180,7 +181,7 @@ class _Run:
                 "models": [who.fingerprint for who in asked],
                 "encoder": context.resolved().models.encoder,
                 "training": self.training.to_json(),
-                "base": self.base,
+                "base": None if self.base is None else find_base(self.base).fingerprint,
                 "rounds": self.n_rounds,
                 "versions": versions(("torch", "transformers", "peft")),
             }

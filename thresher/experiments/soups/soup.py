@@ -141,11 +141,12 @@ def _require_alike(trained: Sequence[Adapter]) -> None:
 def _resolve(trained: Adapter, rows: Dataset) -> RunContext:
     """Return what measuring on some rows takes, as the adapter was trained."""
     metrics = trained.metrics
-    stored = {**metrics["settings"], "early_stopping_patience": None, "eval_every": None, "metric": None}
+    stored = {**metrics["settings"], "early_stopping_patience": None, "eval_every": None}
+    stored |= {"metric": None, "metric_limit": None}
     context = resolve_run(
         rows,
         model=name_classifier(metrics) if metrics["task"] == "classification" else metrics["model"]["name"],
-        settings=TrainSettings.read(stored),
+        settings=TrainSettings.read(stored).plain,  # these rows need no weights
         seed=0,
         task=metrics["task"],
         labels=metrics["labels"],

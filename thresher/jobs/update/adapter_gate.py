@@ -107,17 +107,22 @@ def check_adapter(job: Job, inputs: UpdateInputs, table: pa.Table, log: EventLog
 
 def _train(job: Job, settings: TrainSection, rows: Dataset, held_out: Dataset, log: EventLog) -> list[Path]:
     """Return an adapter's folder for each seed; what is in the cache is not trained again."""
-    from thresher.trainer.context import content_hash
+    from thresher.trainer.context import resolve_run
     from thresher.trainer.settings import TrainSettings
     from thresher.trainer.train import train
+    from thresher.trainer.untouched.settings import UntouchedSettings
     from thresher.validation import build_settings
 
     own = build_settings(TrainSettings, "train", settings.settings)
-    model = job.resolve_model(settings.model)
+    model, first = job.resolve_model(settings.model), job.settings.seed
+    # with the content of the base, which a model's name does not tell
+    run = resolve_run(
+        rows, model=model, settings=own, seed=first, eval=held_out, untouched=UntouchedSettings(base="none")
+    )
+    about = {key: value for key, value in run.identity().items() if key != "seeds"}
     folders = []
-    for seed in range(job.settings.seed, job.settings.seed + settings.seeds):
-        about = [content_hash(rows), content_hash(held_out), own.to_json(), model, seed]
-        key = digest({"gate": about})
+    for seed in range(first, first + settings.seeds):
+        key = digest({"gate": about, "seed": seed})
 
         def write(work: Path, key: str = key, seed: int = seed) -> None:
             train(

@@ -219,7 +219,7 @@ def _look(state: TrainState, rows: Int64) -> Float64:
                 )
                 state.loss_sum(state.model, batch, looked.open_losses(piece))
     state.model.train()
-    return looked.collect(rows, partial(state.context.accelerator.reduce, reduction="sum"))
+    return looked.collect(rows, partial(_sum_over_processes, state.context.accelerator))
 
 
 def _split_pieces(state: TrainState, rows: Int64) -> list[Int64]:
@@ -251,11 +251,17 @@ def _finish_rows(state: TrainState, learned: StepRows) -> None:
     if state.skipping is None:
         return
     if learned.losses is not None:
-        losses = learned.collect(learned.rows, partial(state.context.accelerator.reduce, reduction="sum"))
+        losses = learned.collect(learned.rows, partial(_sum_over_processes, state.context.accelerator))
         state.skipping.record(learned.step, learned.rows, losses)
     if not len(learned.rows):
         for value in state.parameters.values():
             value.grad = torch.zeros_like(value)
+
+
+def _sum_over_processes(accelerator: Any, values: torch.Tensor) -> torch.Tensor:
+    """Return a CPU tensor summed over all processes, which exchange what is on their devices."""
+    total: torch.Tensor = accelerator.reduce(values.to(accelerator.device), reduction="sum")
+    return total.cpu()
 
 
 def _is_evaluation_due(state: TrainState) -> bool:

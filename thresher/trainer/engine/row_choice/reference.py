@@ -10,7 +10,9 @@ from thresher.artifacts.local_path import expand_path
 from thresher.artifacts.remote.fetch import localize
 from thresher.errors import InputError, SettingsError
 from thresher.models.adapter_files import ADAPTER_CONFIG
+from thresher.models.causal_lm.adapter import read_base_name
 from thresher.models.causal_lm.base_model import BaseModel, find_base
+from thresher.trainer.engine.load_model import get_loadable_name
 from thresher.trainer.settings import Task, TrainSettings
 
 HASHED = (".safetensors", ".bin", ".json")
@@ -31,13 +33,18 @@ def check_choice(settings: TrainSettings, task: Task, base: BaseModel) -> None:
 
 
 def find_reference(settings: TrainSettings, base: BaseModel) -> Path:
-    """Return the folder of the reference: that of an adapter, or of a model of as many tokens.
+    """Return the folder of the reference: an adapter of the base, or a model of as many tokens.
 
     Raises:
-        InputError: it is no model, or one of other tokens.
+        InputError: it is no model, one of other tokens, or an adapter of another base.
     """
     folder = Path(localize(str(settings.token_reference))).expanduser()
     if (folder / ADAPTER_CONFIG).is_file():
+        own = read_base_name(folder)
+        if not {own, own.partition("@")[0]} & {base.name, get_loadable_name(base)}:
+            raise InputError(
+                f"token_reference: an adapter of the base '{base.name}' is required, found one of '{own}' in {folder}"
+            )
         return expand_path(folder)
     model = find_base(folder if folder.is_dir() else str(settings.token_reference))
     if model.n_vocabulary != base.n_vocabulary:

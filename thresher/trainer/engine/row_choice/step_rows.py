@@ -50,11 +50,11 @@ class StepRows:
             reduce: sums a tensor over all processes.
         """
         place = {int(row): k for k, row in enumerate(rows)}
-        values = torch.zeros((2, len(rows)), dtype=torch.float64)
+        values = torch.zeros((2, len(rows)))
         for piece, measured in self.losses or ():
             at = [place[int(row)] for row in piece]
-            values[0, at], values[1, at] = torch.cat(measured).double().cpu(), 1.0
-        total, n = reduce(values).numpy()
+            values[0, at], values[1, at] = torch.cat(measured).float().cpu(), 1.0
+        total, n = reduce(values).double().numpy()
         return np.where(n > 0, total, np.nan)
 
 
