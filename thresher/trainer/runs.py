@@ -126,12 +126,12 @@ def measure_adapter(context: RunContext, adapter: Path) -> pl.DataFrame:
 
 def _tokenize_train(context: RunContext) -> Examples:
     rows = context.split.train
-    examples = _choose_tokens(context, rows)
+    examples = tokenize_rows(context, rows)
     require_rows(examples, "train", n_vocabulary=context.base.n_vocabulary)
     return examples
 
 
-def _choose_tokens(context: RunContext, rows: Dataset) -> Examples:
+def tokenize_rows(context: RunContext, rows: Dataset) -> Examples:
     """Return what is learned of some rows: their tokens, and how much each row counts."""
     # rows that weigh nothing have no say in which tokens are novel
     return keep_novel_tokens(context, weigh_examples(context.tokenize(rows), rows, context.settings.weight))
@@ -142,7 +142,7 @@ def _sample_control(context: RunContext, pool: Dataset, n_rows: int, *, seed: in
     n_sampled = n_rows
     while True:
         rows = sample_rows(pool, n_sampled, seed=seed)
-        examples = _choose_tokens(context, rows)
+        examples = tokenize_rows(context, rows)
         if len(examples) == n_rows or n_sampled >= len(pool):
             break
         n_sampled += n_rows - len(examples)

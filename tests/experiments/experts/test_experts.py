@@ -1,6 +1,7 @@
 """Contradicting tasks need two experts; one expert is plain training."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -66,6 +67,21 @@ def test_one_expert_is_plain_training(found, tmp_path):
         assert (one.path / "experts" / "0" / name).read_bytes() == (plain.path / name).read_bytes()
     assert one.content["scores"]["experts"] == plain.metrics["held_out"]["accuracy"]["value"]
     assert one.content["against"] == {}
+
+
+def test_experts_learn_rows_by_their_weights(tiny_bert, monkeypatch):
+    seen = []
+
+    def stop(run):
+        seen.extend(row.weight for row in run.examples.rows)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("thresher.experiments.experts.experts.run_seed", stop)
+    rows = [{**row, "w": number % 2} for number, row in enumerate(make_rows(0, 4))]
+    settings = replace(SETTINGS, weight="w")
+    with pytest.raises(KeyboardInterrupt):
+        th.experts(rows, k=2, eval=make_rows(30, 32), model=tiny_bert, settings=settings, encoder="static")
+    assert seen == [1.0] * 8
 
 
 def test_the_encoder_that_routes_is_named_in_the_result(found, tmp_path):

@@ -199,7 +199,7 @@ def test_rows_that_weigh_nothing_have_no_say_in_which_tokens_are_novel(tiny_llam
     rows = load([{"prompt": f"q {i}", "completion": "yes", "w": i % 2} for i in range(4)])
     context = resolve_run(rows, model=tiny_llama, settings=TrainSettings(weight="w"), seed=0)
     monkeypatch.setattr(runs, "keep_novel_tokens", lambda _, examples: examples.rows)
-    assert [row.row_id for row in runs._choose_tokens(context, rows)] == rows.frame["row_id"].to_list()[1::2]
+    assert [row.row_id for row in runs.tokenize_rows(context, rows)] == rows.frame["row_id"].to_list()[1::2]
 
 
 def test_losses_are_exchanged_on_the_device_of_the_processes():

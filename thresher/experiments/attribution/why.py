@@ -36,6 +36,7 @@ from thresher.trainer.engine.fit import load_trained_model
 from thresher.trainer.engine.tokenization import Examples
 from thresher.trainer.estimate import PlannedRuns, TrainingPlan, measure_run
 from thresher.trainer.held_out import HeldOut, prepare_held_out
+from thresher.trainer.runs import tokenize_rows
 from thresher.trainer.settings import TrainSettings
 from thresher.trainer.split import split_rows
 from thresher.validation import build_settings, document_options
@@ -251,7 +252,7 @@ def _explain(call: _Call, path: Path | None) -> Explanation:
     answer = settings.answer if settings.answer is not None else _answer(context, call.question, model)
     asked = _ask(context, call.question, answer)
     loss = measure_answer(asked, model)
-    examples = context.tokenize(context.split.train)
+    examples = tokenize_rows(context, context.split.train)
     n_suspects = min(settings.suspects, len(examples) // 3)
     if n_suspects < 1:
         raise InputError(f"why: needs at least 3 training rows, found {len(examples)}")

@@ -274,11 +274,11 @@ class _SourceRanker:
         return [*self.settings.shares, *([None] if self.settings.before else [])]
 
     def _split_steps(self, steps: int | None, n_first: int, n_own: int) -> tuple[int | None, int | None]:
-        """Return the steps on the other data and then on one's own: together those of every mix."""
+        """Return the steps on other data and on one's own, at least 1: together those of a mix."""
         if steps is None:
             return None, None
-        n = min(steps - 1, max(1, round(steps * n_first / (n_first + n_own))))
-        return n, steps - n
+        n = max(1, min(steps - 1, round(steps * n_first / (n_first + n_own))))
+        return n, max(1, steps - n)
 
     def _train_first(self, mixture: _Mixture, name: str, rows: Int64, n_steps: int | None, seed: int) -> Path:
         from thresher.experiments.bases.starts import train_start

@@ -38,9 +38,10 @@ def train_start(experiment: Experiment, rows: Dataset, *, seed: int) -> Path:
     def write(work: Path) -> None:
         from thresher.trainer.engine.fit import fit
         from thresher.trainer.engine.lora import save_adapter
+        from thresher.trainer.runs import tokenize_rows
 
         checkpoints = work / CHECKPOINTS
-        examples = context.tokenize(context.split.train)
+        examples = tokenize_rows(context, context.split.train)
         require_rows(examples, "candidate", n_vocabulary=context.base.n_vocabulary)
         trained = fit(context, examples.rows, seed=seed, folder=checkpoints, run=ROLE)
         save_adapter(trained.model, work)

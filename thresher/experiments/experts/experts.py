@@ -40,6 +40,7 @@ from thresher.progress import OnProgress, Progress
 from thresher.trainer.context import PACKAGES, RunContext, resolve_run
 from thresher.trainer.engine.tokenization import require_rows
 from thresher.trainer.held_out import prepare_held_out
+from thresher.trainer.runs import tokenize_rows
 from thresher.trainer.untouched.summary import name_verdict
 from thresher.validation import build_settings, document_options
 
@@ -160,7 +161,7 @@ def _run(
             n_each = 1 if settings.k == 1 else 2 * int(settings.k or 0) + 2
             on_progress(Progress(stage="trainings", done=done, total=n_each * settings.seeds, note=None))
 
-    examples, held_out = context.tokenize(context.split.train), prepare_held_out(context)
+    examples, held_out = tokenize_rows(context, context.split.train), prepare_held_out(context)
     require_rows(examples, "train", n_vocabulary=context.base.n_vocabulary)
     if int(settings.k or 0) > len(examples):
         raise InputError(f"experts: each needs a row, got {settings.k} for {len(examples):,} rows; ask for fewer")
