@@ -171,7 +171,7 @@ def test_a_report_of_an_object_is_written(pool, vectors):
 
 
 def test_outside_a_notebook_functions_are_left_as_they_are():
-    from thresher.selection.run import select
+    from thresher.experiments.advice.choose import select
 
     assert th.select is select
     assert all(show_progress(name, function) is function for name, function in ((n, getattr(th, n)) for n in LISTENERS))

@@ -9,7 +9,6 @@ import typer
 from thresher.cli import experiment_options as shared
 from thresher.cli.command import App
 from thresher.cli.with_options import with_options
-from thresher.evaluation.metric import Unit
 from thresher.experiments.bases.settings import BaseRankSettings
 from thresher.experiments.bases.source_settings import SourceRankSettings
 from thresher.experiments.bases.transfer_settings import TransferSettings
@@ -169,6 +168,8 @@ def transfer(
 
 def summarize_transfer(result: Transfer) -> str:
     """Return the answer, every method on every model, and how far neighbors agree."""
+    from thresher.evaluation.metric import Unit
+
     content = result.content
     names = [each["name"] for each in content["models"]]
     lines = [content["answer"], f"models, by size: {', '.join(names)}"]

@@ -48,7 +48,6 @@ def select(
     address: str | None = None,
     partitions: int | None = None,
     on_progress: OnProgress | None = None,
-    trained_pilot: Mapping[str, Any] | None = None,
     **options: Unpack[SelectOptions],
 ) -> Subset:
     """Select the rows worth training on.
@@ -66,8 +65,6 @@ def select(
         partitions: with Ray, parts of the pool that are chosen from separately before the choice
             among their picks. Default: none up to 2,000,000 rows.
         on_progress: called with a Progress while features are computed.
-        trained_pilot: how trainings have decided on this method, for the manifest; `pilot` runs
-            them.
         **options: fields of `SelectSettings` (`budget` is required), `GivenSettings` and
             `ModelSettings`.
 
@@ -77,12 +74,30 @@ def select(
         SettingsError: an option or a setting of the selector is unknown, or its value is illegal.
         OutputError: `out` holds something else.
     """
-    started = time.monotonic()
     call = SelectCall.of_options(pool, method, options, on_progress)
     if engine != "local":
         return _select_on_ray(engine, call, out, address=address, partitions=partitions, force=force)
     if address is not None or partitions is not None:
         raise InputError("address, partitions: are for the engine 'ray', got 'local'; add --engine ray")
+    return select_here(call, out, force=force)
+
+
+def select_here(
+    call: SelectCall,
+    out: str | Path | None,
+    *,
+    force: bool = False,
+    trained_pilot: Mapping[str, Any] | None = None,
+) -> Subset:
+    """Choose on this machine, in a folder or in memory.
+
+    Args:
+        call: what was asked for.
+        out: folder, or None.
+        force: replace an earlier result.
+        trained_pilot: how trainings have decided on the method, for the manifest.
+    """
+    started = time.monotonic()
     request = resolve_request(call)
     if out is None:
         return _run(request, started, trained_pilot)
@@ -90,7 +105,7 @@ def select(
     identity = digest(request.identity())
     with OutputFolder(out, identity=identity, force=force) as folder:
         if folder.is_done:
-            report_done(on_progress, stage="select", folder=folder.path, outcome="read back")
+            report_done(call.on_progress, stage="select", folder=folder.path, outcome="read back")
             subset = read_subset(folder.path, request.pool)
             if request.strict:
                 refuse_shortfall(subset.manifest.content.get("shortfall"))

@@ -93,7 +93,7 @@ def test_every_mix_is_trained_on_the_same_own_rows_for_as_many_steps(ranking, ca
     assert {json.loads(path.read_text()).get("n_steps") for path in starts} >= {2}
     assert len(ranking.content["verdicts"]) == 4
     # three steps teach nothing
-    assert "no other data set was seen to help" in ranking.content["answer"]
+    assert "no other data set clearly helps" in ranking.content["answer"]
 
 
 def test_the_same_call_reads_the_folder(ranking, call):
@@ -155,7 +155,7 @@ def test_the_answer_names_the_best_mix_and_what_harms():
     assert describe_sources(near, [helps, harms, nothing]) == (
         "mix in a at 50 %: better by 0.1 than your own rows alone; b at 50 % is worse by 0.3"
     )
-    assert describe_sources(near, [nothing]) == "no other data set was seen to help"
+    assert describe_sources(near, [nothing]) == "no other data set clearly helps"
 
 
 def test_a_candidate_of_test_rows_alone_is_not_trained_on(call):

@@ -105,7 +105,7 @@ def test_the_folder_is_that_of_a_curve(tmp_path, capsys):
     arguments = ["curve", "--from", str(tmp_path / "results.csv"), "--pool-rows", "5000", "--target", "0.79"]
     assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().err
-    assert "first 3,200 rows" in said
+    assert "of the first 3,200" in said
     assert "acc 0.79:" in said
     assert (tmp_path / "out/report.html").is_file()
     assert read_curve(tmp_path / "out").content["pool"] == 5000

@@ -14,6 +14,7 @@ from thresher.errors import InputError
 from thresher.models.settings import ModelSettings
 from thresher.progress import OnProgress, Progress
 from thresher.selection import run
+from thresher.selection.request import SelectCall
 from thresher.selection.settings import SelectSettings
 from thresher.subset.budget import parse_budget
 from thresher.subset.subset import Subset
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 Select = TypeVar("Select", bound=Callable[..., Subset])
 WORKERS = "auto"
-PLACES = ("out", "force", "engine", "address", "partitions", "trained_pilot")  # not of the choice
+PLACES = ("out", "force", "engine", "address", "partitions")  # not of the choice
 
 
 def with_pilot(function: Select) -> Select:
@@ -48,9 +49,8 @@ def with_pilot(function: Select) -> Select:
         selector = named.build({})
         is_read = named.name == "auto" or "target" in selector.requirements.side_features
         chosen = {"pilot": "none", "quota": named.quota, "target": target if is_read else None}
-        return function(
-            rows, selector, on_progress=on_progress, trained_pilot=decision, **{**call_options, **chosen}, **own
-        )
+        decided = SelectCall.of_options(rows, selector, {**call_options, **chosen}, on_progress)
+        return run.select_here(decided, own.get("out"), force=own.get("force", False), trained_pilot=decision)
 
     return cast(Select, call)
 

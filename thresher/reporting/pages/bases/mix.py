@@ -51,7 +51,7 @@ def _write_forgetting(result: Mapping[str, Any]) -> list[str]:
         return []
     interval = f"[{lost['low']:+.4f}, {lost['high']:+.4f}]"
     return [
-        f"It is expected to forget {lost['value']:+.4f} bits per byte {interval}; allowed are {result['allowed']:g}."
+        f"It is expected to forget {lost['value']:+.4f} bits per byte {interval}; the limit is {result['allowed']:g}."
     ]
 
 
