@@ -116,7 +116,7 @@ def test_every_command_in_a_page_is_one_that_there_is(page):
 
 def test_each_item_of_a_list_has_a_line_of_its_own():
     """A tool that wraps prose can join the items of a list into one paragraph."""
-    joined = re.compile(r"[.;)]\s+-\s(?=\*\*|[A-Z`])|[.;]\s+[2-9]\. (?=[A-Z`])")
+    joined = re.compile(r"[.;]\s+[-*]\s(?=\S)|[)%]\s+[-*]\s(?=\*\*|[A-Z`])|[.;]\s+[2-9]\. (?=[A-Za-z`*])")
 
     found = []
     for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:

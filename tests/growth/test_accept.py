@@ -188,3 +188,10 @@ def test_a_dry_run_counts_the_answers_and_asks_no_server(stub, tmp_path, capsys,
     assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == ["rows.jsonl"]
     assert main(words) == 2
     assert "give --out, or --dry-run for an estimate" in capsys.readouterr().err
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in make_sums(30)[20:]))
+    assert main([*words, "--rounds", "3", "--eval", "test.jsonl", "--dry-run"]) == 0
+    assert "this is the first of up to 3 rounds; the trainings are not counted" in capsys.readouterr().err
+    assert main([*words, "--rounds", "3", "--dry-run"]) == 2
+    assert "a round is kept where held-out rows say so, found none" in capsys.readouterr().err
+    assert main([*words, "--entailment", "nli", "--dry-run"]) == 2
+    assert "entailment compares reworded prompts, got how=accept; leave it out" in capsys.readouterr().err

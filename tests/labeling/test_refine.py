@@ -170,3 +170,16 @@ def test_rows_that_cannot_be_refined_are_refused(rows):
     leaked = read_lines(folder / "test.jsonl")
     with pytest.raises(InputError, match="found none in rows that are not held out"):
         th.refine_labels(leaked, eval=folder / "test.jsonl", encoder="static")
+
+
+def test_the_columns_of_weak_rows_can_be_named(rows, tmp_path):
+    folder, _ = rows
+    for name in ("weak", "test"):
+        renamed = [
+            {"t": row["text"], "text": "same", "l": row["label"]} for row in read_lines(folder / f"{name}.jsonl")
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in renamed))
+    words = ["label", "refine", str(tmp_path / "weak.jsonl"), "--eval", str(tmp_path / "test.jsonl")]
+    words += ["--map", "text=t,label=l", "--encoder", "static", "--seeds", "2", "--quiet"]
+    assert main([*words, "--out", str(tmp_path / "out")]) == 0
+    assert th.open(tmp_path / "out").manifest.content["schema"]["columns"] == {"text": ["t"], "label": ["l"]}

@@ -25,6 +25,7 @@ _ROWS = {
         "--against",
         "--data",
         "--candidate",
+        "--dev",
         "--replay",
         "--labeled",
         "--unlabeled",

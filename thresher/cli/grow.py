@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from thresher.cli import options
-from thresher.cli.output import print_block, print_json, print_json_text, print_plan
+from thresher.cli.output import print_block, print_json, print_json_text, print_line, print_plan
 from thresher.cli.with_options import with_options
 from thresher.dataset.settings import PoolSettings
 from thresher.errors import InputError
@@ -19,6 +19,7 @@ from thresher.printable import join_lines
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
     from thresher.growth.result import Grown
+    from thresher.trainer.settings import TrainSettings
 
 
 @with_options(GrowSettings, ModelSettings, PoolSettings)
@@ -56,11 +57,16 @@ def grow(
     out = out if dry_run else options.require_out(out)
     rows = options.read_and_report(pool, read, quiet=quiet)
     held_out = options.read_side_rows(eval_rows, options.get_side_settings(read.to_read_settings()), quiet=quiet)
+    asked: dict[str, Any] | None = None
+    if rounds > 1 or training or base:
+        asked = {"rounds": rounds, "training": _check_rounds(settings, rounds, training, held_out), "base": base}
     if out is None or dry_run:
         print_plan(plan_growth(rows, eval=held_out, **vars(settings), **vars(models)), as_json=as_json)
+        if asked is not None:
+            print_line(f"this is the first of up to {rounds:,} rounds; the trainings are not counted", err=True)
         return
-    if rounds > 1 or training or base:
-        asked = {"rounds": rounds, "training": training, "base": base, "force": force}
+    if asked is not None:
+        asked["force"] = force
         _grow_rounds(rows, held_out, out, settings, models, asked, as_json=as_json, quiet=quiet)
         return
     with progress_display(quiet=quiet) as show:
@@ -69,6 +75,24 @@ def grow(
         print_json_text(grown.manifest.to_json().decode())
     if not quiet:
         print_block(format_summary(grown, out, pool, options.describe_schema(rows)), err=True)
+
+
+def _check_rounds(
+    settings: GrowSettings, rounds: int, training: list[str] | None, held_out: Dataset | None
+) -> TrainSettings:
+    """Return the settings of the training between rounds.
+
+    Raises:
+        InputError: there are no held-out rows to judge a round by.
+        SettingsError: the settings have no rounds.
+    """
+    from thresher.experiments.grown.rounds import check_rounds
+    from thresher.experiments.settings import parse_train_settings
+
+    if held_out is None:
+        raise InputError("grow: a round is kept where held-out rows say so, found none; give --eval")
+    check_rounds(settings, rounds)
+    return parse_train_settings(training or [])
 
 
 def _grow_rounds(
@@ -82,18 +106,10 @@ def _grow_rounds(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Grow in rounds, and tell what each brought.
-
-    Raises:
-        InputError: there are no held-out rows to judge a round by.
-    """
+    """Grow in rounds, and tell what each brought."""
     from thresher.cli.progress import progress_display
     from thresher.experiments.grown.rounds import grow_rounds, tell
-    from thresher.experiments.settings import parse_train_settings
 
-    if held_out is None:
-        raise InputError("grow: a round is kept where held-out rows say so, found none; give --eval")
-    asked["training"] = parse_train_settings(asked["training"] or [])
     with progress_display(quiet=quiet) as show:
         result = grow_rounds(rows, eval=held_out, out=out, settings=settings, models=models, on_progress=show, **asked)
     if as_json:

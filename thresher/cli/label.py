@@ -1,4 +1,4 @@
-"""`thresher label ask | add | join | budget`: rows to label, answers, rules, what to pay for."""
+"""`thresher label ask | add | join | refine | budget`: what to label, answers, rules, prices."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 
 from thresher.cli import options
 from thresher.cli.command import App
+from thresher.cli.next_steps import suggest_training
 from thresher.cli.output import print_block, print_json, print_plan
 from thresher.cli.with_options import with_options
 from thresher.dataset.settings import ReadSettings
@@ -180,13 +181,14 @@ def join(
 
 
 @label_app.command()
-@with_options(RefineSettings, ModelSettings)
+@with_options(RefineSettings, ModelSettings, ReadSettings)
 def refine(
     pool: Annotated[str, typer.Argument(help="Rows of a text and a weak label: file, glob, folder or Hub id.")],
     eval: Annotated[str, typer.Option(help="Rows whose labels are right, drawn at random.")],  # noqa: A002
     out: Annotated[Path, typer.Option(help="Folder for the result.")],
     settings: RefineSettings,
     models: ModelSettings,
+    read: ReadSettings,
     unlabeled: Annotated[str | None, typer.Option(help="More texts, without labels, in the same column.")] = None,
     force: options.Force = False,
     as_json: options.AsJson = False,
@@ -194,18 +196,19 @@ def refine(
 ) -> None:
     """Correct weak labels by self-training, only where labeled rows say that it helps.
 
-    [bold]Example:[/bold] thresher label refine weak.jsonl --eval test.jsonl --out refined
+    [bold]Example:[/bold] thresher label refine weak.jsonl --eval dev.jsonl --out refined
     """
     from thresher.labeling.weak.refine import refine_labels
 
-    result = refine_labels(pool, eval=eval, unlabeled=unlabeled, out=out, force=force, **vars(settings), **vars(models))
+    call = {**vars(settings), **vars(models), **vars(read)}
+    result = refine_labels(pool, eval=eval, unlabeled=unlabeled, out=out, force=force, **call)
     content = result.manifest.content
     if as_json:
         print_json({name: content[name] for name in ("answer", "verdict", "counts", "classes")})
     if not quiet:
         lines = [content["answer"], *_tell_rejected(content["counts"])]
         lines.append(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
-        lines.append(f"next: thresher train {out} --weight confidence --eval {eval} --out adapter")
+        lines.append(suggest_training(out, "--weight confidence"))
         print_block(join_lines(lines), err=True)
 
 

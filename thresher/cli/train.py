@@ -1,4 +1,4 @@
-"""`thresher train`: from rows to a LoRA adapter, measured beside as many random rows."""
+"""`thresher train`: from rows to a LoRA adapter, beside one of the same number of random rows."""
 
 from __future__ import annotations
 

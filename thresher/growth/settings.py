@@ -69,6 +69,8 @@ class GrowSettings(Settings):
                 f"grow: least_similarity must be below most_similarity, got {self.least_similarity:g} and "
                 f"{self.most_similarity:g}, between which no prompt lies"
             )
+        if self.entailment is not None and self.how != "reword":
+            raise SettingsError(f"grow: entailment compares reworded prompts, got how={self.how}; leave it out")
         if self.check != JUDGE:
             create_check(self.check)
 

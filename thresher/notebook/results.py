@@ -51,13 +51,14 @@ def open(folder: str | Path) -> Any:  # noqa: A001 - the word that people try fi
 
     Args:
         folder: written by `select`, `train`, `learning_curve`, `compare`, `tune`, `advise`,
-            `curate`, `correct` or a job; or the table that `score` wrote.
+            `curate`, `correct`, `label`, `grow` or a job; or the table that `score` wrote.
 
     Returns:
         What the function that wrote it returned: a Subset, an Adapter, a LearningCurve, a
         Comparison, a Tuning, an Advice, a BaseRanking, a SourceRanking, a Mix, a Transfer, Experts,
-        a Soup, an Explanation, a Curated, a Corrected or a FeatureTable; of a snapshot of a job the
-        Dataset of its rows.
+        a Soup, an Explanation, a Curated, a Corrected, an Asked, a Labeled, a Joined, a Refined, a
+        LabelBudget, a GrownRounds or a FeatureTable; of grown rows and of a snapshot of a job the
+        Dataset of the rows.
 
     Raises:
         ManifestError: it is no such folder, or a file of it is damaged or missing.

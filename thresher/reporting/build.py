@@ -55,8 +55,8 @@ def report(folder: str | Path) -> Path:
     the folder changes.
 
     Args:
-        folder: written by `select`, `clean`, `train`, `learning_curve`, `compare`, `tune` or
-            `advise`, or a job's snapshot.
+        folder: written by `select`, `clean`, `train`, `learning_curve`, `compare`, `tune`,
+            `advise`, `mix`, `why`, `base`, `label` or `grow`, or a job's snapshot.
 
     Returns:
         The path of the page.

@@ -114,6 +114,8 @@ class Adapter(Result):
 
 def summarize(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the main facts of `metrics.json` as (name, text)."""
+    from thresher.evaluation.held_out import name_control
+
     train = metrics["counts"]["train"]
     lines = [
         ("model", str(metrics["model"]["name"])),
@@ -135,7 +137,7 @@ def summarize(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
         lines.append(
             ("this", f"{comparison['metric']} {format_estimate(comparison['subset'])} over seeds {comparison['seeds']}")
         )
-        lines.append(("random", f"{comparison['metric']} {format_estimate(comparison['random'])}, as many random rows"))
+        lines.append((name_control(metrics), f"{comparison['metric']} {format_estimate(comparison['random'])}"))
         lines.append(("difference", f"{format_estimate(comparison['difference'])}"))
     return lines
 

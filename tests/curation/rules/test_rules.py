@@ -199,7 +199,7 @@ def test_the_label_of_the_majority_stays(rows, check):
     assert gone(check(Conflicts(keep="none"), pool)) == [True, True, True, True, True, False]
     verdict = check(Conflicts(), pool)
     assert verdict.cluster.null_count() == 1
-    assert verdict.explanation[1] == "1 of the 3 rows with this prompt have this answer, the others otherwise"
+    assert verdict.explanation[1] == "1 of the 3 rows with this prompt have this answer, the others have another"
 
 
 def test_an_existing_row_decides_a_conflict(rows, check):

@@ -83,7 +83,7 @@ def test_what_was_learned_how_and_measured_beside_does_not_matter_to_the_rows_of
     metrics = Adapter.read(adapters[0]).metrics
     more = {"weight": "w", "metric": "lm-eval:arc_easy", "metric_limit": 5}
     stored = SimpleNamespace(metrics={**metrics, "settings": {**metrics["settings"], **more}})
-    context = _resolve(stored, load(make_rows(36, 38)))
+    context = _resolve(stored, load(make_rows(36, 38)), None)
     assert context.settings.is_plain
     assert context.identity()
 
@@ -105,3 +105,5 @@ def test_soups_need_adapters_that_are_alike_and_dev_rows_that_are_no_test_rows(a
     words = ["soup", *map(str, adapters[:2]), "--dev", str(tmp_path / "dev.jsonl"), "--ways", "mean"]
     assert main([*words, "--eval", str(tmp_path / "test.jsonl")]) == 0
     assert "soup by mean of adapters" in capsys.readouterr().err
+    assert main([*words, "--eval", str(tmp_path / "test.jsonl"), "--device", "tpu"]) == 2
+    assert "device" in capsys.readouterr().err

@@ -81,7 +81,7 @@ class Conflicts(Rule):
             .otherwise(self._is_kept())
         )
         is_dropped = is_conflict & ~is_kept
-        others = pl.when(pl.col("n_answers") == 2).then(pl.lit("otherwise")).otherwise(pl.lit("in several ways"))
+        others = pl.when(pl.col("n_answers") == 2).then(pl.lit("have another")).otherwise(pl.lit("have several others"))
         sentence = pl.format(
             "{} of the {} rows with this prompt have this answer, the others {}", "n_same", "n", others
         )

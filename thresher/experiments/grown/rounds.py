@@ -119,10 +119,7 @@ def grow_rounds(
         OutputError: `out` holds something else.
     """
     started = time.monotonic()
-    if settings.how == "own" or rounds < 2:
-        raise SettingsError(
-            f"grow: rounds must be at least 2, and how another than own, got {rounds} of {settings.how}"
-        )
+    check_rounds(settings, rounds)
     rows, held_out = ensure_dataset(pool), ensure_dataset(eval)
     run = _Run(
         rows=rows,
@@ -143,6 +140,18 @@ def grow_rounds(
             write_atomic(folder.work / MANIFEST, run.describe(content, started).to_json())
             folder.publish()
         return GrownRounds.read(folder.path)
+
+
+def check_rounds(settings: GrowSettings, rounds: int) -> None:
+    """Refuse what has no rounds.
+
+    Raises:
+        SettingsError: it has none.
+    """
+    if settings.how == "own" or rounds < 2:
+        raise SettingsError(
+            f"grow: rounds must be at least 2, and how another than own, got {rounds} of {settings.how}"
+        )
 
 
 def _encode(row: dict[str, Any]) -> bytes:

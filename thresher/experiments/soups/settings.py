@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal, TypedDict
 
+from thresher.models.settings import declare_device
 from thresher.validation import check_settings, option
 
 
@@ -26,6 +27,7 @@ class SoupSettings:
     )
     density: float = option(0.5, "Share of entries that ties and dare keep.", gt=0, le=1)
     seed: int = option(0, "Random seed of dare.", ge=0)
+    device: str | None = declare_device()
     out: str | Path | None = option(None, "Folder for the result.")
     force: bool = option(False, "Replace an earlier result.")
 
@@ -40,5 +42,6 @@ class SoupOptions(TypedDict, total=False):
     ways: tuple[Literal["mean", "ties", "dare"], ...]
     density: float
     seed: int
+    device: str | None
     out: str | Path | None
     force: bool

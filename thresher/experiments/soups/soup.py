@@ -92,8 +92,8 @@ def soup(
     sides = {"dev": load_rows(dev), "test": load_rows(eval)}
     if (match_rows(sides["test"], sides["dev"]) >= 0).any():
         raise InputError("soup: no dev row may be a test row, because the scores would be too good; give other rows")
-    contexts = {name: _resolve(trained[0], rows) for name, rows in sides.items()}
-    about = {name: value for name, value in vars(settings).items() if name not in ("out", "force")}
+    contexts = {name: _resolve(trained[0], rows, settings.device) for name, rows in sides.items()}
+    about = {name: value for name, value in vars(settings).items() if name not in ("out", "force", "device")}
     asked = {"soup": about, "adapters": [each.manifest.hash for each in trained]}
     identity = digest({**asked, "runs": [context.identity() for context in contexts.values()]})
     with (
@@ -138,7 +138,7 @@ def _require_alike(trained: Sequence[Adapter]) -> None:
                 )
 
 
-def _resolve(trained: Adapter, rows: Dataset) -> RunContext:
+def _resolve(trained: Adapter, rows: Dataset, device: str | None) -> RunContext:
     """Return what measuring on some rows takes, as the adapter was trained."""
     metrics = trained.metrics
     stored = {**metrics["settings"], "early_stopping_patience": None, "eval_every": None}
@@ -146,7 +146,7 @@ def _resolve(trained: Adapter, rows: Dataset) -> RunContext:
     context = resolve_run(
         rows,
         model=name_classifier(metrics) if metrics["task"] == "classification" else metrics["model"]["name"],
-        settings=TrainSettings.read(stored).plain,  # these rows need no weights
+        settings=replace(TrainSettings.read(stored).plain, device=device),  # no weights here
         seed=0,
         task=metrics["task"],
         labels=metrics["labels"],

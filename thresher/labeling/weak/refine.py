@@ -15,11 +15,11 @@ from thresher.artifacts.local_path import expand_path
 from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
 from thresher.artifacts.remote.fetch import localize
 from thresher.artifacts.stored import read_json_lines, read_table
-from thresher.dataset import Dataset, ensure_dataset, load
+from thresher.dataset import Dataset, load
 from thresher.dataset.loading import load_unlabeled
 from thresher.dataset.own_text.matching import match_rows
 from thresher.dataset.provenance import describe_reading, describe_rows, refuse_input_as_output
-from thresher.dataset.settings import ReadSettings
+from thresher.dataset.settings import ReadOptions, ReadSettings
 from thresher.dataset.values.kept_rows import KeptRows
 from thresher.errors import InputError
 from thresher.evaluation.effect import Effect, estimate_effect
@@ -37,7 +37,7 @@ from thresher.validation import document_options, split_options
 KIND, ROWS, WEIGHTS, RECIPE = "refined", "rows.jsonl", "weights.parquet", "label-refine-1"
 
 
-class AllRefineOptions(RefineOptions, ModelOptions, total=False):
+class AllRefineOptions(RefineOptions, ModelOptions, ReadOptions, total=False):
     """Keyword arguments of `refine_labels`, for type checkers."""
 
 
@@ -105,7 +105,7 @@ class _Sides(NamedTuple):
     n_leaked: int
 
 
-@document_options(RefineSettings, ModelSettings)
+@document_options(RefineSettings, ModelSettings, ReadSettings)
 def refine_labels(
     rows: Any,
     *,
@@ -130,19 +130,20 @@ def refine_labels(
 
     Args:
         rows: a text and its weak label, anything `load` accepts.
-        eval: rows whose labels are right, drawn at random; none of them is learned from.
+        eval: rows whose labels are right, drawn at random, in the same columns; none of them is
+            learned from.
         unlabeled: more texts, without labels, in the same column.
         out: folder to write the result to; it appears whole or not at all.
         force: replace an earlier result in `out`.
-        **options: fields of `RefineSettings` and `ModelSettings`.
+        **options: fields of `RefineSettings`, `ModelSettings` and `ReadSettings`.
 
     Raises:
         InputError: the rows cannot be read, or have no two labels.
         SettingsError: an option is illegal.
         OutputError: `out` holds something else, or the rows.
     """
-    settings, models = split_options("label refine", options, RefineSettings, ModelSettings)
-    sides = _load_sides(rows, unlabeled, eval)
+    settings, models, read = split_options("label refine", options, RefineSettings, ModelSettings, ReadSettings)
+    sides = _load_sides(rows, unlabeled, eval, read)
     context = choose_encoder(FeatureContext(models=models))
     identity = _identify(sides, settings, context)
     if out is None:
@@ -155,13 +156,14 @@ def refine_labels(
     return Refined.read(folder.path)
 
 
-def _load_sides(rows: Any, unlabeled: Any, eval_rows: Any) -> _Sides:
+def _load_sides(rows: Any, unlabeled: Any, eval_rows: Any, read: ReadSettings) -> _Sides:
     """Load all rows; those that ask what a test row asks leave.
 
     Raises:
         InputError: a side has no labels, or labels that the other does not know.
     """
-    weak, test = ensure_dataset(rows), ensure_dataset(eval_rows)
+    weak = rows if isinstance(rows, Dataset) else load(rows, **vars(read))
+    test = eval_rows if isinstance(eval_rows, Dataset) else load(eval_rows, columns=read.columns)
     for name, side in (("label refine", weak), ("eval", test)):
         if side.kind != "classification":
             raise InputError(f"{name}: rows of a text and its label are required, found rows of kind '{side.kind}'")

@@ -28,7 +28,9 @@ def build_label_words(content: Mapping[str, Any], pool: list[str]) -> list[str]:
     if kind == "joined":
         return [*rows, "--rules", ",".join(content["rules"]), "--how", str(content["how"])]
     if kind == "refined":
-        return [*rows, "--eval", "EVAL", *_list_options(content["settings"])]
+        more = ["--unlabeled", "UNLABELED"] if content["counts"]["unlabeled"] else []
+        models = {"encoder": content["encoder"]}
+        return [*rows, "--eval", "EVAL", *more, *_list_options({**content["settings"], **models})]
     if kind == "grown":
         own = {name: value for name, value in content["settings"].items() if name != "teacher"}
         teacher = content["writer"]["name"] if content["writer"] != content["model"] else None
