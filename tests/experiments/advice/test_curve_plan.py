@@ -46,12 +46,14 @@ def test_what_does_not_fit_is_left_out_in_turn(plan):
     assert (roomy.methods, roomy.largest, roomy.needed) == (("random", "auto"), 256, 2 * CELLS_OF_ONE_METHOD)
     # training both adapters keeps its time, twice 32 steps and a tenth, but no more than half
     assert roomy.allowed == pytest.approx(10_000 - 1.1 * 64)
+    assert roomy.kept == pytest.approx(1.1 * 64)
     shorter = plan(2 * CELLS_OF_ONE_METHOD + 2)
     assert (shorter.methods, shorter.largest) == (("random",), 256)
     assert shorter.allowed == pytest.approx(CELLS_OF_ONE_METHOD + 1)
     short = plan(2 * CELLS_OF_HALF + 2)
     assert (short.methods, short.largest, short.fits) == (("random",), 128, True)
     assert not plan(2).fits
+    assert plan(100).kept == 0  # training does not fit into half of it
 
 
 def test_runs_at_once_share_the_cores_and_the_time(plan):
@@ -87,3 +89,12 @@ def test_a_curve_that_is_left_out_says_which_limit_would_do(tmp_path):
     assert steps.describe_missing_curve() == ""
     steps.missing_seconds = 50.0
     assert "6m would be enough" in steps.describe_missing_curve()
+
+
+def test_the_final_training_runs_late_only_where_its_time_was_kept(tmp_path):
+    steps = Steps(tmp_path, None, SimpleNamespace(max_time=0.001), None, started=0.0)
+    assert steps.take("adapter", lambda _: "trained") is None
+    steps.has_time_kept = True
+    assert steps.take("adapter", lambda _: "trained") == "trained"
+    assert steps.take("curve", lambda _: "measured") is None
+    assert steps.left_out == ["adapter", "curve"]

@@ -236,6 +236,7 @@ def _take_curve(steps: Steps, rows: Dataset, method: str) -> LearningCurve | Non
             plan, experiment, seconds_left=steps.seconds_left, seeds=settings.seeds, workers=settings.workers
         )
         steps.keep_plan(plan)
+        steps.has_time_kept = plan.kept > 0
         if not plan.fits:
             steps.missing_seconds = plan.needed - plan.allowed
             needed, allowed = format_duration(plan.needed), format_duration(plan.allowed)

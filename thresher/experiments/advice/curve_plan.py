@@ -27,12 +27,14 @@ class CurvePlan:
         largest: most rows of the curve.
         allowed: seconds that it may take; infinite without a limit.
         needed: seconds of the fewest cells that allow an answer.
+        kept: seconds that the curve leaves to the final training; 0 if that does not fit.
     """
 
     methods: tuple[str, ...]
     largest: int
     allowed: float = math.inf
     needed: float = 0.0
+    kept: float = 0.0
 
     @property
     def fits(self) -> bool:
@@ -65,14 +67,15 @@ def fit_into_time(
     n_workers = count_workers(workers, experiment.settings.device)
     alone = measure_experiment(experiment)
     beside = alone if n_workers == 1 else measure_experiment(experiment, n_workers=n_workers)
-    kept = RESERVE * 2 * _sum_seconds(experiment, alone, [whole.largest])
-    allowed = seconds_left - min(kept, (1 - CURVE_SHARE) * seconds_left)
+    training = RESERVE * 2 * _sum_seconds(experiment, alone, [whole.largest])
+    kept = training if training <= (1 - CURVE_SHARE) * seconds_left else 0.0
+    allowed = seconds_left - min(training, (1 - CURVE_SHARE) * seconds_left)
     plan = whole
     for methods, largest in _list_smaller(whole, len(experiment.labels)):
         sizes = list_doubling_sizes(largest, n_classes=len(experiment.labels))
         cells = [size for size, _ in list_first_cells(sizes, seeds)[:MIN_CELLS]] * len(methods)
         needed = _sum_seconds(experiment, beside, cells) / min(n_workers, len(cells))
-        plan = CurvePlan(methods=methods, largest=largest, allowed=allowed, needed=needed)
+        plan = CurvePlan(methods=methods, largest=largest, allowed=allowed, needed=needed, kept=kept)
         if plan.fits:
             break
     return plan

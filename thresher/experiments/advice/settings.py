@@ -32,8 +32,8 @@ class AdviceSettings(ExperimentSettings, PilotSettings):
     )
     max_time: float | str | None = option(
         None,
-        "Time limit for all steps (seconds, or 90s, 30m, 4h): no step starts after it, the curve is made as small as "
-        "it must be, and skipped steps are listed.",
+        "Time limit for all steps (seconds, or 90s, 30m, 4h): the curve is made small enough to leave time for the "
+        "final training, no other step starts after the limit, and skipped steps are listed.",
     )
     seeds: int = option(3, "Maximum number of runs at each size of the curve.", ge=2)
 
