@@ -103,6 +103,8 @@ def test_rounds_go_on_by_the_adapter_of_the_round_before(stub, files, monkeypatc
     assert trained[2] == (8 + n_first + result.rounds[1]["kept_rows"], 7)
     assert asked[1].endswith("round-1/adapter")
     assert "2 of 3 rounds kept" in result.summary()
+    page = th.report(tmp_path / "out").read_text()
+    assert all(text in page for text in ("2 of 3 rounds kept", "--rounds 4", "no better than before it"))
 
 
 def test_a_way_without_rounds_is_refused(files, tiny_llama):

@@ -88,7 +88,7 @@ def test_the_page_of_grown_rows_shows_kept_rows_and_each_reason(grown):
     assert "Refused texts by reason" in page
     assert "wrong: " in page
     assert "&lt;script&gt;alert(1)" in page
-    assert "Whether these rows help is not known yet" in page
+    assert "To find out whether these rows help" in page
 
 
 def test_the_command_on_each_page_is_one_that_exists(folders, grown, capsys):

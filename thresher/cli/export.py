@@ -22,7 +22,7 @@ HOW = {  # what to type next
 
 
 def export(
-    folder: Annotated[Path, typer.Argument(help="Folder written by select, curate, correct or a job.")],
+    folder: Annotated[Path, typer.Argument(help="Folder written by select, curate, correct, label, grow or a job.")],
     to: Annotated[
         Literal["trl", "llama-factory", "axolotl", "openai"], typer.Option(help="The trainer that will use the rows.")
     ],

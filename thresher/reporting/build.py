@@ -38,6 +38,7 @@ PAGES = {
     "refined": "thresher.reporting.pages.labels.joined:build_refined_page",
     "label-budget": "thresher.reporting.pages.labels.budget:build_budget_page",
     "grown": "thresher.reporting.pages.labels.grown:build_grown_page",
+    "grown-rounds": "thresher.reporting.pages.labels.grown:build_rounds_page",
 }
 KEYS = {
     "subset": ("method", "settings", "budget", "quota", "order", "seed", "features", "inputs", "schema", "id_column",

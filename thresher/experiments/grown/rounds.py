@@ -245,6 +245,8 @@ class _Run:
                 "kind": KIND,
                 "identity": self.identity(),
                 "answer": answer,
+                "rounds": self.n_rounds,
+                "base": self.base,
                 "settings": vars(self.settings) | {"teacher": None},
                 "training": self.training.to_json(),
                 **describe_rows(self.rows, counts, others={"eval": self.held_out}),

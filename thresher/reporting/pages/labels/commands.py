@@ -12,6 +12,7 @@ COMMANDS = {
     "refined": "label refine",
     "label-budget": "label budget",
     "grown": "grow",
+    "grown-rounds": "grow",
 }
 
 
@@ -35,6 +36,10 @@ def build_label_words(content: Mapping[str, Any], pool: list[str]) -> list[str]:
         own = {name: value for name, value in content["settings"].items() if name != "teacher"}
         teacher = content["writer"]["name"] if content["writer"] != content["model"] else None
         return [*rows, "--model", content["model"]["name"], *_list_options({"teacher": teacher, **own})]
+    if kind == "grown-rounds":
+        own = {name: value for name, value in content["settings"].items() if name not in ("teacher", "round")}
+        asked = {"base": content["base"], "rounds": content["rounds"], **own}
+        return [*rows, "--eval", "EVAL", "--model", "MODEL", *_list_options(asked)]
     if kind == "label-budget":
         return [
             "--curve",

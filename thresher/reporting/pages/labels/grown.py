@@ -11,7 +11,7 @@ import polars as pl
 from thresher.artifacts.manifest import Manifest
 from thresher.artifacts.stored import read_json_lines
 from thresher.reporting import formatting as fmt
-from thresher.reporting.files import read_table
+from thresher.reporting.files import read_json, read_table
 from thresher.reporting.page import (
     Block,
     Example,
@@ -46,8 +46,7 @@ def build_grown_page(folder: Path, manifest: Manifest) -> Page:
         title=f"{fmt.rows(counts['kept'])} grown by {content['settings']['how']}",
         answer=_write_answer(counts, content),
         more=[
-            "Whether these rows help is not known yet: thresher compare --against trains without and with them, and "
-            "tells.",
+            "To find out whether these rows help, train with and without them: thresher compare --against.",
             *map(str, content["notes"]),
         ],
         tiles=(
@@ -130,3 +129,38 @@ def _build_calls(content: Mapping[str, Any]) -> list[Block]:
     if facts:
         blocks.append(Table(caption="Measured on the way", columns=("", "value"), rows=facts, numeric=(1,)))
     return blocks
+
+
+def build_rounds_page(folder: Path, manifest: Manifest) -> Page:
+    """Return the page of a folder that `grow --rounds` wrote."""
+    content, counts = manifest.content, manifest.content["counts"]
+    rows, rounds = read_json_lines(folder / "rows.jsonl"), read_json(folder / "rounds.json", ("rounds",))["rounds"]
+    cells = [
+        (
+            str(each["round"]),
+            fmt.count(each["kept_rows"]),
+            ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in each["facts"].items()),
+            f"{each['difference']:+.4f} ± {each['stderr']:.4f} {each['metric']}" if "difference" in each else "",
+            "kept" if each["is_kept"] else str(each["ended_by"]),
+        )
+        for each in rounds
+    ]
+    columns = ("round", "rows", "measured", "against the round before", "verdict")
+    examples = [
+        Example(text=fmt.truncate(write_row(row, ORIGIN), TEXT), reason=f"round {row['round']}")
+        for row in rows[:N_KEPT]
+    ]
+    note = f"{len(examples)} of {fmt.rows(len(rows))}"
+    kept: list[Block] = [Examples(note, "All are in rows.jsonl.", examples)] if rows else []
+    return Page(
+        kind="rounds of grown rows",
+        title=f"{counts['kept_rounds']} of {counts['rounds']} rounds kept",
+        answer=f"{str(content['answer'])[:1].upper()}{str(content['answer'])[1:]}.",
+        tiles=(Tile("Rows", fmt.count(counts["kept"]), "of the kept rounds"),),
+        sections=[
+            Section("The rounds", [Table(caption="On held-out rows", columns=columns, rows=cells, numeric=(1,))]),
+            Section("What was kept", kept),
+            build_reproduction(manifest, folder),
+        ],
+        footer=build_footer(content),
+    )
