@@ -61,7 +61,12 @@ def main() -> None:
             print(which, round(time.perf_counter() - began), "s with the rows made, if they were not there", flush=True)
             print(json.dumps(result[which], indent=1), flush=True)
     before, now = result["before"]["seconds"], result["now"]["seconds"]
-    commits = subprocess.run(["git", "rev-parse", "--short", options.before, "HEAD"], cwd=ROOT, capture_output=True)
+    commits = [
+        subprocess.run(
+            ["git", "rev-parse", "--short", name], cwd=ROOT, check=True, capture_output=True, text=True
+        ).stdout.strip()
+        for name in (options.before, "HEAD")
+    ]
     ratios = {"first choice, now to before": round(now / before, 3)}
     for second in ("second budget", "second method"):
         seconds = result["now"][second]["seconds"]
@@ -69,7 +74,7 @@ def main() -> None:
         ratios |= {f"{second}, to first choice now": round(seconds / now, 3)}
     content = {
         "command": "python benchmarks/million_before.py " + " ".join(sys.argv[1:]),
-        "commits": commits.stdout.decode().split(),
+        "commits": commits,
         "ratios": ratios,
         **result,
         "machine": machine("polars", "pyarrow", "faiss-cpu", "numba", "tokenizers"),
