@@ -210,15 +210,16 @@ def _choose_rows(state: TrainState, rows: Int64) -> StepRows:
 def _look(state: TrainState, rows: Int64) -> Float64:
     """Return the mean loss of each row, (k,), without gradients."""
     looked = StepRows(state.history.step, rows, losses=[])
-    state.model.eval()
+    # without the wrapper whose forward passes wait for those of other processes: one may have no row
+    model = state.context.accelerator.unwrap_model(state.model).eval()
     with torch.no_grad():
         for piece in _split_pieces(state, rows):
             if len(piece):
                 batch = state.collate([state.batches.rows[i] for i in piece]).to_device(
                     state.context.accelerator.device
                 )
-                state.loss_sum(state.model, batch, looked.open_losses(piece))
-    state.model.train()
+                state.loss_sum(model, batch, looked.open_losses(piece))
+    model.train()
     return looked.collect(rows, partial(_sum_over_processes, state.context.accelerator))
 
 
