@@ -1,6 +1,9 @@
 """Which rows and tokens are learned: nothing chosen is plain training, and the mean stays."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -251,3 +254,25 @@ def test_what_contradicts_itself_is_refused(options, message):
 def test_classifiers_have_no_tokens_to_choose(tiny_bert, color_rows):
     with pytest.raises(SettingsError, match="mask_answer is for language models, and these rows have labels"):
         resolve_run(color_rows, model=tiny_bert, settings=TrainSettings(mask_answer=0.1), seed=0)
+
+
+@pytest.mark.slow
+def test_two_processes_look_at_rows_and_skip_the_same_ones(tiny_llama, question_rows, tmp_path):
+    # nine rows in steps of eight: one process has no row in the last step
+    script, data = tmp_path / "script.py", tmp_path / "rows.jsonl"
+    script.write_text(
+        "import sys\nfrom thresher.trainer.settings import TrainSettings\nfrom thresher.trainer.train import train\n"
+        "train(sys.argv[1], model=sys.argv[2], out=sys.argv[3], settings=TrainSettings("
+        "epochs=4, batch_size=8, learning_rate=1e-2, skip='first', skip_rate=0.7))\n"
+    )
+    data.write_text("".join(json.dumps(row) + "\n" for row in question_rows[:9]))
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"}
+    for n in (1, 2):
+        command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={n}", "--master-port=29613"]
+        subprocess.run(
+            [*command, script, data, tiny_llama, tmp_path / f"by{n}"], env=environment, check=True, timeout=120
+        )
+    one, two = (pl.read_parquet(tmp_path / f"by{n}" / "skipped.parquet") for n in (1, 2))
+    assert one["skipped"].sum() > 0
+    assert one["skipped"].to_list() == two["skipped"].to_list()
+    np.testing.assert_allclose(two["loss"].fill_null(0), one["loss"].fill_null(0), rtol=1e-3)

@@ -210,7 +210,7 @@ def _choose_rows(state: TrainState, rows: Int64) -> StepRows:
 def _look(state: TrainState, rows: Int64) -> Float64:
     """Return the mean loss of each row, (k,), without gradients."""
     looked = StepRows(state.history.step, rows, losses=[])
-    # without the wrapper whose forward passes wait for those of other processes: one may have no row
+    # without the wrapper whose forward passes wait for other processes: one may have no row
     model = state.context.accelerator.unwrap_model(state.model).eval()
     with torch.no_grad():
         for piece in _split_pieces(state, rows):
