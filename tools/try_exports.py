@@ -56,8 +56,9 @@ def try_trl(folder: Path) -> str:
             per_device_train_batch_size=4, save_strategy="no", disable_tqdm=True,
         )  # fmt: skip
         trainer = SFTTrainer(model=str(find_base("tiny").folder), args=settings, train_dataset=rows_read)
-        losses.append(trainer.train().training_loss)
-    return f"SFTTrainer took 2 steps on {len(ROWS)} conversations and on {len(TEXTS)} texts (losses {losses})"
+        losses.append(f"{trainer.train().training_loss:.2f}")
+    told = ", ".join(losses)
+    return f"SFTTrainer took 2 steps on {len(ROWS)} conversations and on {len(TEXTS)} texts (losses {told})"
 
 
 def try_llama_factory(folder: Path) -> str:

@@ -153,6 +153,8 @@ def test_budgets_and_quotas_that_differ_print_differently():
     assert str(parse_budget("12.3456781%")) != str(parse_budget("12.3456782%"))
     assert str(parse_budget("score>0.12345678")) == "score>0.12345678"
     assert str(parse_quota("x:a=0.12345678,*=1")) == "x:a=0.12345678,*=1"
+    tiny = Quota("x", {"a": 2.5e-7, "*": 1.0})
+    assert parse_quota(str(tiny)) == tiny
 
 
 @pytest.mark.parametrize("text", ["label:*<=50%", "label:a<=0.5"])

@@ -102,7 +102,7 @@ def select_here(
     if out is None:
         return _run(request, started, trained_pilot)
     refuse_input_as_output(Path(out), (request.pool, *request.others.values()))
-    identity = digest(request.identity())
+    identity = _identify(request, trained_pilot)
     with OutputFolder(out, identity=identity, force=force) as folder:
         if folder.is_done:
             report_done(call.on_progress, stage="select", folder=folder.path, outcome="read back")
@@ -113,6 +113,12 @@ def select_here(
         subset = _run(request, started, trained_pilot)
         folder.publish_files(subset.write_files)
     return replace(subset, path=folder.path)
+
+
+def _identify(request: Request, trained_pilot: Mapping[str, Any] | None) -> str:
+    """Return the hash of all that determines the result, and of what trainings decided."""
+    decided = {} if trained_pilot is None else {"trained_pilot": trained_pilot["chosen"]}
+    return digest({**request.identity(), **decided})
 
 
 def _select_on_ray(
@@ -155,7 +161,7 @@ def _run(request: Request, started: float, trained_pilot: Mapping[str, Any] | No
     outcome = summarize_outcome(
         scores, row_id.gather(kept), verdicts, depends_on_seed=depends_on_seed, shortfall=shortfall
     )._replace(trained_pilot=trained_pilot)
-    manifest = build_manifest(request, digest(request.identity()), outcome, features.notes, seconds)
+    manifest = build_manifest(request, _identify(request, trained_pilot), outcome, features.notes, seconds)
     return Subset(pool=request.pool, scores=scores, kept=kept, dropped=dropped, manifest=manifest)
 
 

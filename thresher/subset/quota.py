@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from thresher.errors import InputError
 
 # one value with its number: "quoted" or not, the sign, the number, its percent sign, a comma
-PART = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^,]+?))\s*(<=|=)\s*(\d+(?:\.\d+)?)\s*(%?)\s*(?:(,)|$)')
+PART = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^,]+?))\s*(<=|=)\s*(\d+(?:\.\d+)?(?:e[-+]?\d+)?)\s*(%?)\s*(?:(,)|$)')
 
 NamedShares = Literal["proportional", "sqrt", "balanced"]
 
@@ -140,7 +140,7 @@ def parse_quota(text: str | Quota) -> Quota:
     names = [match[2] if match[1] is None else match[1].replace('""', '"') for match in parts]
     numbers = {name: float(match[4]) / (100 if match[5] else 1) for name, match in zip(names, parts, strict=True)}
     if operators == {"<="}:
-        if any(match[5] or "." in match[4] for match in parts):
+        if any(match[5] or not match[4].isdigit() for match in parts):
             raise InputError(f"quota: a limit must be a whole number of rows, got '{text}'; give {column}:*<=100")
         return Quota(column, limits={name: int(number) for name, number in numbers.items()})
     if not sum(numbers.values()) > 0:

@@ -4,7 +4,7 @@ import pytest
 
 import thresher as th
 from tests.experiments.advice.test_pilot import questions
-from thresher.errors import InputError
+from thresher.errors import InputError, OutputError
 from thresher.experiments.advice import choose
 from thresher.jobs.settings import Select
 
@@ -28,6 +28,8 @@ def test_the_method_that_trainings_decide_on_chooses_the_rows(tiny_llama, tmp_pa
     assert "How training runs chose the method" in th.report(subset.path).read_text()
     again = th.select(rows, **call)
     assert list(again.kept) == list(subset.kept)
+    with pytest.raises(OutputError):  # no training decided on that choice
+        th.select(rows, record["chosen"], **{**call, "pilot": "none"})
 
 
 @pytest.mark.parametrize(
