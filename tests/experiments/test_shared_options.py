@@ -16,8 +16,8 @@ READS = (  # rows, from anywhere
 CELLS = ("advise", "curve", "compare", "tune", "mix", "base rank", "base sources", "base transfer")
 LONG = (*(name for name in READS if name != "label join"), "curate run")  # the others take seconds
 WHERE = {
-    "device": (*(name for name in READS if name != "label join"), "try", "label refine", "novelty"),
-    "split": READS,
+    "device": (*(name for name in READS if name != "label join"), "try", "label refine", "novelty", "soup"),
+    "split": (*READS, "label refine"),
     "dry_run": LONG,
     "workers": CELLS,
     "engine": (*CELLS, "select"),
