@@ -49,6 +49,15 @@ def test_where_half_of_the_rows_is_worse_all_are_needed():
     )
 
 
+def test_the_last_doubling_brings_more_than_the_tolerance_where_all_rows_are_needed():
+    # four runs, of which a flat curve keeps some probability
+    fit = fit_curve([62, 248, 495], [[0.64, 0.616], [0.689], [0.73]], is_higher_better=True)
+    assert fit.weights["constant"] > 0.1
+    enough = find_enough(fit, n_pool=4530, n_test=1000)
+    assert enough.verdict == "all"
+    assert enough.last_doubling.low > enough.within
+
+
 def test_noise_moves_the_verdict_and_never_the_tolerance():
     verdicts = [answer(lambda n: 0.3 - 0.004 * np.log2(n / 50), sd=sd, number=1) for sd in (0.0005, 0.05)]
     assert [each.verdict for each in verdicts] == ["enough", "cannot tell"]

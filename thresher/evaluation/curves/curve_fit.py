@@ -116,9 +116,15 @@ class CurveFit:
         floor = np.concatenate([fits.c for fits in self.curves])
         return self._metric_interval(floor + self._test_noise(len(floor)))
 
-    def gain(self, size: float, more: float) -> Interval:
-        """Return how much better the metric gets by `more` rows on top of `size`."""
-        errors = self.sampled_errors([size, size + more])
+    def gain(self, size: float, more: float, *, is_falling: bool = False) -> Interval:
+        """Return how much better the metric gets by `more` rows on top of `size`.
+
+        Args:
+            size: rows.
+            more: further rows.
+            is_falling: leave out the curves of the constant law.
+        """
+        errors = self.sampled_errors([size, size + more], is_falling=is_falling)
         return summarize_samples(errors[:, 0] - errors[:, 1])
 
     def rows_needed(self, target: float) -> Interval:

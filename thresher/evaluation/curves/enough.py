@@ -48,7 +48,7 @@ class Enough:
         of: rows of "all": the largest measured size.
         is_whole_pool: `of` is every row of the pool.
         smallest: smallest measured size; fewer rows are not asked about.
-        last_doubling: gain from half of `of` to `of`.
+        last_doubling: gain from half of `of` to `of`, by the curves that the verdict is read from.
         next_doubling: gain expected from twice as many rows as `of`; it is not measured.
         n_test: test rows; None where that is not known.
         test_rows_needed: in all, to tell; None where as many do not help, or the verdict is known.
@@ -211,7 +211,7 @@ def find_enough(
         of=of,
         is_whole_pool=of >= n_pool,
         smallest=smallest,
-        last_doubling=fit.gain(of / 2, of / 2),
+        last_doubling=fit.gain(of / 2, of / 2, is_falling=True),
         next_doubling=fit.gain(of, of),
         n_test=n_test,
         test_rows_needed=test_rows_needed,
