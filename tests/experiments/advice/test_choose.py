@@ -40,6 +40,8 @@ def test_the_method_that_trainings_decide_on_chooses_the_rows(tiny_llama, tmp_pa
         ({"quota": "label=sqrt"}, "leave --set, --by and --quota out"),
         ({"budget": "200ktok"}, "needs a number of rows or a share as the budget, got 200ktok"),
         ({"engine": "ray"}, "leave --engine out"),
+        ({"address": "auto"}, "leave --address and --partitions out"),
+        ({"partitions": 2}, "leave --address and --partitions out"),
         ({"existing": questions(5)}, "leave --existing out"),
     ],
 )

@@ -79,6 +79,9 @@ def _refuse_decided(method: Any, settings: SelectSettings, given: GivenSettings,
             settings.existing is not None
         ),
         "runs on this machine, got another engine; leave --engine out": own.get("engine", "local") != "local",
+        "runs on this machine, got an address or partitions of a cluster; leave --address and --partitions out": (
+            own.get("address") is not None or own.get("partitions") is not None
+        ),
         f"needs a number of rows or a share as the budget, got {settings.budget}": (
             parse_budget(settings.budget).unit not in ("rows", "share")
         ),

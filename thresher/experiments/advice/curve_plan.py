@@ -68,8 +68,9 @@ def fit_into_time(
     alone = measure_experiment(experiment)
     beside = alone if n_workers == 1 else measure_experiment(experiment, n_workers=n_workers)
     training = RESERVE * 2 * _sum_seconds(experiment, alone, [whole.largest])
-    kept = training if training <= (1 - CURVE_SHARE) * seconds_left else 0.0
-    allowed = seconds_left - min(training, (1 - CURVE_SHARE) * seconds_left)
+    most = (1 - CURVE_SHARE) * seconds_left
+    kept = training if training <= most else 0.0
+    allowed = seconds_left - min(training, most)
     plan = whole
     for methods, largest in _list_smaller(whole, len(experiment.labels)):
         sizes = list_doubling_sizes(largest, n_classes=len(experiment.labels))
