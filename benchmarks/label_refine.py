@@ -1,6 +1,6 @@
 """Does self-training on weak labels (COSINE) help, and does the verdict know?
 
-    python benchmarks/label_refine.py --data DIR     # writes results/label_refine.json
+    python benchmarks/label_refine.py --data DIR     # resumable; writes results/label_refine.json
 
 The weak labels of AG News (15.9 % wrong) and ChemProt (44.6 % wrong), as COSINE's authors publish
 them: 2,000 rows with a rule's label, 2,000 more without, five draws. The verdict sees 500 rows of
@@ -62,14 +62,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     given = parser.parse_args()
-    result: dict = {"machine": machine(), "recipe": refine.RECIPE, "sets": {}}
+    result = json.loads(RESULT.read_text()) if RESULT.exists() else {"machine": machine(), "sets": {}}
+    if result.setdefault("recipe", refine.RECIPE) != refine.RECIPE:
+        raise SystemExit(f"{RESULT} is of {result['recipe']}, and this is {refine.RECIPE}: remove it")
     for name in SETS:
         rows = pl.read_ndjson(given.data / f"noise/noise_{name}_weak.jsonl").unique("text", maintain_order=True)
         rows = rows.select("text", pl.col("given", "true").cast(pl.String))
-        result["sets"][name] = [run_draw(rows, draw) for draw in range(DRAWS)]
-        for entry in result["sets"][name]:
-            print(name, json.dumps(entry), flush=True)
-        RESULT.write_text(json.dumps(result, indent=1) + "\n")
+        entries = result["sets"].setdefault(name, [])
+        for draw in range(len(entries), DRAWS):
+            entries.append(run_draw(rows, draw))
+            print(name, json.dumps(entries[-1]), flush=True)
+            RESULT.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -57,8 +57,13 @@ def format_summary(corrected: Corrected, out: Path, read_as: str | None) -> str:
     counts = content["counts"]
     lines = [f"{counts['read']:,} rows read ({read_as}), {counts['rejected']:,} rejected as unusable"]
     lines += options.format_rejected(counts["rejected_by_reason"])
-    lines.append(f"{content['model']['name']} wrote, {content['judge']['name']} judged, eta {content['eta']:g}")
-    lines += [f"  {n:,} {decision}" for decision, n in counts["decisions"].items()]
+    abstain = content.get("abstain")
+    if abstain is None:
+        lines.append(f"{content['model']['name']} wrote, {content['judge']['name']} judged, eta {content['eta']:g}")
+    else:
+        asked = f"{content['model']['name']} answered each prompt {abstain['n_samples']} times"
+        lines.append(f"{asked}; where it does not know, the row now says '{abstain['refusal']}'")
+    lines += [f"  {n:,} {decision}" for decision, n in counts["decisions"].items() if n or abstain is None]
     lines += [f"  {note}" for note in content["notes"]]
     lines.append(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
     lines += options.reading_notes(content.get("reading_notes", ()))

@@ -120,7 +120,7 @@ class Seeds:
 
     def _ask_judge(self, answers: Sequence[tuple[int, str]]) -> list[bool]:
         """Ask the model in both orders; equal texts are right, and empty ones are wrong."""
-        from thresher.curation.correction.correct import ask_judge
+        from thresher.curation.correction.judge import ask_judge
 
         is_right = [plain(text) == plain(self.rows.responses[number]) for number, text in answers]
         asked = [place for place, (_, text) in enumerate(answers) if text and not is_right[place]]

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from thresher.cli.main import main
+from thresher.curation.correction.plan import plan_correction
 
 
 @pytest.mark.parametrize("options", [["--judge", "tiny"], ["--judge", "http://127.0.0.1:9/v1#judge"]])
@@ -23,3 +24,10 @@ def test_a_dry_run_times_answers_and_verdicts_and_asks_no_server(tmp_path, capsy
     assert verdicts["n"] == 40
     assert (verdicts["seconds"] is None) == options[1].startswith("http")
     assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == ["rows.jsonl"]
+
+
+def test_a_dry_run_times_answers_and_meaning():
+    rows = [{"prompt": f"say {number}", "completion": "ok"} for number in range(20)]
+    plan = plan_correction(rows, model="tiny", abstain=True, n_samples=2, max_new_tokens=4, encoder="static")
+    assert plan.stages[0].stage == "correct: sampled answers"
+    assert plan.seconds > 0

@@ -1,16 +1,36 @@
-"""Which texts say the same: by their words, by cosines, by an entailment model."""
+"""Meaning of answers: clusters by hand, and the entropy over them."""
+
+import math
 
 import numpy as np
 import pytest
 
 from thresher.features import make_context
+from thresher.features.answers import meaning
 from thresher.features.answers.entailment import Entailment
-from thresher.features.answers.meaning import compare_meaning
+from thresher.features.answers.meaning import cluster_answers, compare_meaning, measure_entropy
 
 
 @pytest.fixture(scope="module")
 def context():
     return make_context(device="cpu", cache=None, encoder="static")
+
+
+def test_an_answer_joins_the_first_cluster_that_says_the_same(monkeypatch, context):
+    same = {("Paris", "the city of Paris"), ("Rome", "Roma")}
+
+    def compare(pairs, context, *, entailment, stage):
+        return np.array([pair in same or pair[::-1] in same for pair in pairs], dtype=bool)
+
+    monkeypatch.setattr(meaning, "compare_meaning", compare)
+    answers = [["Paris", "Rome", "the city of Paris", "Roma", "Paris"], ["Oslo"], []]
+    clusters = cluster_answers(answers, context, entailment=None, stage="meaning")
+    assert clusters == [[0, 1, 0, 1, 0], [0], []]
+    entropy = measure_entropy(clusters)
+    assert entropy[0] == pytest.approx(-(0.6 * math.log(0.6) + 0.4 * math.log(0.4)))
+    assert entropy[1] == 0
+    assert np.isnan(entropy[2])
+    assert measure_entropy([[0, 1, 2, 3]])[0] == pytest.approx(math.log(4))
 
 
 def test_the_same_words_say_the_same_and_cosines_decide_without_a_model(context):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from thresher.artifacts.manifest import digest, versions
-from thresher.curation.correction.settings import CorrectOptions, CorrectSettings
+from thresher.curation.correction.judge import VERDICT, find_judge
+from thresher.curation.correction.settings import ABSTENTION, CorrectOptions, CorrectSettings
 from thresher.dataset import Dataset, ensure_dataset
 from thresher.dataset.provenance import describe_reading
 from thresher.errors import InputError, SettingsError
@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from thresher.features import FeatureContext
 
 RECIPE = "correct-1"
-VERDICT = (
-    "Question:\n{prompt}\n\nAnswer A:\n{first}\n\nAnswer B:\n{second}\n\nWhich answer is better?\n(A) Answer A\n"
-    "(B) Answer B\n\nThe output should be the letter A or B only."
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,14 +35,27 @@ class CorrectionCall:
         """Return what the manifest says of the request, in JSON values."""
         from thresher.models.generation.load import load_generator
 
-        models = {"model": load_generator(self.writer), "judge": load_generator(self.judge)}
+        models = {"model": load_generator(self.writer)}
+        if not self.settings.abstain:
+            models["judge"] = load_generator(self.judge)
         return {
+            **self._describe_abstention(),
             "eta": self.settings.eta,
             "column": self.settings.column,
             "max_new_tokens": self.settings.max_new_tokens,
             "pool": self.pool.fingerprint,
             **{role: {"name": who.name, "fingerprint": who.fingerprint} for role, who in models.items()},
         }
+
+    def _describe_abstention(self) -> dict[str, Any]:
+        """Return what decides on refusals; nothing where none is asked for."""
+        from thresher.features.answers.meaning import describe_meaning
+
+        if not self.settings.abstain:
+            return {}
+        meaning = describe_meaning(self.writer, self.settings.entailment)
+        shown = {name: getattr(self.settings, name) for name in ABSTENTION}
+        return {"abstain": {**shown, **meaning}}
 
     def identity(self) -> str:
         """Return the hash of everything that determines the result."""
@@ -66,7 +75,8 @@ def plan_call(
     rows = ensure_dataset(pool)
     _check_rows(rows, settings.column)
     writer = FeatureContext(models=models, on_progress=on_progress)
-    judge = writer.with_models(model=settings.judge or _find_base(models.model))
+    # who abstains asks no judge
+    judge = writer if settings.abstain else writer.with_models(model=settings.judge or find_judge(models.model))
     return CorrectionCall(pool=rows, writer=writer, judge=judge, settings=settings)
 
 
@@ -80,24 +90,3 @@ def _check_rows(rows: Dataset, column: str) -> None:
         raise InputError(
             f"correct: the rows already have a column '{column}', which would be overwritten; choose another column"
         )
-
-
-def _find_base(model: str) -> str:
-    """Return the name of an adapter's base.
-
-    Raises:
-        InputError: the model is no adapter.
-    """
-    from thresher.models.adapter_files import ADAPTER_CONFIG
-    from thresher.models.causal_lm.adapter import read_base_name
-    from thresher.models.server_address import ServerAddress, is_server
-
-    folder = Path(model).expanduser()
-    if (folder / ADAPTER_CONFIG).is_file():
-        return read_base_name(folder)
-    # an address may hold a password
-    shown = ServerAddress.parse(model).url if is_server(model) else model
-    raise InputError(
-        f"correct: '{shown}' is not an adapter whose base could judge; name the judge (--judge MODEL), ideally "
-        f"the model before fine-tuning"
-    )

@@ -17,7 +17,9 @@ from thresher.artifacts.folder import MANIFEST, OutputFolder, write_atomic, writ
 from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
 from thresher.artifacts.result import Excerpt, copy_result
 from thresher.artifacts.stored import read_table
-from thresher.curation.correction.call import VERDICT, CorrectionCall, plan_call
+from thresher.curation.correction.abstain import decide_abstentions
+from thresher.curation.correction.call import CorrectionCall, plan_call
+from thresher.curation.correction.judge import ask_judge
 from thresher.curation.correction.replace_answer import has_plain_answer, replace_answer
 from thresher.curation.correction.settings import CorrectOptions, CorrectSettings
 from thresher.dataset import Dataset, load
@@ -34,15 +36,15 @@ from thresher.progress import Progress, report_done
 from thresher.validation import document_options
 
 if TYPE_CHECKING:
-    from thresher.features import FeatureContext
-    from thresher.models.generation.generator import Generation, TextGenerator
+    from thresher.features.answers.prompts import PromptRows
+    from thresher.models.generation.generator import Generation
 
 Decision = tuple[str, str]  # what is done with the answer, and why
 KIND = "corrected"
 ROWS, AUDIT, REJECTED = "rows.jsonl", "audit.parquet", "rejected.jsonl"
 SLICE_ROWS = 8_192  # rows written at a time
+ABSTAINED = "abstained"
 REPLACED, KEPT, SAME, NO_CANDIDATE, UNDECIDED = "replaced", "kept", "same", "no-candidate", "undecided"
-LETTERS = ("A", "B")
 AUDIT_SCHEMA = {
     **{"row_id": pl.String, "file": pl.String, "line": pl.UInt64, "decision": pl.String},
     **dict.fromkeys(("confidence", "shown_first", "shown_second"), pl.Float64),
@@ -56,9 +58,10 @@ class Corrected(KeptRows):
 
     Attributes:
         audit: one row per row of the pool, in its order: `row_id`, `file`, `line`, `decision`
-            ("replaced", "kept", "same", "no-candidate", "undecided"), `confidence` that the
-            candidate is better, `shown_first` and `shown_second` (the judge's probability of it in
-            each place), `reason`, `original`, `candidate`.
+            ("replaced", "kept", "same", "no-candidate", "undecided"; with `abstain` "abstained",
+            and `entropy` in nats), `confidence` that the candidate is better, `shown_first` and
+            `shown_second` (the judge's probability of it in each place), `reason`, `original`,
+            `candidate`.
         column: where replaced answers are kept.
         manifest: what ran, with which settings, counts by decision.
         path: of the folder, or None when none was asked for.
@@ -109,7 +112,7 @@ class Corrected(KeptRows):
             audit = self.audit[start : start + SLICE_ROWS].select("decision", "original", "candidate").iter_rows()
             rows = self.pool.rows(np.arange(start, min(start + SLICE_ROWS, len(self.pool))))
             for row, (decision, original, candidate) in zip(rows, audit, strict=True):
-                if decision == REPLACED:
+                if decision in (REPLACED, ABSTAINED):
                     yield replace_answer(row, self.pool.schema, candidate, original=original, column=self.column)
                 else:
                     yield {**row, self.column: None}
@@ -143,7 +146,11 @@ class Corrected(KeptRows):
 
     def list_excerpts(self) -> list[Excerpt]:
         """Return the first replaced answers."""
-        first = self.audit.filter(pl.col("decision") == REPLACED).head(5).select("original", "candidate", "confidence")
+        first = (
+            self.audit.filter(pl.col("decision").is_in([REPLACED, ABSTAINED]))
+            .head(5)
+            .select("original", "candidate", "confidence")
+        )
         return [Excerpt("Replaced", first.columns, first.rows())]
 
 
@@ -162,6 +169,9 @@ def correct(
     both answers in both orders, and its probability that the model's is better, P(A) / (P(A) +
     P(B)) of its next token, is averaged over the two. At `eta` or above the answer is replaced, and
     the original goes into a column of its own. Every decision is on record.
+
+    With `abstain` no answer is made better: a row that the model does not know gets the refusal in
+    place of its answer (`curation/correction/abstain.py`).
 
     An answer that was cut at `max_new_tokens`, or that takes the place of a call of tools, never
     replaces one.
@@ -207,6 +217,8 @@ def run_correction(plan: CorrectionCall, started: float) -> Corrected:
 
     pool = plan.pool
     prompts = PromptRows.from_dataset(pool, by="correct")
+    if plan.settings.abstain:
+        return _run_abstention(plan, prompts, started)
     writer, judge = load_generator(plan.writer), load_generator(plan.judge)
     decoding = Decoding(max_new_tokens=plan.settings.max_new_tokens)
     generations = writer.generate(prompts.conversations, decoding, stage="correct: candidates", context=plan.writer)
@@ -245,6 +257,38 @@ def run_correction(plan: CorrectionCall, started: float) -> Corrected:
     return Corrected(pool=pool, audit=audit, column=plan.settings.column, manifest=manifest)
 
 
+def _run_abstention(plan: CorrectionCall, prompts: PromptRows, started: float) -> Corrected:
+    """Put refusals where the model does not know, and write down what happened."""
+    from thresher.models.generation.load import load_generator
+
+    pool, settings = plan.pool, plan.settings
+    writer = load_generator(plan.writer)
+    abstention = decide_abstentions(prompts, writer, settings, plan.writer)
+    decisions = [(ABSTAINED if away else KEPT, why) for away, why in abstention.decisions]
+    for i, problem in abstention.problems.items():
+        decisions[i] = (UNDECIDED, problem)
+    calls = _list_tool_calls(pool, [None if name == ABSTAINED else (name, why) for name, why in decisions])
+    for i in calls:
+        decisions[i] = (KEPT, "the row's answer is a tool call")
+    audit = pl.DataFrame(
+        {
+            "row_id": pool.frame["row_id"],
+            "file": pool.frame["file"].cast(pl.String),
+            "line": pool.frame["line"],
+            "decision": [name for name, _ in decisions],
+            **{name: None for name in ("confidence", "shown_first", "shown_second")},
+            "reason": [why for _, why in decisions],
+            "original": prompts.responses,
+            "candidate": [settings.refusal if name == ABSTAINED else None for name, _ in decisions],
+            "entropy": abstention.entropy,
+        },
+        schema={**AUDIT_SCHEMA, "entropy": pl.Float64},
+    ).with_columns(pl.col("entropy").fill_nan(None))
+    return Corrected(
+        pool=pool, audit=audit, column=settings.column, manifest=_build_manifest(plan, audit, writer.notes(), started)
+    )
+
+
 def _decide_early(candidate: Generation, original: str) -> Decision | None:
     """Return the decision where there is nothing to compare."""
     from thresher.features.answers.prompts import plain
@@ -270,32 +314,6 @@ def _list_tool_calls(pool: Dataset, decisions: Sequence[Decision | None]) -> lis
         at = undecided[start : start + SLICE_ROWS]
         calls += [i for i, row in zip(at, pool.rows(at), strict=True) if not has_plain_answer(row, pool.schema)]
     return calls
-
-
-def ask_judge(
-    triples: Sequence[tuple[str, str, str]],
-    judge: TextGenerator,
-    context: FeatureContext,
-    *,
-    stage: str = "correct: verdicts",
-) -> tuple[np.ndarray[Any, np.dtype[np.float64]], list[str | None]]:
-    """Return how likely the candidate is better, shown first and second, (m, 2), and problems.
-
-    Args:
-        triples: prompt, original and candidate of each row.
-        judge: who is asked.
-        context: of the judge.
-        stage: that listeners are told of.
-    """
-    from thresher.models.generation.generator import user_turn
-
-    first = [VERDICT.format(prompt=p, first=candidate, second=original) for p, original, candidate in triples]
-    second = [VERDICT.format(prompt=p, first=original, second=candidate) for p, original, candidate in triples]
-    conversations = [user_turn(text) for text in (*first, *second)]
-    answers = judge.score_options(conversations, LETTERS, stage=stage, context=context)
-    m = len(triples)
-    shown = np.stack([answers.probabilities[:m, 0], answers.probabilities[m:, 1]], axis=1)
-    return shown, [a or b for a, b in zip(answers.problems[:m], answers.problems[m:], strict=True)]
 
 
 def _build_manifest(plan: CorrectionCall, audit: pl.DataFrame, notes: Sequence[str], started: float) -> Manifest:
