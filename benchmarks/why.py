@@ -1,6 +1,6 @@
 """Does `why` find planted rows, and does its proof hold for them and not for random ones?
 
-    python benchmarks/why.py --data FOLDER --out benchmarks/results/why.json
+    python benchmarks/why.py --data FOLDER --work FOLDER
 
 Banking77: 1,000 rows, of one intent 10 rows have the label of another. Asked is the first test
 question of that intent which the adapter answers with the planted label. The score is the area
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -42,39 +41,41 @@ def plant(data: Path, intent: str, wrong: str, seed: int) -> tuple[pl.DataFrame,
     return rows[rng.permutation(len(rows)).tolist()], test.filter(pl.col("category") == intent)["text"].to_list()
 
 
-def run_case(data: Path, intent: str, wrong: str, proofs: int) -> dict[str, Any]:
-    """Train, ask, and return how the planted rows are ranked, and the proof."""
+def run_case(data: Path, intent: str, wrong: str, proofs: int, work: Path) -> dict[str, Any]:
+    """Train, ask, and return how the planted rows are ranked, and the proof.
+
+    Adapter and proof stay in `work`, so that a killed run goes on.
+    """
     from sklearn.metrics import roc_auc_score
 
     import thresher as th
 
     rows, questions = plant(data, intent, wrong, seed=0)
     began = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        path, adapter = Path(folder) / "rows.jsonl", Path(folder) / "adapter"
-        rows.select("text", "label").write_ndjson(path)
-        th.train(path, out=adapter, settings=th.TrainSettings(max_steps=120))
-        for question in questions[:20]:
-            found = th.why(adapter, question, data=path, proofs=0)
-            if found.content["answer"] == wrong:
-                break
-        else:
-            return {"intent": intent, "answered_wrongly": False}
-        planted = set(rows.filter("planted")["text"])
-        is_planted = [text in planted for text in found.rows["prompt"]]
-        result = {
-            "intent": intent,
-            "wrong": wrong,
-            "question": question,
-            "answered_wrongly": True,
-            "n": len(is_planted),
-            "auroc": float(roc_auc_score(is_planted, found.rows["score"])),
-            "planted_in_first_10": int(sum(is_planted[:10])),
-        }
-        if proofs:
-            proven = th.why(adapter, question, data=path, proofs=proofs)
-            result |= {"proof": proven.content["proof"], "verdict": proven.content["verdict"]}
-    return {**result, "seconds": round(time.perf_counter() - began, 1)}
+    work.mkdir(parents=True, exist_ok=True)
+    path = work / "rows.jsonl"
+    rows.select("text", "label").write_ndjson(path)
+    asked = [{"text": question, "label": wrong} for question in questions[:20]]  # its own label is unknown
+    adapter = th.train(path, eval=asked, out=work / "adapter", settings=th.TrainSettings(max_steps=120))
+    answers = pl.read_parquet(adapter.path / "predictions.parquet")
+    mistaken = set(answers.filter(pl.col("prediction") == wrong)["row_id"])
+    question = next((row["prompt"] for row in th.load(asked).frame.to_dicts() if row["row_id"] in mistaken), None)
+    if question is None:
+        return {"intent": intent, "answered_wrongly": False}
+    found = th.why(adapter.path, question, data=path, proofs=proofs, out=work / f"why-{proofs}")
+    planted = set(rows.filter("planted")["text"])
+    is_planted = [text in planted for text in found.rows["prompt"]]
+    return {
+        "intent": intent,
+        "wrong": wrong,
+        "question": question,
+        "answered_wrongly": True,
+        "n": len(is_planted),
+        "auroc": float(roc_auc_score(is_planted, found.rows["score"])),
+        "planted_in_first_10": int(sum(is_planted[:10])),
+        **({"proof": found.content["proof"], "verdict": found.content["verdict"]} if proofs else {}),
+        "seconds": round(time.perf_counter() - began, 1),
+    }
 
 
 def main() -> None:
@@ -83,13 +84,16 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/why.json"))
     parser.add_argument("--proofs", type=int, default=5)
+    parser.add_argument("--work", type=Path, required=True, help="keeps adapters and what is proven so far")
     options = parser.parse_args()
     results = json.loads(options.out.read_text()) if options.out.is_file() else []
     for intent, wrong in CASES:
-        if intent not in {each["intent"] for each in results}:
-            results.append(run_case(options.data, intent, wrong, options.proofs))
+        done = next((each for each in results if each["intent"] == intent), None)
+        if done is None or (options.proofs and done["answered_wrongly"] and "proof" not in done):
+            found = run_case(options.data, intent, wrong, options.proofs, options.work / intent)
+            results = [each for each in results if each is not done] + [found]
             options.out.write_text(json.dumps(results, indent=1) + "\n")
-            print(json.dumps(results[-1]), flush=True)
+            print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":

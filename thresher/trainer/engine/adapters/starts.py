@@ -30,8 +30,7 @@ from thresher.trainer.engine.tokenization import Example
 
 N_ROWS = 128  # whose layer inputs EVA and CorDA read
 START = "start"  # name of the frozen adapter
-DAMPING = 0.01  # of CorDA's second moments, doubled until their inverse is one
-INVERSE_ERROR = 0.05
+DAMPING = 0.01  # of CorDA's second moments, times their mean
 
 
 def set_start(model: Any, kind: str, rows: Sequence[Example], *, device: Any) -> None:
@@ -158,19 +157,21 @@ def _split_by_inputs(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return A and B of CorDA: the part of the weights that the inputs use most.
 
-    With C the second moments, W C = U S V^T, and W = U S (V^T C^-1); A and B are its first terms.
+    With C the second moments and W C = U S V^T, it is the first terms of U S (V^T C^-1), which are
+    U_r U_r^T W, as U^T W C = S V^T. So C is never inverted, and U_r and S come from the smaller
+    one of the products of W C with itself.
     """
-    moments = moments.to(weight.device)
-    damping, eye = DAMPING, torch.eye(len(moments), device=weight.device)
-    while True:
-        damped = moments + eye * (moments.diagonal().mean() * damping)
-        inverse = torch.linalg.inv(damped)
-        if torch.dist(damped @ inverse, eye) < INVERSE_ERROR:
-            break
-        damping *= 2
-    u, s, vh = torch.linalg.svd(weight @ damped, full_matrices=False)
-    root = (s[:rank] / scaling).sqrt()
-    return root[:, None] * (vh[:rank] @ inverse), u[:, :rank] * root
+    c = moments.to(weight.device).double()
+    m = weight.double() @ (c + torch.eye(len(c), device=c.device) * (c.diagonal().mean() * DAMPING))
+    if len(m) <= m.shape[1]:
+        squares, vectors = torch.linalg.eigh(m @ m.T)
+        s, u = squares.flip(0)[:rank].clamp(min=0).sqrt(), vectors.flip(1)[:, :rank]
+    else:
+        squares, vectors = torch.linalg.eigh(m.T @ m)
+        u, s, _ = torch.linalg.svd(m @ vectors.flip(1)[:, :rank], full_matrices=False)
+    root = (s / scaling).sqrt()
+    inverse = torch.where(s > s.max() * 1e-7, 1 / root, 0.0)  # terms that the weights lack stay zero
+    return (inverse[:, None] * (u.T @ weight.double()) / scaling).float(), (u * root).float()
 
 
 def has_start(model: Any) -> bool:
