@@ -55,7 +55,8 @@ def run_case(data: Path, intent: str, wrong: str, proofs: int, work: Path) -> di
     work.mkdir(parents=True, exist_ok=True)
     path = work / "rows.jsonl"
     rows.select("text", "label").write_ndjson(path)
-    asked = [{"text": question, "label": wrong} for question in questions[:20]]  # its own label is unknown
+    # the intent itself is no label of the adapter
+    asked = [{"text": question, "label": wrong} for question in questions[:20]]
     adapter = th.train(path, eval=asked, out=work / "adapter", settings=th.TrainSettings(max_steps=120))
     answers = pl.read_parquet(adapter.path / "predictions.parquet")
     mistaken = set(answers.filter(pl.col("prediction") == wrong)["row_id"])

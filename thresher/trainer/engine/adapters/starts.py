@@ -170,7 +170,8 @@ def _split_by_inputs(
         squares, vectors = torch.linalg.eigh(m.T @ m)
         u, s, _ = torch.linalg.svd(m @ vectors.flip(1)[:, :rank], full_matrices=False)
     root = (s / scaling).sqrt()
-    inverse = torch.where(s > s.max() * 1e-7, 1 / root, 0.0)  # terms that the weights lack stay zero
+    # terms that the weights lack stay zero
+    inverse = torch.where(s > s.max() * 1e-7, 1 / root, 0.0)
     return (inverse[:, None] * (u.T @ weight.double()) / scaling).float(), (u * root).float()
 
 
