@@ -101,7 +101,7 @@ def test_rows_labeled_in_the_pool_itself_count(pool):
     assert len(asked.rows) == 5
     with pytest.raises(InputError, match="rows without a label are required, all 12 have one"):
         th.ask_labels(rows[:12], encoder="static")
-    with pytest.raises(SettingsError, match="model is not used.*name who labels with --annotator"):
+    with pytest.raises(SettingsError, match="model is only used by --by disagree.*name who labels with --annotator"):
         th.ask_labels(rows, encoder="static", model="tiny")
 
 

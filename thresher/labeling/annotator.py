@@ -74,6 +74,16 @@ def split_check_rows(row_ids: Sequence[str], share: str) -> Bool:
     return is_checked
 
 
+def describe_annotator(context: FeatureContext, settings: AskSettings) -> dict[str, str] | None:
+    """Return the annotator's name, without secrets, and its fingerprint; None without one."""
+    from thresher.models.generation.load import load_generator
+
+    if settings.annotator is None:
+        return None
+    annotator = load_generator(context.with_models(model=settings.annotator))
+    return {"name": annotator.name, "fingerprint": annotator.fingerprint}
+
+
 def annotate(
     rows: Sequence[dict[str, Any]],
     is_checked: Bool,

@@ -21,10 +21,10 @@ from thresher.artifacts.stored import read_json_lines
 from thresher.dataset import Dataset, load
 from thresher.dataset.provenance import describe_reading, describe_rows, describe_run, refuse_input_as_output
 from thresher.dataset.settings import ReadOptions, ReadSettings
-from thresher.errors import InputError, SettingsError
+from thresher.errors import InputError
 from thresher.features import FeatureContext
 from thresher.features.embedding import Embedding
-from thresher.labeling.annotator import MACHINE, Annotation, annotate, split_check_rows
+from thresher.labeling.annotator import MACHINE, Annotation, annotate, describe_annotator, split_check_rows
 from thresher.labeling.choose import Known, NextRows, choose_rows, resolve_way
 from thresher.labeling.exchange import (
     ARGILLA,
@@ -38,6 +38,7 @@ from thresher.labeling.exchange import (
 from thresher.labeling.gain import TOO_FEW, Gain, estimate_gain
 from thresher.labeling.page import PAGE, render_page
 from thresher.labeling.pool import LabelingPool, choose_encoder, embed_texts, read_pool
+from thresher.labeling.scores import check_sources, identify_source, measure_scores
 from thresher.labeling.settings import AskOptions, AskSettings
 from thresher.models.settings import ModelOptions, ModelSettings
 from thresher.numeric.arrays import Float32, Float64, Int64
@@ -188,8 +189,7 @@ def plan_call(
 ) -> AskCall:
     """Load and check what `ask_labels` was given."""
     settings, models, read = split_options("label ask", options, AskSettings, ModelSettings, ReadSettings)
-    if models.model is not None:
-        raise SettingsError(f"label ask: model is not used, got '{models.model}'; name who labels with --annotator")
+    check_sources(settings, models.model)
     split_check_rows([], settings.check)  # an illegal share is told before anything is read
     rows = read_pool(pool, labeled, read, settings.label_column)
     test = None if eval_rows is None else _load_test(eval_rows, read)
@@ -221,6 +221,7 @@ class AskCall:
                 "settings": {name: value for name, value in vars(settings).items()},
                 "encoder": Embedding().describe(self.context),
                 "annotator": describe_annotator(self.context, self.settings),
+                "scored_by": identify_source(settings, self.context),
                 "thresher": versions(()),
             }
         )
@@ -237,7 +238,9 @@ class AskCall:
         by = resolve_way(settings.by, known)
         n_rows = min(settings.batch, len(rows.open_rows))
         rng = np.random.default_rng(settings.seed)
-        chosen = choose_rows(vectors, known, n_rows, by=by, rng=rng)
+        texts = rows.texts.frame["response"].gather(rows.open_rows).to_list()
+        scores = measure_scores(texts, self.classes, settings, context)
+        chosen = choose_rows(vectors, known, n_rows, by=by, rng=rng, score=scores)
         gain = None if known.label is None else self._estimate(vectors, known, n_rows)
         asked = self._describe(chosen, known)
         machine: list[Annotation] = []
@@ -336,16 +339,6 @@ class AskCall:
 def _strip(row: dict[str, Any]) -> dict[str, Any]:
     """Return a row as it is written: without the text as it was read."""
     return {name: value for name, value in row.items() if name != TEXT}
-
-
-def describe_annotator(context: FeatureContext, settings: AskSettings) -> dict[str, str] | None:
-    """Return the annotator's name, without secrets, and its fingerprint; None without one."""
-    from thresher.models.generation.load import load_generator
-
-    if settings.annotator is None:
-        return None
-    annotator = load_generator(context.with_models(model=settings.annotator))
-    return {"name": annotator.name, "fingerprint": annotator.fingerprint}
 
 
 def count_represented(vectors: Float32, labeled: Float32) -> Float64:

@@ -58,14 +58,23 @@ def resolve_way(by: By, known: Known) -> By:
     return "cover-doubt" if by == "auto" else by
 
 
-def choose_rows(vectors: Float32, known: Known, n_rows: int, *, by: By, rng: np.random.Generator) -> NextRows:
+def choose_rows(
+    vectors: Float32,
+    known: Known,
+    n_rows: int,
+    *,
+    by: By,
+    rng: np.random.Generator,
+    score: Float64 | None = None,
+) -> NextRows:
     """Rank the unlabeled rows that are most worth a label.
 
     "cover-doubt" maximizes, by greedy picks, f(S) = sum over unlabeled rows i of u_i max(0, max
     over j in S and the labeled rows of cos(i, j)): facility location on top of what is labeled, in
     which a row counts with its doubt u_i = 1 - (p1 - p2), the margin between the two likeliest
     classes of a logistic regression on the labeled rows. Only rows of at least median doubt are
-    picked, while there are some. "cover" counts all rows alike.
+    picked, while there are some. "cover" counts all rows alike; "change" and "disagree" use `score`
+    in place of the doubt.
 
     Args:
         vectors: (n, d) of the unlabeled rows.
@@ -73,6 +82,7 @@ def choose_rows(vectors: Float32, known: Known, n_rows: int, *, by: By, rng: np.
         n_rows: to choose, at most n; of equal rows one is chosen while others are left.
         by: how, as `resolve_way` returns it.
         rng: of the neighbor search in large pools, and of random rows.
+        score: (n,) of each row where `by` needs one, at least 0.
 
     Source: weighted coverage as in `uncertainty-coverage`, conditional on the labeled rows; see
     `benchmarks/label_ask.py` for how it was chosen. Ties: to the lowest row.
@@ -85,7 +95,8 @@ def choose_rows(vectors: Float32, known: Known, n_rows: int, *, by: By, rng: np.
     elif by == "doubt" and doubt is not None:
         rows = _sort_distinct(x, doubt)[:n_rows]
     else:
-        rows = _cover(x, known, n_rows, doubt if by == "cover-doubt" else None, rng)
+        worry = {"cover-doubt": doubt, "change": score, "disagree": score}.get(by)
+        rows = _cover(x, known, n_rows, worry, rng)
     nearest, similarity = _find_nearest(x[rows], known)
     top = None if probability is None else np.argsort(-probability[rows], axis=1, kind="stable")[:, :2]
     return NextRows(

@@ -7,7 +7,7 @@ from typing import Literal, TypedDict
 
 from thresher.validation import Settings, option
 
-By = Literal["auto", "cover", "doubt", "cover-doubt", "random"]
+By = Literal["auto", "cover", "doubt", "cover-doubt", "change", "disagree", "random"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,9 +20,12 @@ class AskSettings(Settings):
     by: By = option(
         "auto",
         "cover-doubt: from the more uncertain half, rows that represent the uncertain ones; doubt: the most "
-        "uncertain; cover: rows that represent all others; random. Default: cover until two labels are known, "
-        "then cover-doubt.",
+        "uncertain; cover: rows that represent all others; change: rows on which training changed the predictions of "
+        "--adapter; disagree: rows on which sampled answers of --model disagree; random. Default: cover until two "
+        "labels are known, then cover-doubt.",
     )
+    adapter: str | None = option(None, "Classifier trained on the labels so far, for --by change.")
+    n_samples: int = option(5, "Answers sampled for each row, for --by disagree.", ge=2)
     classes: tuple[str, ...] | None = option(
         None, "Possible labels, separated by commas; default: those of the labeled rows."
     )
@@ -46,6 +49,8 @@ class AskOptions(TypedDict, total=False):
 
     batch: int
     by: By
+    adapter: str | None
+    n_samples: int
     classes: tuple[str, ...] | None
     label_column: str | None
     delta: float
