@@ -18,6 +18,7 @@ from thresher.trainer.engine.adapters.merging import merge_adapters
 from thresher.trainer.engine.average_adapters import DOWN, UP, WEIGHTS, compute_scale
 
 THINGS = {"red": "apple", "green": "leaf", "blue": "sky"}
+PARTS = ((0, 12), (12, 24), (24, 36))
 SETTINGS = th.TrainSettings(max_steps=12, batch_size=8, max_length=16, lora_rank=2, learning_rate=1e-2)
 
 
@@ -33,8 +34,7 @@ def make_rows(start, stop):
 def adapters(tiny_bert, tmp_path_factory):
     root = tmp_path_factory.mktemp("adapters")
     options = {"model": tiny_bert, "settings": SETTINGS}
-    parts = [(0, 12), (12, 24), (24, 36)]
-    return [th.train(make_rows(*part), out=root / str(i), **options).path for i, part in enumerate(parts)]
+    return [th.train(make_rows(*part), out=root / str(i), **options).path for i, part in enumerate(PARTS)]
 
 
 def read_updates(folder):
@@ -64,13 +64,39 @@ def test_ties_keep_the_largest_entries_of_the_sign_that_weighs_more(adapters, tm
         torch.testing.assert_close(merged[name], nearest, rtol=1e-4, atol=1e-5)
 
 
+def test_regmean_is_the_least_squares_solution_of_what_the_adapters_compute(adapters, tmp_path):
+    """By hand, from inputs of the layers themselves: minimize sum_i |X_i (D - D_i)^T|^2."""
+    generator, moments, inputs = torch.Generator().manual_seed(0), [], []
+    names = list(read_updates(adapters[0]))
+    updates = [read_updates(folder) for folder in adapters[:2]]
+    for _ in range(2):
+        x = {name: torch.randn(200, updates[0][name].shape[1], generator=generator) for name in names}
+        inputs.append({name: own / own.square().mean().sqrt() for name, own in x.items()})
+        moments.append({f"body.{name}": own.T @ own for name, own in inputs[-1].items()})
+    merge_adapters(adapters[:2], tmp_path / "regmean", way="regmean", density=0.5, moments=moments)
+    merged = read_updates(tmp_path / "regmean")
+    for name in names:
+        grams = [own[name].T @ own[name] for own in inputs]
+        grams = [0.9 * gram + 0.1 * torch.diag(gram.diagonal()) for gram in grams]
+        above = sum(update[name] @ gram for update, gram in zip(updates, grams, strict=True))
+        torch.testing.assert_close(merged[name], above @ torch.linalg.inv(sum(grams)), rtol=1e-3, atol=1e-5)
+        mean = sum(update[name] for update in updates) / 2
+        errors = [
+            sum(float((own[name] @ (guess - update[name]).T).square().sum())
+                for own, update in zip(inputs, updates, strict=True))
+            for guess in (merged[name], mean)
+        ]  # fmt: skip
+        assert errors[0] < errors[1]
+
+
 def test_a_soup_is_never_worse_on_the_dev_rows_and_is_compared_with_the_best_adapter(adapters, tmp_path):
     call = {"dev": make_rows(36, 44), "eval": make_rows(44, 60), "out": tmp_path / "soup"}
+    call |= {"ways": ("mean", "ties", "dare", "regmean"), "data": [make_rows(*part) for part in PARTS]}
     result = th.soup(adapters, **call)
     content = result.content
     dev = [each["dev"] for each in content["adapters"]]
     assert dev[content["best_single"]["adapter"]] == max(dev)
-    assert [each["way"] for each in content["soups"]] == ["mean", "ties", "dare"]
+    assert [each["way"] for each in content["soups"]] == ["mean", "ties", "dare", "regmean"]
     assert all(each["dev"] >= max(dev) for each in content["soups"])
     assert all(each["gain"]["n"] == 48 for each in content["soups"] if len(each["members"]) > 1)
     assert (result.path / "adapter" / WEIGHTS).is_file()
@@ -94,6 +120,13 @@ def test_soups_need_adapters_that_are_alike_and_dev_rows_that_are_no_test_rows(a
         th.soup(adapters[:1], dev=rows, eval=make_rows(44, 60))
     with pytest.raises(InputError, match="no dev row may be a test row"):
         th.soup(adapters, dev=rows, eval=rows)
+    regmean, data = {"dev": rows, "eval": make_rows(44, 60), "ways": ("regmean",)}, [make_rows(*part) for part in PARTS]
+    with pytest.raises(SettingsError, match="regmean needs the rows that each adapter was trained on, got no rows"):
+        th.soup(adapters, **regmean)
+    with pytest.raises(InputError, match="once for each of the 3 adapters, in the same order, got 2"):
+        th.soup(adapters, **regmean, data=data[:2])
+    with pytest.raises(InputError, match="must be the rows that .* was trained on"):
+        th.soup(adapters, **regmean, data=data[::-1])
     other = th.train(rows, out=tmp_path / "vera", model=tiny_bert, settings=replace(SETTINGS, adapter="vera"))
     with pytest.raises(SettingsError, match="merges low-rank updates, got an adapter of kind 'vera'"):
         th.soup([adapters[0], other.path], dev=rows, eval=make_rows(44, 60))

@@ -185,7 +185,7 @@ def _resolve(trained: Adapter, rows: Dataset, device: str | None) -> RunContext:
             f"why: trains anew without some rows, which does not explain an adapter that goes on from another one, as "
             f"{trained.path} does; train it without --from"
         )
-    rows = _find_learned(trained, rows)
+    rows = find_learned_rows(trained, rows)
     stored = {**metrics["settings"], "epochs": None, "min_steps": None, "max_steps": metrics["n_steps"]}
     stored |= {"early_stopping_patience": None, "eval_every": None, "stop_at": 1.0}
     return resolve_run(
@@ -197,7 +197,7 @@ def _resolve(trained: Adapter, rows: Dataset, device: str | None) -> RunContext:
     )
 
 
-def _find_learned(trained: Adapter, rows: Dataset) -> Dataset:
+def find_learned_rows(trained: Adapter, rows: Dataset) -> Dataset:
     """Return the rows that the adapter has learned: those that were held out are left out.
 
     Raises:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal, TypedDict
+from typing import Any, ClassVar, TypedDict
 
 from thresher.models.settings import declare_device
+from thresher.trainer.engine.adapters.kinds import Way
 from thresher.validation import check_settings, option
 
 
@@ -20,10 +21,17 @@ class SoupSettings:
 
     command: ClassVar[str] = "soup"
 
-    ways: tuple[Literal["mean", "ties", "dare"], ...] = option(
+    ways: tuple[Way, ...] = option(
         ("mean", "ties", "dare"),
         "How to merge the updates, each as a greedy soup. mean: average; ties: the largest entries, with the "
-        "majority sign; dare: random entries, rescaled, then as ties.",
+        "majority sign; dare: random entries, rescaled, then as ties; regmean: each layer fits what the adapters "
+        "compute on their own rows, needs --data.",
+    )
+    data: tuple[Any, ...] = option(
+        (),
+        "Rows that an adapter was trained on, once for each adapter, in the same order; for regmean.",
+        is_repeatable=True,
+        parse=tuple,
     )
     density: float = option(0.5, "Share of entries that ties and dare keep.", gt=0, le=1)
     seed: int = option(0, "Random seed of dare.", ge=0)
@@ -33,13 +41,18 @@ class SoupSettings:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        check_settings(self, "soup", [] if self.ways else ["ways must name at least one way, got none"])
+        problems = [] if self.ways else ["ways must name at least one way, got none"]
+        if ("regmean" in self.ways) != bool(self.data):
+            got = "no rows; give --data once for each adapter" if not self.data else "rows without it; add it to --ways"
+            problems.append(f"ways: regmean needs the rows that each adapter was trained on, got {got}")
+        check_settings(self, "soup", problems)
 
 
 class SoupOptions(TypedDict, total=False):
     """`SoupSettings`, for type checkers."""
 
-    ways: tuple[Literal["mean", "ties", "dare"], ...]
+    ways: tuple[Way, ...]
+    data: tuple[Any, ...]
     density: float
     seed: int
     device: str | None

@@ -14,7 +14,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -30,11 +30,11 @@ from thresher.errors import InputError, SettingsError
 from thresher.evaluation.gain import estimate_gain, format_gain
 from thresher.evaluation.metric import METRICS, find_unit
 from thresher.experiments.adapter_averaging import choose_greedily
-from thresher.experiments.attribution.why import name_classifier
+from thresher.experiments.attribution.why import find_learned_rows, name_classifier
 from thresher.experiments.result_folder import RunClock, read_result
 from thresher.experiments.soups.settings import SoupOptions, SoupSettings
 from thresher.trainer.adapter import Adapter
-from thresher.trainer.context import PACKAGES, RunContext, load_rows, resolve_run
+from thresher.trainer.context import PACKAGES, RunContext, content_hash, load_rows, resolve_run
 from thresher.trainer.engine.adapters.kinds import LOW_RANK
 from thresher.trainer.settings import TrainSettings
 from thresher.trainer.split import sort_by_id
@@ -92,8 +92,11 @@ def soup(
     sides = {"dev": load_rows(dev), "test": load_rows(eval)}
     if (match_rows(sides["test"], sides["dev"]) >= 0).any():
         raise InputError("soup: no dev row may be a test row, because the scores would be too good; give other rows")
+    learned = _load_learned(trained, settings.data)
     contexts = {name: _resolve(trained[0], rows, settings.device) for name, rows in sides.items()}
-    about = {name: value for name, value in vars(settings).items() if name not in ("out", "force", "device")}
+    about = {name: value for name, value in vars(settings).items() if name not in ("data", "out", "force", "device")}
+    if learned:
+        about["data"] = [content_hash(rows) for rows in learned]
     asked = {"soup": about, "adapters": [each.manifest.hash for each in trained]}
     identity = digest({**asked, "runs": [context.identity() for context in contexts.values()]})
     with (
@@ -104,7 +107,7 @@ def soup(
         if folder is None or not folder.is_done:
             clock = RunClock()
             with tempfile.TemporaryDirectory() as work:
-                content, best = _SoupRun(trained, contexts, settings, Path(work)).run()
+                content, best = _SoupRun(trained, learned, contexts, settings, Path(work)).run()
                 head = {"format": FORMAT, "kind": KIND, "identity": identity, "settings": about}
                 manifest = Manifest({**head, "versions": versions(PACKAGES), "run": clock.to_json()})
                 if folder is None:
@@ -138,6 +141,19 @@ def _require_alike(trained: Sequence[Adapter]) -> None:
                 )
 
 
+def _load_learned(trained: Sequence[Adapter], data: Sequence[Any]) -> list[Dataset]:
+    """Return the rows that each adapter was trained on; none where none are given.
+
+    Raises:
+        InputError: there are more or fewer than adapters, or they are others.
+    """
+    if data and len(data) != len(trained):
+        raise InputError(
+            f"soup: data must be given once for each of the {len(trained)} adapters, in the same order, got {len(data)}"
+        )
+    return [find_learned_rows(each, load_rows(rows)) for each, rows in zip(trained, data, strict=False)]
+
+
 def _resolve(trained: Adapter, rows: Dataset, device: str | None) -> RunContext:
     """Return what measuring on some rows takes, as the adapter was trained."""
     metrics = trained.metrics
@@ -160,9 +176,11 @@ class _SoupRun:
     """What one call merges and measures."""
 
     trained: Sequence[Adapter]
+    learned: Sequence[Dataset]
     contexts: Mapping[str, RunContext]
     settings: SoupSettings
     work: Path
+    inputs: dict[int, dict[str, Any]] = field(default_factory=dict)
 
     def run(self) -> tuple[dict[str, Any], Path]:
         """Return the content of `soup.json`, and the folder that is best on the dev rows."""
@@ -211,8 +229,22 @@ class _SoupRun:
         if not out.exists():
             settings, folders = self.settings, [self.trained[number].path for number in members]
             known = next(each for each in WAYS if each == way)
-            merge_adapters(folders, out, way=known, density=settings.density, seed=settings.seed)
+            moments = [self._read_inputs(number) for number in members] if known == "regmean" else None
+            merge_adapters(folders, out, way=known, density=settings.density, seed=settings.seed, moments=moments)
         return out
+
+    def _read_inputs(self, number: int) -> dict[str, Any]:
+        """Return the second moments of what the layers of an adapter read of its own rows."""
+        from thresher.trainer.engine.adapters.starts import measure_inputs
+        from thresher.trainer.engine.fit import load_trained_model
+        from thresher.trainer.runs import tokenize_rows
+
+        if number not in self.inputs:
+            each, context = self.trained[number], self.contexts["dev"]
+            model = load_trained_model(context, each.path).to(context.accelerator.device)
+            rows = tokenize_rows(context, self.learned[number]).rows
+            self.inputs[number] = measure_inputs(model, rows, context.accelerator.device)
+        return self.inputs[number]
 
     def _measure(self, side: str, folder: Path) -> pl.DataFrame:
         from thresher.trainer.runs import measure_adapter

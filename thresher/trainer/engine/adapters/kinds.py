@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from thresher.errors import SettingsError
 from thresher.trainer.settings import TrainSettings
+
+Way = Literal["mean", "ties", "dare", "regmean"]  # to merge adapters
 
 FROM_WEIGHTS = ("pissa", "olora", "corda")  # start with a part of the weights themselves
 FROM_ROWS = ("eva", "corda")  # start from what layers read

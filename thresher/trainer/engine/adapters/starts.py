@@ -47,7 +47,7 @@ def set_start(model: Any, kind: str, rows: Sequence[Example], *, device: Any) ->
     """
     if kind not in {*FROM_WEIGHTS, *FROM_ROWS, "orthogonal"}:
         return
-    moments = _measure_inputs(model, rows, device) if kind in FROM_ROWS else {}
+    moments = measure_inputs(model, rows, device) if kind in FROM_ROWS else {}
     for name, layer in _list_layers(model):
         if "default" not in layer.lora_A:
             raise InputError(f"train: adapter '{kind}' needs linear layers, found another one in {name}; name others")
@@ -120,8 +120,17 @@ def _subtract_start(layer: Any) -> None:
         part.weight.requires_grad_(False)
 
 
-def _measure_inputs(model: Any, rows: Sequence[Example], device: Any) -> dict[str, torch.Tensor]:
-    """Return sum_t x_t x_t^T of what each adapted layer reads of the first rows: (n_in, n_in)."""
+def measure_inputs(model: Any, rows: Sequence[Example], device: Any) -> dict[str, torch.Tensor]:
+    """Return sum_t x_t x_t^T of what each adapted layer reads of the first rows: (n_in, n_in).
+
+    Args:
+        model: with a peft adapter; it is put into evaluation mode.
+        rows: of which the first `N_ROWS` are read.
+        device: that they are read on.
+
+    Raises:
+        InputError: a layer reads none of them.
+    """
     totals: dict[str, torch.Tensor] = {}
 
     def watch(name: str) -> Any:
