@@ -134,6 +134,7 @@ def test_rows_of_each_source_are_whole_numbers_and_nested():
     few, many = (sources.sample(np.array([0.5, 0.5]), n, seed=3) for n in (10, 20))
     assert set(few) < set(many)
     assert len(set(many)) == 20
+    assert Sources.read(pool, "source", None).n_rows == 30  # half of all rows
 
 
 def test_the_answer_says_where_equal_shares_are():

@@ -15,6 +15,7 @@ from thresher.features.compute import column_values
 from thresher.numeric.arrays import Float64, Int64
 
 CELLS_PER_SOURCE = 8
+MOST_ROWS = 500  # of the largest mixes, where no number is given
 REPLAY = "replay"
 
 
@@ -33,13 +34,13 @@ class Sources:
     n_rows: int
 
     @staticmethod
-    def read(pool: Dataset, by: str, n_rows: int, *, n_task: int | None = None) -> Sources:
+    def read(pool: Dataset, by: str, n_rows: int | None, *, n_task: int | None = None) -> Sources:
         """Group a pool by a column.
 
         Args:
             pool: rows, those of the task first.
             by: column of the sources.
-            n_rows: of the largest mixes, fewer than the pool has.
+            n_rows: of the largest mixes, fewer than the pool has; None: half of it, at most 500.
             n_task: rows that are of the task, where those behind them are the replay.
 
         Raises:
@@ -58,6 +59,8 @@ class Sources:
                 f"mix: needs 2 to {MOST_SOURCES} sources, found {len(found)} by {by}; give several --source, or "
                 f"another column with --by"
             )
+        if n_rows is None:
+            n_rows = min(MOST_ROWS, len(pool) // 2)
         if n_rows >= len(pool):  # every mix of all rows has the same shares
             raise InputError(
                 f"mix: rows must be fewer than the {len(pool):,} rows of all sources together, so that shares can "

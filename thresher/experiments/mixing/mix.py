@@ -182,10 +182,11 @@ class _Mixer:
         return run_in_folder(identity, self.settings, run=run, write=write, read=read_mix)
 
     def _describe_question(self) -> dict[str, Any]:
-        names = ("by", "rows", "mixes", "next_rows", "seeds")
+        names = ("by", "mixes", "next_rows", "seeds")
         replay = self.settings.replay
         return {
             **{name: getattr(self.settings, name) for name in names},
+            "rows": self.sources.n_rows,
             "replay": str(replay) if isinstance(replay, str | Path) else None,
         }
 

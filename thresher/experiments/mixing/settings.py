@@ -20,7 +20,12 @@ class MixSettings(ExperimentSettings):
     by: str = option(
         "source", "Column that defines the sources; without a column source, that is the file of each row."
     )
-    rows: int = option(500, "Number of rows in the largest mixes; must be less than the total of all sources.", ge=20)
+    rows: int | None = option(
+        None,
+        "Number of rows in the largest mixes, fewer than all sources have together; default: half of them, at most "
+        "500.",
+        ge=20,
+    )
     mixes: int | None = option(None, "Number of mixes to train on; default: 8 per source.", ge=6, panel=CELLS)
     next_rows: int = option(1000, "Additional rows per source whose value is estimated.", ge=1)
     seeds: int = option(3, "Runs with the best and with equal shares; 0: skip this comparison.", ge=0, panel=CELLS)
@@ -45,7 +50,7 @@ class MixOptions(ExperimentOptions, total=False):
     """`MixSettings`, for type checkers."""
 
     by: str
-    rows: int
+    rows: int | None
     mixes: int | None
     next_rows: int
     seeds: int
