@@ -127,7 +127,7 @@ def test_the_command_tells_what_happened_and_that_nothing_is_proven(stub, model,
     said = capsys.readouterr().err
     assert "wrote; asked for 80 answers of 20 rows" in said
     assert "pass@1 0." in said
-    assert "to find out whether these rows help: thresher compare" in said
+    assert "next: thresher compare" in said
     assert "better" not in said
     rows = th.load(tmp_path / "grown")
     assert rows.kind == "sft"

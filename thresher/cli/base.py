@@ -8,6 +8,7 @@ import typer
 
 from thresher.cli import experiment_options as shared
 from thresher.cli.command import App
+from thresher.cli.next_steps import suggest_after_ranking, suggest_after_sources, suggest_after_transfer
 from thresher.cli.with_options import with_options
 from thresher.experiments.bases.settings import BaseRankSettings
 from thresher.experiments.bases.source_settings import SourceRankSettings
@@ -78,6 +79,7 @@ def summarize_ranking(result: BaseRanking) -> str:
     lines += shared.describe_test_rows(result.manifest.content)
     if result.path is not None:
         lines.append(shared.list_files(result.path))
+    lines += suggest_after_ranking(result)
     return join_lines(lines)
 
 
@@ -140,6 +142,7 @@ def summarize_sources(result: SourceRanking) -> str:
     lines += shared.describe_test_rows(result.manifest.content)
     if result.path is not None:
         lines.append(shared.list_files(result.path))
+    lines += suggest_after_sources(result)
     return join_lines(lines)
 
 
@@ -197,4 +200,5 @@ def summarize_transfer(result: Transfer) -> str:
     lines += shared.describe_test_rows(result.manifest.content)
     if result.path is not None:
         lines.append(shared.list_files(result.path))
+    lines += suggest_after_transfer(result)
     return join_lines(lines)

@@ -16,6 +16,7 @@ from thresher.artifacts.hub_push import check_push
 from thresher.artifacts.remote.places import name_addresses
 from thresher.cli import leaving, options
 from thresher.cli.curate import curate_app
+from thresher.cli.next_steps import suggest_report
 from thresher.cli.output import print_block, print_json, print_line
 from thresher.printable import escape_json, join_lines
 
@@ -151,7 +152,9 @@ def _summarize(result: RunResult) -> str:
     """Return what happened, in a few lines."""
     would = "would be: " if result.is_dry else ""
     lines = [f"{would}{result.outcome} (exit {result.exit_code})", *_format_report(result.report)]
-    return join_lines(lines if result.snapshot is None else [*lines, str(result.snapshot)])
+    if result.snapshot is None:
+        return join_lines(lines)
+    return join_lines([*lines, str(result.snapshot), *([] if result.is_dry else [suggest_report(result.snapshot)])])
 
 
 def _format_report(report: Mapping[str, Any]) -> list[str]:

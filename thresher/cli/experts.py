@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from thresher.cli.next_steps import suggest_report
 from thresher.cli.output import print_block, print_json, print_plan
 from thresher.errors import InputError, SettingsError
 from thresher.experiments.experts.settings import ExpertSettings
@@ -84,5 +85,5 @@ def summarize(result: Experts) -> str:
         )
         lines[-1] += f" be routed there; held-out rows per expert: {', '.join(map(str, content['routed']))}"
     if result.path is not None:
-        lines.append(f"{result.path}: experts/, router.npy, experts.json")
+        lines += [f"{result.path}: experts/, router.npy, experts.json", suggest_report(result.path)]
     return join_lines(lines)

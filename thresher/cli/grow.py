@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -120,6 +121,7 @@ def _grow_rounds(
             *(f"  round {each['round']}: {tell(each)}" for each in result.rounds),
         ]
         lines.append(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
+        lines.append(f"next: thresher compare {shlex.quote(str(out))} --against POOL --eval FILE --out worth")
         print_block(join_lines(lines), err=True)
 
 
@@ -145,11 +147,10 @@ def format_summary(grown: Grown, out: Path, pool: str | None, read_as: str | Non
     if content["eval"] is None:
         lines.append("no held-out rows were given (--eval), so copies of them could not be detected")
     lines.append(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
-    if counts["kept"]:
-        lines.append(
-            f"to find out whether these rows help: thresher compare {out} --against {pool or 'POOL'} --eval FILE"
-        )
     lines += options.reading_notes(content.get("reading_notes", ()))
+    if counts["kept"]:
+        against = shlex.quote(pool or "POOL")
+        lines.append(f"next: thresher compare {shlex.quote(str(out))} --against {against} --eval FILE --out worth")
     return join_lines(lines)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,7 +11,7 @@ import typer
 
 from thresher.cli import options
 from thresher.cli.command import App
-from thresher.cli.next_steps import suggest_training
+from thresher.cli.next_steps import suggest_report, suggest_training
 from thresher.cli.output import print_block, print_json, print_plan
 from thresher.cli.with_options import with_options
 from thresher.dataset.settings import ReadSettings
@@ -139,6 +140,7 @@ def budget(
         print_json(result.content)
     if not quiet:
         lines = [f"{name}: {text}" for name, text in describe_offers(result.content)]
+        lines += [] if out is None else [suggest_report(out)]
         print_block(join_lines([result.content["answer"], *lines]), err=True)
 
 
@@ -177,6 +179,8 @@ def join(
         lines += [f"  {name}: {describe_rule(rule)}" for name, rule in content["rules"].items()]
         lines += _tell_rejected(counts)
         lines.append(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
+        folder = shlex.quote(str(out))
+        lines.append(f"next: thresher label refine {folder} --eval ROWS --out refined, or thresher train {folder}")
         print_block(join_lines(lines), err=True)
 
 
@@ -250,7 +254,7 @@ def summarize_asked(asked: Asked, out: Path) -> str:
         lines.append(f"{counts['conflicting_texts']:,} texts have conflicting labels, and count as unlabeled")
     lines += _tell_rejected(counts)
     lines.append(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
-    lines.append(f"next: thresher label add {out}{' ANSWERS' if asked.rows else ''} --out labeled")
+    lines.append(f"next: thresher label add {shlex.quote(str(out))}{' ANSWERS' if asked.rows else ''} --out labeled")
     return join_lines(lines)
 
 
@@ -273,5 +277,6 @@ def summarize_labeled(labeled: Labeled, out: Path) -> str:
     if labeled.agreement is not None:
         lines.append(f"people agree with the annotator on {labeled.agreement}")
     lines.append(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
-    lines.append(f"next: thresher label ask POOL --labeled {out} --out NEXT, or thresher train {out}")
+    folder = shlex.quote(str(out))
+    lines.append(f"next: thresher label ask POOL --labeled {folder} --out NEXT, or thresher train {folder}")
     return join_lines(lines)

@@ -6,6 +6,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from thresher.cli import experiment_options as shared
+from thresher.cli.next_steps import suggest_selection
 from thresher.cli.with_options import with_options
 from thresher.experiments.mixing.settings import MixSettings
 from thresher.printable import join_lines
@@ -59,12 +60,9 @@ def summarize(result: Mix) -> str:
             f"expected to forget {forgotten['value']:+.4f} bits per byte [{forgotten['low']:+.4f}, "
             f"{forgotten['high']:+.4f}] of the general rows; the limit is {content['allowed']:g}"
         )
-    if content["quota"] is not None:
-        lines.append(
-            f"thresher select ROWS --method random --budget N --quota {shlex.quote(content['quota'])} selects "
-            f"such a mix"
-        )
     lines += shared.describe_test_rows(result.manifest.content)
     if result.path is not None:
         lines.append(shared.list_files(result.path))
+    if content["quota"] is not None:
+        lines.append(suggest_selection("ROWS", "N", f"--method random --quota {shlex.quote(content['quota'])}"))
     return join_lines(lines)

@@ -7,6 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from thresher.artifacts.result import Result
+    from thresher.experiments.bases.rank import BaseRanking
+    from thresher.experiments.bases.sources import SourceRanking
+    from thresher.experiments.bases.transfer import Transfer
     from thresher.experiments.comparison import Comparison
     from thresher.experiments.curve import LearningCurve
     from thresher.experiments.tuning import Tuning
@@ -67,6 +71,39 @@ def suggest_after_tuning(tuning: Tuning) -> list[str]:
     return [suggest_training(_find_pool(tuning), *options)]
 
 
+def suggest_after_ranking(ranking: BaseRanking) -> list[str]:
+    """Return the training of the first base that takes an adapter; none where no one does."""
+    left_out = {"static", *(ranking.content["confirmed"] or {}).get("left_out", ())}
+    first = next((model for model in ranking.table["model"] if model not in left_out), None)
+    return [] if first is None else [suggest_training(_find_pool(ranking), f"--model {shlex.quote(first)}")]
+
+
+def suggest_after_sources(ranking: SourceRanking) -> list[str]:
+    """Return the search for the best shares with data sets that help, or training without them."""
+    own = _find_pool(ranking)
+    helping = {each["candidate"] for each in ranking.content["verdicts"] if each["verdict"] == "better"}
+    paths = [path for path in ranking.manifest.content["run"].get("candidate", ()) if Path(path).name in helping]
+    if not paths:
+        return [suggest_training(own)]
+    words = "".join(f" --source {shlex.quote(path)}" for path in (own, *paths))
+    return [f"next: thresher mix{words} --eval ROWS --out mix"]
+
+
+def suggest_after_transfer(transfer: Transfer) -> list[str]:
+    """Return the selection by a method that is better than random on the largest model."""
+    better = [each for each in transfer.content["methods"] if each["verdict"] == "better"]
+    best = max(better, key=lambda each: float(each["effects"][-1]["value"]), default=None)
+    if best is None:
+        budget = max(each["n_rows"] for each in transfer.content["methods"])
+        return [suggest_selection(_find_pool(transfer), budget, "--method", "random")]
+    return [suggest_selection(_find_pool(transfer), best["n_rows"], _spell_method(best["method"]))]
+
+
+def suggest_report(folder: str | Path) -> str:
+    """Return the line that names the page of a folder."""
+    return f"next: thresher report {shlex.quote(str(folder))}"
+
+
 def _spell_method(label: str) -> str:
     """Return the options of `select` for a method with settings, as `compare` names it."""
     name, *settings = label.split()
@@ -77,7 +114,7 @@ def _spell_method(label: str) -> str:
     return " ".join(options)
 
 
-def _find_pool(result: Comparison | LearningCurve | Tuning) -> str:
+def _find_pool(result: Result) -> str:
     """Return the file that the rows were read from; "ROWS" where they were several, or no file."""
     inputs = result.manifest.content.get("run", {}).get("inputs") or []
     return str(inputs[0]) if len(inputs) == 1 and Path(inputs[0]).is_file() else "ROWS"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from thresher.cli.output import print_block, print_json
+from thresher.cli.output import print_block, print_json, print_line
 from thresher.cli.with_options import with_options
 from thresher.printable import join_lines
 from thresher.trainer.deployment.settings import ContrastSettings
@@ -32,4 +33,6 @@ def novelty(
         print_json(texts.to_dicts())
         return
     lines = [f"{row['excess']:+6.2f}  {' '.join(row['text'].split())}" for row in texts.iter_rows(named=True)]
+    name = shlex.quote(str(adapter))
     print_block(join_lines(["nats per token more likely than by the base, and the text:", *lines]))
+    print_line(f"next: thresher select ROWS --method novelty --set reference={name} --budget 10% --out new", err=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from thresher.cli import options
+from thresher.cli.next_steps import suggest_selection
 from thresher.cli.output import print_json_text, print_line, print_plan
 from thresher.cli.with_options import with_options
 from thresher.dataset.settings import PoolSettings
@@ -81,5 +83,12 @@ def _print_result(table: FeatureTable, out: Path | None, rows: Dataset, *, as_js
             print_line(line, err=True)
         if out is not None:
             print_line(f"features are in {out}", err=True)
+            given = f"--embeddings {shlex.quote(str(out))}" if _holds_vectors(table, out) else "--method NAME"
+            print_line(suggest_selection("POOL", "10%", given), err=True)
         for line in options.reading_notes(rows.notes):
             print_line(line, err=True)
+
+
+def _holds_vectors(table: FeatureTable, out: Path) -> bool:
+    """Say whether `select --embeddings` reads the table."""
+    return out.suffix == ".parquet" and "embedding" in table.frame.columns

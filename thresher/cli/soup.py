@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from thresher.cli import options
+from thresher.cli.next_steps import suggest_report
 from thresher.cli.output import print_block, print_json
 from thresher.cli.with_options import with_options
 from thresher.experiments.soups.settings import SoupSettings
@@ -51,5 +52,5 @@ def summarize(result: Soup) -> str:
         lines.append(f"soup by {each['way']} of adapters {members}: dev {each['dev']:.4f}{test}: {each['verdict']}")
     lines.append(content["answer"])
     if result.path is not None:
-        lines.append(f"{result.path}: adapter/, soup.json")
+        lines += [f"{result.path}: adapter/, soup.json", suggest_report(result.path)]
     return join_lines(lines)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from thresher.cli import options
+from thresher.cli.next_steps import suggest_report
 from thresher.cli.output import print_block, print_json, print_plan
 from thresher.cli.with_options import with_options
 from thresher.dataset.settings import PoolSettings
@@ -61,7 +62,7 @@ def summarize(result: Explanation) -> str:
         for row in shown.iter_rows(named=True)
     ]
     if result.path is not None:
-        lines.append(f"{result.path}: rows.parquet, why.json")
+        lines += [f"{result.path}: rows.parquet, why.json", suggest_report(result.path)]
     return join_lines(lines)
 
 

@@ -28,10 +28,13 @@ PAGES = {
     "curve": "thresher.reporting.pages.curve:build_curve_page",
     "comparison": "thresher.reporting.pages.comparison:build_comparison_page",
     "transfer": "thresher.reporting.pages.bases.transfer:build_transfer_page",
+    "soup": "thresher.reporting.pages.adapters.soup:build_soup_page",
+    "experts": "thresher.reporting.pages.adapters.experts:build_experts_page",
     "tuning": "thresher.reporting.pages.tuning:build_tuning_page",
     "why": "thresher.reporting.pages.why:build_why_page",
     "snapshot": "thresher.reporting.pages.snapshot:build_snapshot_page",
     "curated": "thresher.reporting.pages.curated:build_curated_page",
+    "corrected": "thresher.reporting.pages.labels.corrected:build_corrected_page",
     "asked": "thresher.reporting.pages.labels.asked:build_asked_page",
     "labeled": "thresher.reporting.pages.labels.joined:build_labeled_page",
     "joined": "thresher.reporting.pages.labels.joined:build_joined_page",
@@ -56,8 +59,9 @@ def report(folder: str | Path) -> Path:
     the folder changes.
 
     Args:
-        folder: written by `select`, `clean`, `train`, `learning_curve`, `compare`, `tune`,
-            `advise`, `mix`, `why`, `base`, `label` or `grow`, or a job's snapshot.
+        folder: written by `select`, `clean`, `correct`, `train`, `experts`, `soup`,
+            `learning_curve`, `compare`, `tune`, `advise`, `mix`, `why`, `base`, `label` or `grow`,
+            or a job's snapshot.
 
     Returns:
         The path of the page.

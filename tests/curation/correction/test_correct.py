@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 import thresher as th
+from tests.reporting.page_commands import read_page
 from thresher.cli.main import main
 from thresher.errors import InputError, OutputError, SettingsError
 from thresher.models.generation import load as asked
@@ -153,6 +154,16 @@ def test_the_folder_is_whole_and_the_same_again(tmp_path):
         corrected(out=tmp_path / "out", eta=0.9)
     counts = json.loads(before)["counts"]["decisions"]
     assert counts == {"replaced": 1, "kept": 1, "same": 1, "no-candidate": 3, "undecided": 0}
+
+
+def test_the_page_shows_both_answers_and_why_others_stayed(tmp_path):
+    rows = [*ROWS, {"prompt": "capital of France? <b>", "completion": "<script>alert(1)</script>", "by": "x"}]
+    page, words = read_page(corrected(rows, out=tmp_path / "out").path)
+    assert "judge preferred the answer of writer with confidence 0.8 or more in 2 rows of 7" in page
+    assert all(text in page for text in ("Berlin", "Paris", "no-candidate: 3", "less than 0.8"))
+    assert "&lt;script&gt;alert(1)" in page
+    assert "<script>alert(1)" not in page
+    assert words[:3] == ["thresher", "correct", "<list>"]
 
 
 def test_what_comes_out_can_be_read_and_corrected_again(tmp_path):

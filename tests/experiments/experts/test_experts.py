@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 import thresher as th
+from tests.reporting.page_commands import read_page
 from thresher.cli.experts import summarize
 from thresher.cli.main import main
 from thresher.errors import InputError, SettingsError
@@ -138,6 +139,15 @@ def test_train_with_experts_is_the_same_and_refuses_what_has_no_meaning_for_them
     assert main([*words, *held_out, "--experts", "2", "--common", "0.5", "--encoder", "static"]) == 0
     assert "2 experts: accuracy" in capsys.readouterr().err
     assert sorted(path.name for path in (tmp_path / "out" / "experts").iterdir()) == ["0", "1"]
+    page, repeated = read_page(tmp_path / "out")
+    verdict = th.open(tmp_path / "out").content["against"]["single"]["verdict"]
+    assert verdict[1:] in page
+    assert "experts/1" in page
+    assert repeated[:3] == ["thresher", "train", str(tmp_path / "rows.jsonl")]
+    assert repeated[repeated.index("--experts") :][:2] == ["--experts", "2"]
+    assert ["--eval", str(tmp_path / "test.jsonl")] == repeated[repeated.index("--eval") :][:2]
+    assert repeated[repeated.index("--max-steps") :][:2] == ["--max-steps", "2"]
+    capsys.readouterr()
     for more, said in (
         (["--experts", "2"], "found none; give --eval"),
         ([*held_out, "--experts", "2", "--merge", "--shots", "4"], "got merge, shots; leave it out"),

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 import thresher as th
+from tests.reporting.page_commands import read_page
 from thresher.cli.main import main
 from thresher.dataset import load
 from thresher.errors import InputError, SettingsError
@@ -89,7 +90,7 @@ def test_regmean_is_the_least_squares_solution_of_what_the_adapters_compute(adap
         assert errors[0] < errors[1]
 
 
-def test_a_soup_is_never_worse_on_the_dev_rows_and_is_compared_with_the_best_adapter(adapters, tmp_path):
+def test_a_soup_is_never_worse_on_the_dev_rows_and_is_compared_with_the_best_adapter(adapters, tmp_path, capsys):
     call = {"dev": make_rows(36, 44), "eval": make_rows(44, 60), "out": tmp_path / "soup"}
     call |= {"ways": ("mean", "ties", "dare", "regmean"), "data": [make_rows(*part) for part in PARTS]}
     result = th.soup(adapters, **call)
@@ -103,6 +104,11 @@ def test_a_soup_is_never_worse_on_the_dev_rows_and_is_compared_with_the_best_ada
     assert th.open(result.path).content == content
     assert th.soup(adapters, **call).content == content
     assert content["answer"] in result.summary()
+    page, words = read_page(result.path)
+    assert f"{content['kept'][1:]} is best on the dev rows" in page
+    assert str(adapters[2]) in page
+    assert words[:5] == ["thresher", "soup", *map(str, adapters)]
+    assert capsys.readouterr().err.startswith("thresher: no such option")
 
 
 def test_what_was_learned_how_and_measured_beside_does_not_matter_to_the_rows_of_a_soup(adapters):

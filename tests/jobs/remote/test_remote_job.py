@@ -194,5 +194,6 @@ def test_a_job_killed_at_a_random_moment_makes_the_same_snapshot(start, server, 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_twenty_kills_make_the_same_snapshots(start, server, tmp_path):
-    assert run_with_kills(start, server, tmp_path, 20, seed=2) >= 15
+@pytest.mark.parametrize("seed", [2, 3, 4, 5])
+def test_twenty_kills_make_the_same_snapshots(start, server, tmp_path, seed):
+    assert run_with_kills(start, server, tmp_path, 5, seed) >= 4

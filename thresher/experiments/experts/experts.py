@@ -27,6 +27,7 @@ from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
 from thresher.artifacts.result import Result
 from thresher.artifacts.seal import encode_record
 from thresher.artifacts.stored import explain_unreadable
+from thresher.dataset.provenance import list_source_paths
 from thresher.errors import InputError, SettingsError
 from thresher.evaluation.gain import Gain, estimate_gain, format_gain
 from thresher.evaluation.metric import METRICS, Unit, find_unit
@@ -41,6 +42,7 @@ from thresher.trainer.context import PACKAGES, RunContext, resolve_run
 from thresher.trainer.engine.tokenization import require_rows
 from thresher.trainer.held_out import prepare_held_out
 from thresher.trainer.runs import tokenize_rows
+from thresher.trainer.split import parse_share
 from thresher.trainer.untouched.summary import name_verdict
 from thresher.validation import build_settings, document_options
 
@@ -124,12 +126,14 @@ def experts(
         raise InputError("experts: adapters are compared on held-out rows, found none; give eval")
     about = {name: value for name, value in vars(settings).items() if name not in ("out", "force", "settings")}
     identity = digest({"experts": about, "run": context.identity()})
+    measured = [str(eval)] if parse_share(eval) is not None else list_source_paths(context.split.held_out)
+    places = {"inputs": list_source_paths(context.data), "eval": measured}
     if settings.out is None:
         with tempfile.TemporaryDirectory() as temporary:
-            return _run(context, settings, Path(temporary), identity, on_progress)
+            return _run(context, settings, Path(temporary), identity, places, on_progress)
     with OutputFolder(settings.out, identity=identity, force=settings.force) as folder:
         if not folder.is_done:
-            found = _run(context, settings, folder.work, identity, on_progress)
+            found = _run(context, settings, folder.work, identity, places, on_progress)
             write_atomic(folder.work / RESULT, encode_record(found.content))
             write_atomic(folder.work / MANIFEST, found.manifest.to_json())
             rmtree(folder.work / WORK, ignore_errors=True)
@@ -149,9 +153,14 @@ def read_experts(path: str | Path) -> Experts:
 
 
 def _run(
-    context: RunContext, settings: ExpertSettings, work: Path, identity: str, on_progress: OnProgress | None
+    context: RunContext,
+    settings: ExpertSettings,
+    work: Path,
+    identity: str,
+    places: Mapping[str, list[str]],
+    on_progress: OnProgress | None,
 ) -> Experts:
-    """Train and measure each seed, and compare."""
+    """Train and measure each seed, and compare; `places` are of the rows, for the manifest."""
     clock, done = RunClock(), 0
 
     def report(name: str) -> None:
@@ -188,16 +197,25 @@ def _run(
             sides.setdefault(name, []).append(table)
     _keep_first(work, settings.seed, divisions[0])
     content = _describe(context, settings, sides, divisions[0])
-    manifest = {
-        "format": FORMAT,
-        "kind": KIND,
-        "identity": identity,
-        "data": {"fingerprint": context.data.fingerprint, "rows": len(examples)},
-        "settings": {**content["settings"], "train": context.settings.to_json()},
-        "versions": versions(PACKAGES),
-        "run": clock.to_json(),
-    }
-    return Experts(content=content, path=Path(settings.out) if settings.out else None, manifest=Manifest(manifest))
+    manifest = _build_manifest(context, content, identity, n_rows=len(examples), run={**clock.to_json(), **places})
+    return Experts(content=content, path=Path(settings.out) if settings.out else None, manifest=manifest)
+
+
+def _build_manifest(
+    context: RunContext, content: Mapping[str, Any], identity: str, *, n_rows: int, run: Mapping[str, Any]
+) -> Manifest:
+    return Manifest(
+        {
+            "format": FORMAT,
+            "kind": KIND,
+            "identity": identity,
+            "model": {"name": context.base.name, "fingerprint": context.base.fingerprint},
+            "data": {"fingerprint": context.data.fingerprint, "rows": n_rows},
+            "settings": {**content["settings"], "train": context.settings.to_json()},
+            "versions": versions(PACKAGES),
+            "run": dict(run),
+        }
+    )
 
 
 def _keep_first(work: Path, seed: int, division: Division | None) -> None:

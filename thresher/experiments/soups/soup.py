@@ -26,6 +26,7 @@ from thresher.artifacts.result import Result
 from thresher.artifacts.seal import encode_record
 from thresher.dataset import Dataset
 from thresher.dataset.own_text.matching import match_rows
+from thresher.dataset.provenance import list_source_paths
 from thresher.errors import InputError, SettingsError
 from thresher.evaluation.gain import estimate_gain, format_gain
 from thresher.evaluation.metric import METRICS, find_unit
@@ -109,7 +110,9 @@ def soup(
             with tempfile.TemporaryDirectory() as work:
                 content, best = _SoupRun(trained, learned, contexts, settings, Path(work)).run()
                 head = {"format": FORMAT, "kind": KIND, "identity": identity, "settings": about}
-                manifest = Manifest({**head, "versions": versions(PACKAGES), "run": clock.to_json()})
+                places = {"adapters": [str(each.path) for each in trained]}
+                places |= {"dev": list_source_paths(sides["dev"]), "eval": list_source_paths(sides["test"])}
+                manifest = Manifest({**head, "versions": versions(PACKAGES), "run": {**clock.to_json(), **places}})
                 if folder is None:
                     return Soup(content=content, path=None, manifest=manifest)
                 copy_folder(best, folder.work / ADAPTER)

@@ -12,6 +12,8 @@ from thresher.artifacts.manifest import Manifest
 from thresher.dataset.mixture.reload import format_source, list_recorded_sources
 from thresher.reporting import formatting as fmt
 from thresher.reporting.page import Code, Section, Table
+from thresher.reporting.pages.adapters.commands import COMMANDS as ADAPTER_COMMANDS
+from thresher.reporting.pages.adapters.commands import build_adapter_words
 from thresher.reporting.pages.labels.commands import COMMANDS as LABEL_COMMANDS
 from thresher.reporting.pages.labels.commands import build_label_words
 from thresher.reporting.pages.rows.pool import list_pool_files
@@ -31,6 +33,7 @@ COMMANDS = {
     "sources": "base sources",
     "mix": "mix",
     "transfer": "base transfer",
+    **ADAPTER_COMMANDS,
     **LABEL_COMMANDS,
 }
 _SHOWN_ELSEWHERE = frozenset(
@@ -123,6 +126,13 @@ def build_command(content: Mapping[str, Any], out: Path) -> str:
     if kind in LABEL_COMMANDS:
         words = build_label_words(content, _build_pool_words(content) if "inputs" in content else [])
         return shlex.join(["thresher", *COMMANDS[kind].split(), *words, "--out", str(out)])
+    if kind in ADAPTER_COMMANDS:
+        name = content.get("model", {}).get("name")
+        trained = {"model": None if name == MINILM else name}
+        trained |= _select_changed(content["settings"].get("train", {}))
+        words = [word for name, value in trained.items() for word in _build_option(name, value)]
+        words = ["thresher", COMMANDS[kind], *build_adapter_words(content), *words]
+        return shlex.join([*words, "--out", str(out)])
     build = {"subset": _build_select_words, "curated": _build_clean_words}.get(kind, _build_other_words)
     words = ["thresher", *COMMANDS[kind].split(), *build(content)]
     return shlex.join([*words, "--out", str(out)])

@@ -50,7 +50,13 @@ def _build_verdicts(result: Mapping[str, Any], content: Mapping[str, Any]) -> li
 
 
 def build_effects(
-    verdicts: Sequence[Mapping[str, Any]], metric_name: str, against: str, about: str, task: str | None
+    verdicts: Sequence[Mapping[str, Any]],
+    metric_name: str,
+    against: str,
+    about: str,
+    task: str | None,
+    *,
+    is_corrected: bool = True,
 ) -> Figure:
     """Return the differences of arms to another, with their intervals, and a table of verdicts.
 
@@ -60,6 +66,7 @@ def build_effects(
         against: the other arm, in words.
         about: sentences for the caption.
         task: of the model.
+        is_corrected: the verdicts allow for the number of comparisons.
     """
     is_rate = metric_name in fmt.RATES
     metric = fmt.MetricDisplay(metric_name, is_higher_better=is_rate, is_rate=is_rate, task=task)
@@ -78,21 +85,11 @@ def build_effects(
     whiskers = [mark for mark in marks if isinstance(mark, Whiskers)]
     ends = [0.0, *(x for mark in whiskers for x in (*mark.low, *mark.high))]
     unit = "points" if metric.is_rate else fmt.readable_name(metric_name)
-    rows = [
-        (
-            label,
-            metric.text(each["value"]),
-            metric.text(each["against_value"]),
-            metric.difference(each["difference"]["value"]),
-            str(each["sentence"]),
-        )
-        for label, each in zip(labels, verdicts, strict=True)
-    ]
     return Figure(
         name="effects",
         title=f"Better or worse than {against}",
         caption=f"Right of zero is better. {about}",
-        alt=f"Dot plot of the differences of {len(rows)} arms from {against}; the table below has the numbers.",
+        alt=f"Dot plot of the differences of {len(verdicts)} arms from {against}; the table below has the numbers.",
         charts=(
             Chart(
                 x=linear_axis(f"difference from {against} ({unit})", min(ends), max(ends)),
@@ -100,13 +97,26 @@ def build_effects(
                 marks=[Rule(at=0.0, tone="gray"), *marks],
             ),
         ),
-        table=Table(
-            caption=f"Verdicts, after Holm's correction for {len(rows)} comparisons",
-            columns=("arm", "score", against, "difference", "verdict"),
-            rows=rows,
-            numeric=(1, 2, 3),
-        ),
+        table=_build_verdict_table(verdicts, metric, against, is_corrected=is_corrected),
     )
+
+
+def _build_verdict_table(
+    verdicts: Sequence[Mapping[str, Any]], metric: fmt.MetricDisplay, against: str, *, is_corrected: bool
+) -> Table:
+    corrected = f", after Holm's correction for {len(verdicts)} comparisons" if is_corrected else ""
+    rows = [
+        (
+            str(each["arm"]),
+            metric.text(each["value"]),
+            metric.text(each["against_value"]),
+            metric.difference(each["difference"]["value"]),
+            str(each["sentence"]),
+        )
+        for each in verdicts
+    ]
+    columns = ("arm", "score", against, "difference", "verdict")
+    return Table(caption=f"Verdicts{corrected}", columns=columns, rows=rows, numeric=(1, 2, 3))
 
 
 def _build_candidates(result: Mapping[str, Any]) -> Table | Paragraph:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 COMMANDS = {
+    "corrected": "correct",
     "asked": "label ask",
     "labeled": "label add",
     "joined": "label join",
@@ -24,6 +25,10 @@ def build_label_words(content: Mapping[str, Any], pool: list[str]) -> list[str]:
         pool: the words that name the pool, none where they are not known.
     """
     kind, rows = str(content["kind"]), pool or ["POOL"]
+    if kind == "corrected":
+        models = {role: content[role]["name"] for role in ("model", "judge")}
+        own = {name: content[name] for name in ("eta", "column", "max_new_tokens")}
+        return [*rows, *_list_options({**models, **own})]
     if kind == "labeled":
         return ["ASKED", "ANSWERS"]
     if kind == "joined":
