@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 import thresher as th
+from tests.reporting.page_commands import read_page
 from thresher.cli.main import main
 from thresher.errors import SettingsError
 from thresher.models.generation import load as asked
@@ -58,6 +59,11 @@ def test_only_rows_that_the_model_does_not_know_get_the_refusal(tmp_path, capsys
     told = capsys.readouterr().err
     assert "writer answered each prompt 4 times; where it does not know, the row now says 'I am not sure.'" in told
     assert "1 abstained" in told
+    page, words = read_page(tmp_path / "out")
+    assert "writer does not know the answer of 1 row of 5" in page
+    assert "Ngerulmud" in page
+    assert words[:5] == ["thresher", "correct", str(tmp_path / "rows.jsonl"), "--abstain", "--model"]
+    capsys.readouterr()
     corrected = th.open(tmp_path / "out")
     decisions = dict(zip([row["prompt"] for row in ROWS], corrected.audit["decision"], strict=True))
     assert list(decisions.values()) == ["kept", "abstained", "kept", "kept", "undecided"]

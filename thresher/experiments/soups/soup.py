@@ -112,6 +112,7 @@ def soup(
                 head = {"format": FORMAT, "kind": KIND, "identity": identity, "settings": about}
                 places = {"adapters": [str(each.path) for each in trained]}
                 places |= {"dev": list_source_paths(sides["dev"]), "eval": list_source_paths(sides["test"])}
+                places |= {"data": [",".join(list_source_paths(rows)) for rows in learned]}
                 manifest = Manifest({**head, "versions": versions(PACKAGES), "run": {**clock.to_json(), **places}})
                 if folder is None:
                     return Soup(content=content, path=None, manifest=manifest)

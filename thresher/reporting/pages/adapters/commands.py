@@ -22,6 +22,7 @@ def build_adapter_words(content: Mapping[str, Any]) -> list[str]:
     run, settings = content["run"], content["settings"]
     if content["kind"] == "soup":
         words = [*list_places(run, "adapters"), "--dev", ",".join(list_places(run, "dev"))]
+        words += [word for rows in run.get("data", ()) for word in ("--data", rows)]
         own = {name: settings[name] for name in ("ways", "density", "seed")}
     else:
         words = [",".join(list_places(run, "inputs"))]

@@ -26,9 +26,12 @@ def build_label_words(content: Mapping[str, Any], pool: list[str]) -> list[str]:
     """
     kind, rows = str(content["kind"]), pool or ["POOL"]
     if kind == "corrected":
-        models = {role: content[role]["name"] for role in ("model", "judge")}
-        own = {name: content[name] for name in ("eta", "column", "max_new_tokens")}
-        return [*rows, *_list_options({**models, **own})]
+        models = {role: content[role]["name"] for role in ("model", "judge") if role in content}
+        abstain = content.get("abstain")
+        own = {name: content[name] for name in ("column", "max_new_tokens", *([] if abstain else ["eta"]))}
+        names = ("refusal", "n_samples", "temperature", "least_entropy")
+        own |= {name: abstain[name] for name in names} if abstain else {}
+        return [*rows, *(["--abstain"] if abstain else []), *_list_options({**models, **own})]
     if kind == "labeled":
         return ["ASKED", "ANSWERS"]
     if kind == "joined":
