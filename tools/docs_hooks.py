@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from typer import Context
 from typer.main import get_command
 
 from thresher.cli.command import list_all_commands
@@ -34,8 +35,8 @@ def describe_commands() -> str:
 def _describe(name: str, command: Any) -> str:
     words = MARKUP.sub("", command.help or "").strip()
     lines = [f"## thresher {name}", "", words, "", "| option | default | |", "|---|---|---|"]
-    for param in command.params:
-        if getattr(param, "hidden", False):
+    for param in command.get_params(Context(command, info_name=name)):
+        if getattr(param, "hidden", False) or "--help" in param.opts:
             continue
         names = ", ".join(f"`{flag}`" for flag in (*param.opts, *param.secondary_opts) if flag.startswith("-"))
         names = names or f"`{(param.metavar or param.name).upper()}`"

@@ -48,8 +48,6 @@ class Command(TyperCommand):
     def __init__(self, *args: Any, **keywords: Any) -> None:
         keywords["context_settings"] = {"help_option_names": HELP_NAMES, **(keywords.get("context_settings") or {})}
         super().__init__(*args, **keywords)
-        for param in self.params:
-            _name_value(param)
         self._config = TyperOption(
             param_decls=["config_file", "--config"],
             type_descriptor=_text_option().type_descriptor,
@@ -124,6 +122,13 @@ class Command(TyperCommand):
         param = self._names()[name]
         return f"{param.opts[0]}{match[2] or ''}" if isinstance(param, TyperOption) else f"--{name}{match[2] or ''}"
 
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return all options and arguments, those of `click` too, with names of their values."""
+        params = super().get_params(ctx)
+        for param in params:
+            _name_value(param)
+        return params
+
     def _split_pairs(self, ctx: Any, words: list[str]) -> tuple[list[str], dict[str, str]]:
         """Return the words without `KEY=VALUE`, and these by parameter.
 
@@ -194,8 +199,13 @@ class Group(TyperGroup):
     def __init__(self, **keywords: Any) -> None:
         keywords["context_settings"] = {"help_option_names": HELP_NAMES, **(keywords.get("context_settings") or {})}
         super().__init__(**keywords)
-        for param in self.params:
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return all options and arguments, those of `click` too, with names of their values."""
+        params = super().get_params(ctx)
+        for param in params:
             _name_value(param)
+        return params
 
 
 class App(typer.Typer):
