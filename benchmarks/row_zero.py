@@ -6,8 +6,9 @@ Sums of two numbers are asked of SmolLM2-135M-Instruct, and listings of products
 MiniLM. Each case trains once on small rows that are made here, and says what the untouched model
 and the general set show. About ten minutes on two cores; finished cases are read back.
 
-One case is known to be missed: the untouched model does not know the sums either (1 in 20 right),
-so that learning wrong ones in the right form lowers the loss on the right ones.
+One case cannot be seen with 60 test rows: the untouched model does not know the sums either (1 in
+20 right), so that learning wrong ones in the right form lowers the loss on the right ones, and 3 of
+60 right answers are too few to see them go. The same case with 400 test rows tells them apart.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from machine import machine
 
 import thresher as th
 
-N_TRAIN, N_TEST = 160, 60
+N_TRAIN, N_TEST, N_MANY = 160, 60, 400
 PRODUCTS = Path(__file__).parent.parent / "data" / "products"
 Rows = list[dict[str, str]]
 
@@ -100,6 +101,12 @@ CASES: dict[str, dict[str, Any]] = {
     "wrong sums in the right form": {
         "rows": lambda: make_sums(N_TRAIN, seed=1, answer=wrong),
         "settings": {**LANGUAGE, "epochs": 1.0, "learning_rate": 1e-3},
+        "hurts": True,
+    },
+    "wrong sums, 400 test rows": {
+        "rows": lambda: make_sums(N_TRAIN, seed=1, answer=wrong),
+        "test": lambda: make_sums(N_MANY, seed=9, answer=right),
+        "settings": {**LANGUAGE, "eval_generations": N_MANY, "epochs": 1.0, "learning_rate": 1e-3},
         "hurts": True,
     },
     "answers of another form": {

@@ -108,6 +108,8 @@ def test_rounds_go_on_by_the_adapter_of_the_round_before(stub, files, monkeypatc
 
 
 def test_a_way_without_rounds_is_refused(files, tiny_llama):
+    with pytest.raises(SettingsError, match="numbered from 1, got round 3"):
+        rounds.check_rounds(GrowSettings(round=3), 2)
     with pytest.raises(SettingsError, match="rounds must be at least 2, and how another than own"):
         grow_rounds(
             files / "train.jsonl",

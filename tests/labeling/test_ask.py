@@ -90,6 +90,17 @@ def test_with_enough_labels_it_says_when_to_stop(pool, labeled, capsys, tmp_path
     assert main([*command, "--batch", "11", "--out", str(tmp_path / "ask")]) == 2
 
 
+def test_rows_to_judge_by_are_read_as_the_pool_or_as_told(pool, tmp_path):
+    given = [{"a": f"the sky is {n} blue", "b": "blue", "good": n % 2} for n in range(8)]
+    path = tmp_path / "test.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in given))
+    columns = {"text": "a", "label": "b"}
+    asked = th.ask_labels(pool[0], eval=th.Source(path, columns=columns), encoder="static", batch=5)
+    assert len(asked.rows) == 5
+    with pytest.raises(InputError, match="words"):  # named for the pool: not read in another way
+        th.ask_labels(path, eval=path, columns={"text": "a", "label": "words"}, encoder="static", batch=5)
+
+
 def test_rows_labeled_in_the_pool_itself_count(pool):
     rows = [
         {"text": text, "kind of": "x", "label": label if i < 12 else None}

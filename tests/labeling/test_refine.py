@@ -127,6 +127,22 @@ def test_labels_are_refined_where_that_helps_and_kept_where_it_does_not(rows, tm
     assert again.weights.equals(refined.weights)
 
 
+def test_a_dry_run_reads_the_test_rows_as_it_is_told_and_writes_nothing(rows, tmp_path, capsys):
+    folder, _ = rows
+    (tmp_path / "splits").mkdir()
+    for split in ("train", "test"):
+        lines = [{"words": row["text"], "kind": row["label"]} for row in read_lines(folder / "test.jsonl")]
+        (tmp_path / "splits" / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
+    command = ["label", "refine", str(folder / "weak.jsonl"), "--eval", str(tmp_path / "splits"), "--encoder", "static"]
+    command += ["--eval-map", "text=words,label=kind", "--eval-split", "test"]
+    assert main([*command, "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "180 rows" in out
+    assert "runs of self-training: 3 entries" in out
+    assert main(command) == 2
+    assert "give --out, or --dry-run" in capsys.readouterr().err
+
+
 def test_a_verdict_that_helps_gives_out_its_labels(rows, monkeypatch):
     from thresher.labeling.weak import refine
     from thresher.labeling.weak.cosine import Outcome

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from thresher.artifacts.folder import OutputFolder, copy_folder
+from thresher.artifacts.local_path import expand_path
 from thresher.artifacts.manifest import Manifest
+from thresher.artifacts.remote.fetch import localize
 from thresher.artifacts.remote.places import show_place
 from thresher.artifacts.seal import find_damage
 from thresher.errors import ManifestError
@@ -32,6 +34,22 @@ class Excerpt:
     title: str
     columns: Sequence[str]
     lines: Sequence[Sequence[Any]]
+
+
+def open_folder(folder: str | Path, kind: str, what: str) -> tuple[Path, Manifest]:
+    """Return the path of a result's folder, fetched from its address if it has one, and its manifest.
+
+    Args:
+        folder: path or address.
+        kind: that the result must have.
+        what: the same in words, for the message.
+
+    Raises:
+        InputError: nothing can be read at the address.
+        ManifestError: the folder is of another kind, or is damaged.
+    """
+    path = expand_path(localize(folder))
+    return path, Manifest.read_kind(path, kind, what)
 
 
 class Result(ABC):

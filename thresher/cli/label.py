@@ -14,7 +14,7 @@ from thresher.cli.command import App
 from thresher.cli.next_steps import suggest_report, suggest_training
 from thresher.cli.output import print_block, print_json, print_plan
 from thresher.cli.with_options import with_options
-from thresher.dataset.settings import ReadSettings
+from thresher.dataset.settings import EvalReadSettings, ReadSettings
 from thresher.errors import InputError
 from thresher.labeling.settings import AskSettings, RefineSettings
 from thresher.models.settings import ModelSettings
@@ -38,12 +38,13 @@ Answers = Annotated[
 
 
 @label_app.command()
-@with_options(AskSettings, ModelSettings, ReadSettings)
+@with_options(AskSettings, ModelSettings, ReadSettings, EvalReadSettings)
 def ask(
     pool: Rows,
     settings: AskSettings,
     models: ModelSettings,
     read: ReadSettings,
+    eval_read: EvalReadSettings,
     labeled: Annotated[str | None, typer.Option(help="Rows labeled so far, such as the folder of label add.")] = None,
     eval: Annotated[  # noqa: A002
         str | None, typer.Option(help="Randomly sampled labeled rows, for a better estimate of the gain.")
@@ -63,7 +64,8 @@ def ask(
     from thresher.labeling.ask_plan import plan_asking
 
     out = out if dry_run else options.require_out(out)
-    call = {"labeled": labeled, "eval": eval, **vars(settings), **vars(models), **vars(read)}
+    call = {"labeled": labeled, "eval": options.name_eval_rows(eval, eval_read), **vars(settings), **vars(models)}
+    call |= vars(read)
     if out is None or dry_run:
         print_plan(plan_asking(pool, **call), as_json=as_json)
         return
@@ -185,16 +187,18 @@ def join(
 
 
 @label_app.command()
-@with_options(RefineSettings, ModelSettings, ReadSettings)
+@with_options(RefineSettings, ModelSettings, ReadSettings, EvalReadSettings)
 def refine(
     pool: Annotated[str, typer.Argument(help="Rows of a text and a weak label: file, glob, folder or Hub id.")],
     eval: Annotated[str, typer.Option(help="Rows whose labels are right, drawn at random.")],  # noqa: A002
-    out: Annotated[Path, typer.Option(help="Folder for the result.")],
     settings: RefineSettings,
     models: ModelSettings,
     read: ReadSettings,
+    eval_read: EvalReadSettings,
     unlabeled: Annotated[str | None, typer.Option(help="More texts, without labels, in the same column.")] = None,
+    out: options.Out = None,
     force: options.Force = False,
+    dry_run: options.DryRun = False,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -202,10 +206,15 @@ def refine(
 
     [bold]Example:[/bold] thresher label refine weak.jsonl --eval dev.jsonl --out refined
     """
-    from thresher.labeling.weak.refine import refine_labels
+    from thresher.labeling.weak.refine import plan_refining, refine_labels
 
-    call = {**vars(settings), **vars(models), **vars(read)}
-    result = refine_labels(pool, eval=eval, unlabeled=unlabeled, out=out, force=force, **call)
+    out = out if dry_run else options.require_out(out)
+    call = {"eval": options.name_eval_rows(eval, eval_read), "unlabeled": unlabeled}
+    call |= {**vars(settings), **vars(models), **vars(read)}
+    if out is None or dry_run:
+        print_plan(plan_refining(pool, **call), as_json=as_json)
+        return
+    result = refine_labels(pool, out=out, force=force, **call)
     content = result.manifest.content
     if as_json:
         print_json({name: content[name] for name in ("answer", "verdict", "counts", "classes")})

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from thresher.cli.output import print_line
-from thresher.dataset.settings import PoolSettings, ReadSettings
+from thresher.dataset.settings import EvalReadSettings, PoolSettings, ReadSettings
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset, Source
@@ -125,6 +125,19 @@ def check_side_settings(role: str, source: str | None, own: Mapping[str, Any], *
         raise InputError(f"{names}: must be given with --{role}, found none; name the rows with --{role}")
     if own and is_share:
         raise InputError(f"{names}: rows of their own are required, got --{role} {source}, a share; leave it out")
+
+
+def name_eval_rows(source: str | None, eval_read: EvalReadSettings) -> Any:
+    """Return the rows to measure on with the settings that are given for them.
+
+    Raises:
+        InputError: settings are given for rows that are not.
+    """
+    from thresher.dataset.mixture.source import Source
+    from thresher.trainer.split import parse_share
+
+    check_side_settings("eval", source, eval_read.given, is_share=parse_share(source) is not None)
+    return Source(source, **eval_read.given) if eval_read.given else source
 
 
 def read_side_rows(

@@ -9,7 +9,7 @@ import typer
 
 from thresher.cli import options
 from thresher.cli.next_steps import suggest_report
-from thresher.cli.output import print_block, print_json
+from thresher.cli.output import print_block, print_json, print_plan
 from thresher.cli.with_options import with_options
 from thresher.experiments.soups.settings import SoupSettings
 from thresher.printable import join_lines
@@ -24,6 +24,7 @@ def soup(
     settings: SoupSettings,
     dev: Annotated[str, typer.Option(help="Rows for deciding which adapters to add.")],
     eval_rows: Annotated[str, typer.Option("--eval", help="Test rows for comparing the soups.")],
+    dry_run: options.DryRun = False,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -31,8 +32,12 @@ def soup(
 
     [bold]Example:[/bold] thresher soup a b c --dev dev.jsonl --eval test.jsonl --out soup
     """
+    from thresher.experiments.soups.plan import plan_soup
     from thresher.experiments.soups.soup import soup as merge
 
+    if dry_run:
+        print_plan(plan_soup(adapters, dev=dev, eval=eval_rows, **vars(settings)), as_json=as_json)
+        return
     result = merge(adapters, dev=dev, eval=eval_rows, **vars(settings))
     if as_json:
         print_json(dict(result.content))
@@ -41,16 +46,16 @@ def soup(
 
 
 def summarize(result: Soup) -> str:
-    """Return the scores of adapters and soups, the verdicts, and the answer."""
+    """Return the answer, the scores of adapters and soups, and the verdicts."""
     content = result.content
     metric, single = content["metric"], content["best_single"]
-    lines = [f"{each['path']}: {metric} on the dev rows {each['dev']:.4f}" for each in content["adapters"]]
+    lines = [content["answer"]]
+    lines += [f"{each['path']}: {metric} on the dev rows {each['dev']:.4f}" for each in content["adapters"]]
     lines.append(f"best single adapter: {content['adapters'][single['adapter']]['path']}, test {single['test']:.4f}")
     for each in content["soups"]:
         test = "" if each["test"] is None else f", test {each['test']:.4f}"
         members = ", ".join(str(number + 1) for number in each["members"])
         lines.append(f"soup by {each['way']} of adapters {members}: dev {each['dev']:.4f}{test}: {each['verdict']}")
-    lines.append(content["answer"])
     if result.path is not None:
         lines += [f"{result.path}: adapter/, soup.json", suggest_report(result.path)]
     return join_lines(lines)

@@ -87,7 +87,7 @@ def train(
     parse_trackers(report_to)  # refused, if at all, before any row is read
     is_subset = _is_subset(data, read)
     is_first = not int(os.environ.get("RANK", "0"))  # of several processes, the first one speaks
-    held_out = _with_settings(eval, eval_read)  # refused, if at all, before any row is read
+    held_out = options.name_eval_rows(eval, eval_read)  # refused, if at all, before any row is read
     rows = data if is_subset else options.read_and_report(data, read, quiet=quiet or not is_first)
     call: dict[str, Any] = {"model": model, "eval": held_out, "control": control, "seeds": seeds}
     call |= {"task": task, "settings": settings, "seed": seed, "start_from": start_from}
@@ -123,19 +123,6 @@ def _print_plan(rows: Any, call: Mapping[str, Any], *, as_json: bool) -> None:
     from thresher.trainer.estimate import plan_training
 
     print_plan(plan_training(rows, **call), as_json=as_json)
-
-
-def _with_settings(source: str | None, eval_read: EvalReadSettings) -> Any:
-    """Return the rows to measure on with the settings that are given for them.
-
-    Raises:
-        InputError: settings are given for rows that are not.
-    """
-    from thresher.dataset import Source
-    from thresher.trainer.split import parse_share
-
-    options.check_side_settings("eval", source, eval_read.given, is_share=parse_share(source) is not None)
-    return Source(source, **eval_read.given) if eval_read.given else source
 
 
 def _is_subset(data: str | None, read: PoolSettings) -> bool:

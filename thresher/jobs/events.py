@@ -36,7 +36,7 @@ class EventLog:
 
     Attributes:
         addresses: resolves addresses, and knows their secrets.
-        notes: warnings about the rows and the models, for the report of the run.
+        notes: about the rows and the models, for the report of the run.
     """
 
     def __init__(self, on_event: OnEvent | None) -> None:
@@ -54,7 +54,7 @@ class EventLog:
         """Send a warning."""
         self.send(name, message, "warning")
 
-    def note(self, name: str, message: str) -> None:
-        """Send a warning that the report of the run repeats."""
+    def note(self, name: str, message: str, level: Level = "warning") -> None:
+        """Send what the report of the run repeats."""
         self.notes.append(self.addresses.redact(message))
-        self.warn(name, message)
+        self.send(name, message, level)

@@ -247,7 +247,7 @@ def build_feature_context(run: RunContext, previous: PreviousSnapshot) -> Featur
 
     def log_progress(progress: Progress) -> None:
         if progress.note:
-            run.log.note("feature", progress.note)
+            run.log.note("feature", progress.note, "info")
 
     return make_context(
         encoder=encoder or previous.encoder,

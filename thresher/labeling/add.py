@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from thresher.artifacts.folder import MANIFEST, OutputFolder, write_atomic
-from thresher.artifacts.local_path import expand_path
 from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
-from thresher.artifacts.remote.fetch import localize
+from thresher.artifacts.result import open_folder
 from thresher.artifacts.stored import read_json_lines
 from thresher.dataset import Dataset, load
 from thresher.dataset.values.kept_rows import KeptRows
@@ -80,8 +79,7 @@ class Labeled(KeptRows):
         Raises:
             ManifestError: the folder is not one, or is damaged.
         """
-        path = expand_path(localize(folder))
-        manifest = Manifest.read_kind(path, KIND, "a folder that 'label add' wrote")
+        path, manifest = open_folder(folder, KIND, "a folder that 'label add' wrote")
         return Labeled(labeled=read_json_lines(path / ROWS), manifest=manifest, path=path)
 
 

@@ -13,12 +13,11 @@ import numpy as np
 import orjson
 
 from thresher.artifacts.folder import MANIFEST, OutputFolder, write_atomic
-from thresher.artifacts.local_path import expand_path
 from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
-from thresher.artifacts.remote.fetch import localize
-from thresher.artifacts.result import Excerpt, Result
+from thresher.artifacts.result import Excerpt, Result, open_folder
 from thresher.artifacts.stored import read_json_lines
-from thresher.dataset import Dataset, load
+from thresher.dataset import Dataset
+from thresher.dataset.loading import load_side_rows
 from thresher.dataset.provenance import describe_reading, describe_rows, describe_run, refuse_input_as_output
 from thresher.dataset.settings import ReadOptions, ReadSettings
 from thresher.errors import InputError
@@ -120,8 +119,7 @@ class Asked(Result):
         Raises:
             ManifestError: it is no such folder, or a file is damaged or missing.
         """
-        folder = expand_path(localize(folder))
-        manifest = Manifest.read_kind(folder, KIND, "a folder that 'label ask' wrote")
+        folder, manifest = open_folder(folder, KIND, "a folder that 'label ask' wrote")
         tables = [read_json_lines(folder / name) for name in (ASK, LABELED)]
         machine = read_json_lines(folder / MACHINE) if manifest.content["annotator"] is not None else []
         page = folder / PAGE
@@ -365,13 +363,14 @@ def _explain(chosen: NextRows, i: int, names: list[str]) -> str:
 
 
 def _load_test(eval_rows: Any, read: ReadSettings) -> Dataset:
-    """Load labeled test rows.
+    """Load labeled test rows: as the pool where they have its columns, else in their own way.
 
     Raises:
         InputError: they have no labels.
     """
     columns = read.columns if read.columns is not None and "label" in read.columns else None
-    rows = eval_rows if isinstance(eval_rows, Dataset) else load(eval_rows, columns=columns)
+    own = replace(read, columns=columns, config=None, split=None)
+    rows = eval_rows if isinstance(eval_rows, Dataset) else load_side_rows(eval_rows, own)
     if rows.kind != "classification":
         raise InputError(f"eval: rows with a label are required, found rows of kind '{rows.kind}'")
     return rows

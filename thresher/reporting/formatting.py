@@ -106,7 +106,7 @@ def minus_sign(text: str) -> str:
 
 def rows(n: float | None) -> str:
     """Return "1 row" or "6,500 rows"."""
-    return f"{count(n)} row{'' if n == 1 else 's'}" if is_number(n) else NOTHING
+    return units.format_count(round(n), "row") if is_number(n) else NOTHING
 
 
 def count(n: float | None) -> str:

@@ -161,7 +161,7 @@ def measure_run(context: RunContext) -> RunCost:
         start, steps, _ = _time_fit(context, few, Path(folder) / "few")
         more_start, more_steps, model = _time_fit(context, examples, Path(folder) / "more")
     row_seconds = max(0.0, more_start - start) / max(1, len(examples) - len(few))
-    eval_row, answer = _time_measuring(context, model)
+    eval_row, answer = time_measuring(context, model)
     batch_size = int(context.settings.batch_size or 1)
     return RunCost(
         start_seconds=max(0.0, start - row_seconds * len(few)),
@@ -190,7 +190,7 @@ def _time_fit(context: RunContext, examples: Examples, folder: Path) -> tuple[fl
     return started - began, (times["step"][-1] - started) / len(times["step"]), trained.model
 
 
-def _time_measuring(context: RunContext, model: object) -> tuple[float, float]:
+def time_measuring(context: RunContext, model: object) -> tuple[float, float]:
     """Return the seconds of measuring a held-out row, and of writing an answer to one."""
     rows = context.split.held_out
     if rows is None:

@@ -94,7 +94,6 @@ def test_a_curve_that_is_left_out_says_which_limit_would_do(tmp_path):
 def test_the_final_training_runs_late_only_where_its_time_was_kept(tmp_path):
     steps = Steps(tmp_path, None, SimpleNamespace(max_time=0.001), None, started=0.0)
     assert steps.take("adapter", lambda _: "trained") is None
-    steps.has_time_kept = True
-    assert steps.take("adapter", lambda _: "trained") == "trained"
+    assert steps.take("adapter", lambda _: "trained", has_time_kept=True) == "trained"
     assert steps.take("curve", lambda _: "measured") is None
     assert steps.left_out == ["adapter", "curve"]

@@ -144,5 +144,9 @@ def test_soups_need_adapters_that_are_alike_and_dev_rows_that_are_no_test_rows(a
     words = ["soup", *map(str, adapters[:2]), "--dev", str(tmp_path / "dev.jsonl"), "--ways", "mean"]
     assert main([*words, "--eval", str(tmp_path / "test.jsonl")]) == 0
     assert "soup by mean of adapters" in capsys.readouterr().err
+    assert main([*words, "--eval", str(tmp_path / "test.jsonl"), "--dry-run"]) == 0
+    assert "2 adapters measured on 24 rows" in capsys.readouterr().out
+    assert main([*words, "--eval", str(tmp_path / "test.jsonl"), "--density", "0.3"]) == 2
+    assert "density is for ties and dare" in capsys.readouterr().err
     assert main([*words, "--eval", str(tmp_path / "test.jsonl"), "--device", "tpu"]) == 2
     assert "device" in capsys.readouterr().err

@@ -177,7 +177,7 @@ def _run_steps(steps: Steps) -> dict[str, Any]:
         force=True,
         on_progress=on_progress,
     )
-    adapter = steps.take("adapter", partial(_train_adapter, steps, subset))
+    adapter = steps.take("adapter", partial(_train_adapter, steps, subset), has_time_kept=steps.has_time_kept)
     return {
         "pool": {"given": len(pool), "clean": len(rows)},
         "dropped": dict(clean.manifest.content["counts"]["dropped_by_rule"]),

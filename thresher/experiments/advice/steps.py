@@ -95,10 +95,15 @@ class Steps:
         if self.on_progress is not None:
             self.on_progress(Progress(stage=name, done=0, total=1, note=f"{name}: {note}"))
 
-    def take(self, name: str, step: Callable[[Path], Any]) -> Any:
-        """Run a step in its folder, or leave it out where the time is over; None then."""
-        is_late = self.seconds_left <= 0 and not (name == "adapter" and self.has_time_kept)
-        if is_late and not self.is_done(name):
+    def take(self, name: str, step: Callable[[Path], Any], *, has_time_kept: bool = False) -> Any:
+        """Run a step in its folder, or leave it out where the time is over; None then.
+
+        Args:
+            name: of the step.
+            step: given its folder.
+            has_time_kept: it runs even when the time is over, because its own was kept for it.
+        """
+        if self.seconds_left <= 0 and not has_time_kept and not self.is_done(name):
             self.leave_out(name, "time ran out")
             return None
         self.report(name, str(self.out / name))

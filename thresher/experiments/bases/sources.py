@@ -29,6 +29,7 @@ from thresher.errors import InputError
 from thresher.evaluation.effect import LEVEL
 from thresher.experiments.bases.closeness import Closeness, OwnRows
 from thresher.experiments.bases.source_settings import SourceRankOptions, SourceRankSettings
+from thresher.experiments.bases.starts import train_starts
 from thresher.experiments.cells.arms import ArmRunner
 from thresher.experiments.cells.cell import Cell
 from thresher.experiments.experiment import Experiment, load_experiment
@@ -187,6 +188,7 @@ class _SourceRanker:
     def _compare(self) -> tuple[pl.DataFrame, dict[str, Any], pl.DataFrame]:
         """Return the table of candidates, the content of `sources.json`, and the cells."""
         models = {"encoder": self.settings.encoder, "device": self.settings.device}
+        self._tell(0, self._describe_plan())
         context = make_context(**models, on_progress=self.on_progress).resolved()
         own = OwnRows.embed(self.own.pool, self.own.test, context, self.settings.rows)
         near: list[Closeness] = []
@@ -215,6 +217,15 @@ class _SourceRanker:
         if self.on_progress is not None:
             self.on_progress(Progress(stage="candidates", done=n_done, total=len(self.candidates), note=note))
 
+    def _describe_plan(self) -> str:
+        """Say what is done first, before any model is loaded."""
+        settings, n = self.settings, min(self.settings.confirm, len(self.candidates))
+        most = max(map(len, (self.own.pool, *self.candidates.values())))
+        part = f" ({min(settings.rows, most):,} rows of each)" if settings.rows < most else ""
+        them = "the other data set" if len(self.candidates) == 1 else f"{len(self.candidates)} other data sets"
+        then = "train with it and without" if n == 1 else f"train with and without the {n} nearest"
+        return f"plan: compare {them} with your rows{part}{f', then {then}' if n else ''}"
+
     def _count_own(self) -> int:
         return min(self.settings.train_rows, len(self.own.pool))
 
@@ -238,22 +249,18 @@ class _SourceRanker:
             Cell(method=ALONE, n_rows=n_own, seed=seed, rows=_draw(np.arange(len(self.own.pool)), n_own, seed))
             for seed in seeds
         ]
-        cells, second = [], dict[int | None, list[Cell]]()  # of those that go on, by their steps
-        for seed in seeds:
-            for (name, share), n_more in sizes.items():
-                if share is None:
-                    n_first = count_more(most, n_own, len(clean[name]))
-                    n_steps = self._split_steps(steps, n_first, n_own)
-                    start = self._train_first(mixture, name, draws[name, seed][:n_first], n_steps[0], seed)
-                    cell = Cell(method=name_mix(name, share), n_rows=n_own, seed=seed, rows=own[seed], start_from=start)
-                    second.setdefault(n_steps[1], []).append(cell)
-                    continue
-                rows = np.concatenate([own[seed], draws[name, seed][:n_more]])
-                cells.append(Cell(method=name_mix(name, share), n_rows=len(rows), seed=seed, rows=rows))
+        mixes = [
+            Cell(method=name_mix(name, share), n_rows=n_own + n_more, seed=seed, rows=rows)
+            for seed in seeds
+            for (name, share), n_more in sizes.items()
+            if share is not None
+            for rows in [np.concatenate([own[seed], draws[name, seed][:n_more]])]
+        ]
         runner.run(alone, own_cells, stage="own rows alone")
-        runner.run(mixed, cells, stage="mixes")
-        for n, own_cells in second.items():
-            runner.run(replace(mixture.experiment, n_equal_steps=n), own_cells, stage="the other data first")
+        runner.run(mixed, mixes, stage="mixes")
+        if self.settings.before:
+            first = {key: rows[: count_more(most, n_own, len(clean[key[0]]))] for key, rows in draws.items()}
+            self._run_second(runner, mixture, first, own, steps)
         runner.require_results("base sources")
         verdicts = runner.compare([(name_mix(*arm), ALONE) for arm in sizes])
         about = {name_mix(*arm): arm for arm in sizes}
@@ -280,14 +287,33 @@ class _SourceRanker:
         n = max(1, min(steps - 1, round(steps * n_first / (n_first + n_own))))
         return n, max(1, steps - n)
 
-    def _train_first(self, mixture: _Mixture, name: str, rows: Int64, n_steps: int | None, seed: int) -> Path:
-        from thresher.experiments.bases.starts import train_start
+    def _run_second(
+        self,
+        runner: ArmRunner,
+        mixture: _Mixture,
+        first: Mapping[tuple[str, int], Int64],
+        own: Mapping[int, Int64],
+        steps: int | None,
+    ) -> None:
+        """Train on some rows of each candidate, and then on one's own.
 
-        if self.on_progress is not None:
-            note = f"{name}, seed {seed}: {len(rows):,} rows are learned first"
-            self.on_progress(Progress(stage="first", done=0, total=1, note=note))
-        experiment = replace(mixture.experiment, untouched=NOTHING, n_equal_steps=n_steps)
-        return train_start(experiment, experiment.pool.take(rows), seed=seed)
+        Args:
+            runner: of the cells.
+            mixture: of one's own rows and the candidates'.
+            first: rows that are learned first, by candidate and seed.
+            own: one's own rows, by seed.
+            steps: of both trainings together; None for equal epochs.
+        """
+        n_steps = {key: self._split_steps(steps, len(rows), len(own[key[1]])) for key, rows in first.items()}
+        n_first = {key: n for key, (n, _) in n_steps.items()}
+        starts = train_starts(replace(mixture.experiment, untouched=NOTHING), first, n_first, self.on_progress)
+        cells = dict[int | None, list[Cell]]()  # by their steps
+        for (name, seed), start in starts.items():
+            rows = own[seed]
+            cell = Cell(method=name_mix(name, None), n_rows=len(rows), seed=seed, rows=rows, start_from=start)
+            cells.setdefault(n_steps[name, seed][1], []).append(cell)
+        for n, own_cells in cells.items():
+            runner.run(replace(mixture.experiment, n_equal_steps=n), own_cells, stage="the other data first")
 
     def _drop_leaks(self, rows: Dataset) -> Dataset:
         return rows.take(np.flatnonzero(match_rows(rows, self.own.test) < 0))

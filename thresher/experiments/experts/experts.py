@@ -47,6 +47,7 @@ from thresher.trainer.untouched.summary import name_verdict
 from thresher.validation import build_settings, document_options
 
 KIND, RESULT, ROUTER, WORK = "experts", "experts.json", "router.npy", ".runs"
+RECIPE = 2  # raise it when the same rows would be divided otherwise; 2: classes are not in the gradients
 CONTINUED = ("lora", "loraplus", "lorafa", "half")  # kinds that go on from a common start
 CONTROLS = {SINGLE: "one adapter with as many steps", RANDOM: "experts on random clusters"}
 
@@ -125,7 +126,7 @@ def experts(
     if context.split.held_out is None:
         raise InputError("experts: adapters are compared on held-out rows, found none; give eval")
     about = {name: value for name, value in vars(settings).items() if name not in ("out", "force", "settings")}
-    identity = digest({"experts": about, "run": context.identity()})
+    identity = digest({"recipe": RECIPE, "experts": about, "run": context.identity()})
     measured = [str(eval)] if parse_share(eval) is not None else list_source_paths(context.split.held_out)
     places = {"inputs": list_source_paths(context.data), "eval": measured}
     if settings.out is None:

@@ -11,10 +11,8 @@ from typing import Any
 import polars as pl
 
 from thresher.artifacts.folder import MANIFEST, OutputFolder, write_atomic
-from thresher.artifacts.local_path import expand_path
 from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
-from thresher.artifacts.remote.fetch import localize
-from thresher.artifacts.result import Excerpt, Result
+from thresher.artifacts.result import Excerpt, Result, open_folder
 from thresher.artifacts.seal import encode_record
 from thresher.artifacts.stored import read_json, read_json_lines
 from thresher.dataset import Dataset, ensure_dataset, load
@@ -71,8 +69,7 @@ class GrownRounds(Result):
         Raises:
             ManifestError: the folder is not one, or is damaged.
         """
-        path = expand_path(localize(folder))
-        manifest = Manifest.read_kind(path, KIND, "a folder of rounds of 'grow'")
+        path, manifest = open_folder(folder, KIND, "a folder of rounds of 'grow'")
         return GrownRounds(
             rows=read_json_lines(path / ROWS), rounds=read_json(path / ROUNDS)["rounds"], manifest=manifest, path=path
         )
@@ -152,6 +149,8 @@ def check_rounds(settings: GrowSettings, rounds: int) -> None:
         raise SettingsError(
             f"grow: rounds must be at least 2, and how another than own, got {rounds} of {settings.how}"
         )
+    if settings.round != 1:
+        raise SettingsError(f"grow: several rounds are numbered from 1, got round {settings.round}; leave it out")
 
 
 def _encode(row: dict[str, Any]) -> bytes:

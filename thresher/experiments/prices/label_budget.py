@@ -13,7 +13,7 @@ from thresher.artifacts.folder import MANIFEST, OutputFolder, write_atomic
 from thresher.artifacts.local_path import expand_path
 from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
 from thresher.artifacts.remote.fetch import localize
-from thresher.artifacts.result import Result
+from thresher.artifacts.result import Result, open_folder
 from thresher.artifacts.seal import encode_record
 from thresher.artifacts.stored import read_json
 from thresher.errors import InputError, SettingsError, did_you_mean, first_three
@@ -56,8 +56,7 @@ class LabelBudget(Result):
         Raises:
             ManifestError: the folder is not one, or is damaged.
         """
-        path = expand_path(localize(folder))
-        manifest = Manifest.read_kind(path, KIND, "a folder that 'label budget' wrote")
+        path, manifest = open_folder(folder, KIND, "a folder that 'label budget' wrote")
         return LabelBudget(content=read_json(path / CONTENT), manifest=manifest, path=path)
 
 

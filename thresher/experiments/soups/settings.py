@@ -10,6 +10,8 @@ from thresher.models.settings import declare_device
 from thresher.trainer.engine.adapters.kinds import Way
 from thresher.validation import check_settings, option
 
+DENSITY = 0.5  # of ties and dare, as in their papers
+
 
 @dataclass(frozen=True, kw_only=True)
 class SoupSettings:
@@ -33,7 +35,7 @@ class SoupSettings:
         is_repeatable=True,
         parse=tuple,
     )
-    density: float = option(0.5, "Share of entries that ties and dare keep.", gt=0, le=1)
+    density: float | None = option(None, f"Share of entries that ties and dare keep; default: {DENSITY}.", gt=0, le=1)
     seed: int = option(0, "Random seed of dare.", ge=0)
     device: str | None = declare_device()
     out: str | Path | None = option(None, "Folder for the result.")
@@ -45,7 +47,14 @@ class SoupSettings:
         if ("regmean" in self.ways) != bool(self.data):
             got = "no rows; give --data once for each adapter" if not self.data else "rows without it; add it to --ways"
             problems.append(f"ways: regmean needs the rows that each adapter was trained on, got {got}")
+        if self.density is not None and self.ways and not {"ties", "dare"} & set(self.ways):
+            problems.append("density is for ties and dare, and the other ways keep all entries; leave it out")
         check_settings(self, "soup", problems)
+
+    @property
+    def kept_share(self) -> float:
+        """Share of entries that ties and dare keep."""
+        return DENSITY if self.density is None else self.density
 
 
 class SoupOptions(TypedDict, total=False):
@@ -53,7 +62,7 @@ class SoupOptions(TypedDict, total=False):
 
     ways: tuple[Way, ...]
     data: tuple[Any, ...]
-    density: float
+    density: float | None
     seed: int
     device: str | None
     out: str | Path | None

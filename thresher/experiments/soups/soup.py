@@ -88,14 +88,10 @@ def soup(
         OutputError: `out` holds something else.
     """
     settings = build_settings(SoupSettings, "soup", options)
-    trained = [Adapter.read(folder) for folder in adapters]
-    _require_alike(trained)
-    sides = {"dev": load_rows(dev), "test": load_rows(eval)}
-    if (match_rows(sides["test"], sides["dev"]) >= 0).any():
-        raise InputError("soup: no dev row may be a test row, because the scores would be too good; give other rows")
+    trained, contexts = load_call(adapters, dev, eval, settings)
     learned = _load_learned(trained, settings.data)
-    contexts = {name: _resolve(trained[0], rows, settings.device) for name, rows in sides.items()}
     about = {name: value for name, value in vars(settings).items() if name not in ("data", "out", "force", "device")}
+    about["density"] = settings.kept_share
     if learned:
         about["data"] = [content_hash(rows) for rows in learned]
     asked = {"soup": about, "adapters": [each.manifest.hash for each in trained]}
@@ -111,7 +107,10 @@ def soup(
                 content, best = _SoupRun(trained, learned, contexts, settings, Path(work)).run()
                 head = {"format": FORMAT, "kind": KIND, "identity": identity, "settings": about}
                 places = {"adapters": [str(each.path) for each in trained]}
-                places |= {"dev": list_source_paths(sides["dev"]), "eval": list_source_paths(sides["test"])}
+                places |= {
+                    "dev": list_source_paths(contexts["dev"].data),
+                    "eval": list_source_paths(contexts["test"].data),
+                }
                 places |= {"data": [",".join(list_source_paths(rows)) for rows in learned]}
                 manifest = Manifest({**head, "versions": versions(PACKAGES), "run": {**clock.to_json(), **places}})
                 if folder is None:
@@ -121,6 +120,22 @@ def soup(
             write_atomic(folder.work / MANIFEST, manifest.to_json())
             folder.publish()
         return read_soup(folder.path)
+
+
+def load_call(
+    adapters: Sequence[str | Path], dev: Any, eval_rows: Any, settings: SoupSettings
+) -> tuple[list[Adapter], dict[str, RunContext]]:
+    """Load and check what `soup` was given; errors are those of it.
+
+    Returns:
+        The adapters, and what measuring on the rows of "dev" and of "test" takes.
+    """
+    trained = [Adapter.read(folder) for folder in adapters]
+    _require_alike(trained)
+    sides = {"dev": load_rows(dev), "test": load_rows(eval_rows)}
+    if (match_rows(sides["test"], sides["dev"]) >= 0).any():
+        raise InputError("soup: no dev row may be a test row, because the scores would be too good; give other rows")
+    return trained, {name: _resolve(trained[0], rows, settings.device) for name, rows in sides.items()}
 
 
 def _require_alike(trained: Sequence[Adapter]) -> None:
@@ -234,7 +249,7 @@ class _SoupRun:
             settings, folders = self.settings, [self.trained[number].path for number in members]
             known = next(each for each in WAYS if each == way)
             moments = [self._read_inputs(number) for number in members] if known == "regmean" else None
-            merge_adapters(folders, out, way=known, density=settings.density, seed=settings.seed, moments=moments)
+            merge_adapters(folders, out, way=known, density=settings.kept_share, seed=settings.seed, moments=moments)
         return out
 
     def _read_inputs(self, number: int) -> dict[str, Any]:

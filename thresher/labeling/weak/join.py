@@ -12,9 +12,8 @@ from typing import Any, Literal, Unpack
 import numpy as np
 
 from thresher.artifacts.folder import MANIFEST, OutputFolder, write_atomic
-from thresher.artifacts.local_path import expand_path
 from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
-from thresher.artifacts.remote.fetch import localize
+from thresher.artifacts.result import open_folder
 from thresher.artifacts.stored import read_json_lines
 from thresher.dataset import Dataset, load
 from thresher.dataset.loading import load_unlabeled
@@ -86,8 +85,7 @@ class Joined(KeptRows):
         Raises:
             ManifestError: the folder is not one, or is damaged.
         """
-        path = expand_path(localize(folder))
-        manifest = Manifest.read_kind(path, KIND, "a folder that 'label join' wrote")
+        path, manifest = open_folder(folder, KIND, "a folder that 'label join' wrote")
         return Joined(
             joined=read_json_lines(path / ROWS),
             unlabeled=read_json_lines(path / UNLABELED),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack
@@ -11,12 +12,11 @@ import numpy as np
 import polars as pl
 
 from thresher.artifacts.folder import MANIFEST, OutputFolder, write_atomic, write_parquet
-from thresher.artifacts.local_path import expand_path
 from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
-from thresher.artifacts.remote.fetch import localize
+from thresher.artifacts.result import open_folder
 from thresher.artifacts.stored import read_json_lines, read_table
 from thresher.dataset import Dataset, load
-from thresher.dataset.loading import load_unlabeled
+from thresher.dataset.loading import load_side_rows, load_unlabeled
 from thresher.dataset.own_text.matching import match_rows
 from thresher.dataset.provenance import describe_reading, describe_rows, refuse_input_as_output
 from thresher.dataset.settings import ReadOptions, ReadSettings
@@ -25,16 +25,19 @@ from thresher.errors import InputError
 from thresher.evaluation.effect import Effect, estimate_effect
 from thresher.features import FeatureContext
 from thresher.features.embedding import Embedding
+from thresher.features.plan import FeaturesPlan, plan_stages
 from thresher.labeling.exchange import write_jsonl
 from thresher.labeling.pool import choose_encoder, embed_texts
 from thresher.labeling.settings import RefineOptions, RefineSettings
 from thresher.labeling.weak.cosine import Confidence, CosineSettings, judge_targets, self_train
 from thresher.labeling.weak.join import CONFIDENCE
 from thresher.models.settings import ModelOptions, ModelSettings
-from thresher.numeric.arrays import Bool, Int64
+from thresher.models.stages import StageCost
+from thresher.numeric.arrays import Bool, Float32, Int64
 from thresher.validation import document_options, split_options
 
 KIND, ROWS, WEIGHTS, RECIPE = "refined", "rows.jsonl", "weights.parquet", "label-refine-1"
+N_TRIAL_ROWS, TRIAL_WIDTH = 1000, 384  # of the run that is timed by a dry run
 
 
 class AllRefineOptions(RefineOptions, ModelOptions, ReadOptions, total=False):
@@ -92,8 +95,7 @@ class Refined(KeptRows):
         Raises:
             ManifestError: the folder is not one, or is damaged.
         """
-        path = expand_path(localize(folder))
-        manifest = Manifest.read_kind(path, KIND, "a folder that 'label refine' wrote")
+        path, manifest = open_folder(folder, KIND, "a folder that 'label refine' wrote")
         rows, weights = read_json_lines(path / ROWS), read_table(path / WEIGHTS)
         return Refined(refined=rows, weights=weights, manifest=manifest, path=path)
 
@@ -103,6 +105,12 @@ class _Sides(NamedTuple):
     more: Dataset | None
     test: Dataset
     n_leaked: int
+
+    def embed(self, context: FeatureContext) -> tuple[Float32, Float32]:
+        """Return the vectors of the rows that are learned from, (n, d), and of the test rows."""
+        more = [] if self.more is None else self.more.frame["response"].to_list()
+        judged = embed_texts(self.test.frame["prompt"].to_list(), context, 1)
+        return embed_texts([*self.weak.frame["prompt"].to_list(), *more], context, judged.shape[1]), judged
 
 
 @document_options(RefineSettings, ModelSettings, ReadSettings)
@@ -156,6 +164,43 @@ def refine_labels(
     return Refined.read(folder.path)
 
 
+def plan_refining(
+    rows: Any,
+    *,
+    eval: Any,  # noqa: A002 - as `refine_labels`
+    unlabeled: Any = None,
+    **options: Unpack[AllRefineOptions],
+) -> FeaturesPlan:
+    """Estimate what `refine_labels` with the same arguments will take; nothing is written.
+
+    Args:
+        rows: as for `refine_labels`.
+        eval: as for `refine_labels`.
+        unlabeled: as for `refine_labels`.
+        **options: as for `refine_labels`.
+    """
+    settings, models, read = split_options("label refine", options, RefineSettings, ModelSettings, ReadSettings)
+    sides = _load_sides(rows, unlabeled, eval, read)
+    n_rows = sum(len(each) for each in (sides.weak, sides.more, sides.test) if each is not None)
+    context = choose_encoder(FeatureContext(models=models)).resolved()
+    planned = plan_stages(sides.embed, n_rows, context)
+    seconds = settings.seeds * _time_training(sides, settings)
+    training = StageCost(stage="runs of self-training", n=settings.seeds, n_cached=0, seconds=seconds)
+    return replace(planned, stages=(*planned.stages, training))
+
+
+def _time_training(sides: _Sides, settings: RefineSettings) -> float:
+    """Return the seconds of one run, from one on a few vectors that are easy to tell apart."""
+    n = len(sides.weak) + (0 if sides.more is None else len(sides.more))
+    rng, few = np.random.default_rng(0), min(n, N_TRIAL_ROWS)
+    k = sides.weak.frame["response"].n_unique()
+    label, centers = np.arange(few) % k, rng.standard_normal((k, TRIAL_WIDTH), dtype=np.float32)
+    vectors = centers[label] + rng.standard_normal((few, TRIAL_WIDTH), dtype=np.float32) / 2
+    began = time.perf_counter()
+    self_train(vectors, label, vectors[:1], k, seed=0, settings=CosineSettings(least=settings.least))
+    return (time.perf_counter() - began) * n / few
+
+
 def _load_sides(rows: Any, unlabeled: Any, eval_rows: Any, read: ReadSettings) -> _Sides:
     """Load all rows; those that ask what a test row asks leave.
 
@@ -163,7 +208,8 @@ def _load_sides(rows: Any, unlabeled: Any, eval_rows: Any, read: ReadSettings) -
         InputError: a side has no labels, or labels that the other does not know.
     """
     weak = rows if isinstance(rows, Dataset) else load(rows, **vars(read))
-    test = eval_rows if isinstance(eval_rows, Dataset) else load(eval_rows, columns=read.columns)
+    own = replace(read, config=None, split=None)
+    test = eval_rows if isinstance(eval_rows, Dataset) else load_side_rows(eval_rows, own)
     for name, side in (("label refine", weak), ("eval", test)):
         if side.kind != "classification":
             raise InputError(f"{name}: rows of a text and its label are required, found rows of kind '{side.kind}'")
@@ -202,10 +248,9 @@ def _identify(sides: _Sides, settings: RefineSettings, context: FeatureContext) 
 def _refine(sides: _Sides, settings: RefineSettings, context: FeatureContext, identity: str) -> Refined:
     classes = sorted(set(sides.weak.frame["response"]))
     code = {name: i for i, name in enumerate(classes)}
-    texts = [sides.weak.frame["prompt"].to_list(), [] if sides.more is None else sides.more.frame["response"].to_list()]
-    judged = embed_texts(sides.test.frame["prompt"].to_list(), context, 1)
-    vectors = embed_texts([*texts[0], *texts[1]], context, judged.shape[1])
-    label = np.array([*(code[name] for name in sides.weak.frame["response"]), *[-1] * len(texts[1])], dtype=np.int64)
+    n_more = 0 if sides.more is None else len(sides.more)
+    vectors, judged = sides.embed(context)
+    label = np.array([*(code[name] for name in sides.weak.frame["response"]), *[-1] * n_more], dtype=np.int64)
     truth = np.array([code.get(name, -1) for name in sides.test.frame["response"]], dtype=np.int64)
     constants = CosineSettings(least=settings.least)
     outcomes = [
@@ -220,7 +265,7 @@ def _refine(sides: _Sides, settings: RefineSettings, context: FeatureContext, id
     confidence = judge_targets(soft, settings.least)
     verdict = _describe(effect, before, after, settings.seeds)
     rows = _write_labels(sides, confidence, classes) if verdict["helps"] else _keep_labels(sides.weak)
-    counts = {"kept": len(rows), "unlabeled": len(texts[1]), "same_text_as_held_out": sides.n_leaked}
+    counts = {"kept": len(rows), "unlabeled": n_more, "same_text_as_held_out": sides.n_leaked}
     counts |= {"learned_from": int(confidence.is_learned.sum()), "changed": _count_changed(confidence, label)}
     content = {
         "format": FORMAT,
