@@ -56,7 +56,7 @@ def plan_soup(
 
 def _measure_cost(context: RunContext, folder: Path) -> tuple[float, Callable[[int], float]]:
     """Return the seconds of loading an adapter, and those of measuring some rows by their number."""
-    from thresher.trainer.runs import load_trained_model
+    from thresher.trainer.engine.fit import load_trained_model
 
     seconds = []
     for _ in range(2):  # the first time imports

@@ -195,7 +195,8 @@ def _time_training(sides: _Sides, settings: RefineSettings) -> float:
     rng, few = np.random.default_rng(0), min(n, N_TRIAL_ROWS)
     k = sides.weak.frame["response"].n_unique()
     label, centers = np.arange(few) % k, rng.standard_normal((k, TRIAL_WIDTH), dtype=np.float32)
-    vectors = centers[label] + rng.standard_normal((few, TRIAL_WIDTH), dtype=np.float32) / 2
+    noise = rng.standard_normal((few, TRIAL_WIDTH), dtype=np.float32)
+    vectors: Float32 = centers[label] + noise / np.float32(2)
     began = time.perf_counter()
     self_train(vectors, label, vectors[:1], k, seed=0, settings=CosineSettings(least=settings.least))
     return (time.perf_counter() - began) * n / few
