@@ -37,7 +37,7 @@ class Excerpt:
 
 
 def open_folder(folder: str | Path, kind: str, what: str) -> tuple[Path, Manifest]:
-    """Return the path of a result's folder, fetched from its address if it has one, and its manifest.
+    """Return the path of a result's folder, fetched if it has an address, and its manifest.
 
     Args:
         folder: path or address.

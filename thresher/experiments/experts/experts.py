@@ -47,7 +47,7 @@ from thresher.trainer.untouched.summary import name_verdict
 from thresher.validation import build_settings, document_options
 
 KIND, RESULT, ROUTER, WORK = "experts", "experts.json", "router.npy", ".runs"
-RECIPE = 2  # raise it when the same rows would be divided otherwise; 2: classes are not in the gradients
+RECIPE = 2  # raise it when the same rows would be divided otherwise
 CONTINUED = ("lora", "loraplus", "lorafa", "half")  # kinds that go on from a common start
 CONTROLS = {SINGLE: "one adapter with as many steps", RANDOM: "experts on random clusters"}
 

@@ -55,7 +55,7 @@ def plan_soup(
 
 
 def _measure_cost(context: RunContext, folder: Path) -> tuple[float, Callable[[int], float]]:
-    """Return the seconds of loading an adapter, and those of measuring some rows by their number."""
+    """Return the seconds of loading an adapter, and of measuring rows by their number."""
     from thresher.trainer.engine.fit import load_trained_model
 
     seconds = []
