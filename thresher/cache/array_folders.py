@@ -65,6 +65,10 @@ class ArrayFolders(FolderCache):
             arrays = {each: np.load(folder / f"{each}.npy", allow_pickle=False) for each in content["arrays"]}
         return StoredArrays(arrays, content["facts"])
 
+    def has_arrays(self, key: Mapping[str, Any]) -> bool:
+        """Tell whether arrays of this key are there, undamaged as far as one look can tell."""
+        return self.has(digest(key))
+
     def _report(self, note: str) -> None:
         if self._on_progress is not None:
             self._on_progress(Progress(stage="select", done=0, total=1, note=note))

@@ -31,6 +31,9 @@ class ArrayStore(Protocol):
             compute: gives them.
         """
 
+    def has_arrays(self, key: Mapping[str, Any]) -> bool:
+        """Tell whether arrays of this key are there."""
+
 
 class NoStore:
     """Computes everything anew."""
@@ -39,6 +42,11 @@ class NoStore:
         """Return what `compute` gives."""
         del key
         return compute()
+
+    def has_arrays(self, key: Mapping[str, Any]) -> bool:
+        """Tell that there are none."""
+        del key
+        return False
 
 
 NO_STORE = NoStore()

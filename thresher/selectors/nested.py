@@ -51,13 +51,14 @@ class NestedSelector(Selector):
     def rank(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Nested:
         """Rank rows; arguments as in `score`."""
 
-    def count_ahead(self, n_ranked: int, n_rows: int) -> int:
-        """Return how many rows to rank where `n_ranked` are asked for: more where they cost little.
+    def list_lengths(self, n_ranked: int, n_rows: int) -> list[int]:
+        """Return the lengths, ascending, of which a kept ranking may be, for `n_ranked` rows.
 
-        The more budgets share a number, the more often a ranking is found again.
+        The first one is ranked where none is kept: a little further than asked where that costs
+        little, so that more budgets find it.
         """
         del n_rows
-        return n_ranked
+        return [n_ranked]
 
     def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
         """Rank `n_ranked` rows; the others score -inf."""
@@ -82,16 +83,18 @@ def rank_rows(
     n, code = features.n_rows, _hash_code(selector)
     if not isinstance(selector, NestedSelector) or n <= KEPT_ROWS or code is None or not 1 <= n_ranked <= n:
         return score_rows(selector, features, n_ranked=n_ranked, rng=rng)
-    n_ahead = selector.count_ahead(n_ranked, n)
+    lengths = selector.list_lengths(n_ranked, n)
 
     def compute() -> StoredArrays:
-        scores, trace = selector.rank(features, n_ranked=n_ahead, rng=rng)
+        scores, trace = selector.rank(features, n_ranked=lengths[0], rng=rng)
         return _store(check_scores(selector, scores, features), trace(), rng)
 
     key = {"what": "ranking", "version": VERSION, "method": selector.name, "code": code, "plan": plan}
-    key |= {"settings": selector.settings(), "n_ranked": n_ahead, "rng": json.dumps(rng.bit_generator.state)}
+    key |= {"settings": selector.settings(), "rng": json.dumps(rng.bit_generator.state)}
     key |= {"products": features.products.name, "features": _hash_features(selector, features)}
-    stored = features.store.load_or_compute(key, compute)
+    keys = [{**key, "n_ranked": length} for length in lengths]
+    there = next((each for each in keys if features.store.has_arrays(each)), keys[0])
+    stored = features.store.load_or_compute(there, compute)
     rng.bit_generator.state = json.loads(stored.facts["rng"])
     return _shorten(stored, features, n_ranked)
 

@@ -65,9 +65,9 @@ def _compare_all_pairs(unit: Float32, n_fixed: int, threshold: float) -> CosineA
         # the best so far is the best among the rows kept before this block ...
         best, best_row = _find_best(block, kept[:n_kept], kept_row[:n_kept])
         inner = block @ block.T
-        stays = np.zeros(len(block), np.bool_)
-        for i in range(len(block)):
-            # ... or among the rows of the block before this one that stay
+        stays = best < threshold
+        # ... or among the rows of the block before this one that stay
+        for i in np.flatnonzero((np.tril(inner, -1) >= threshold).any(axis=1)).tolist():
             earlier = np.flatnonzero(stays[:i])
             if len(earlier) and (near := inner[i, earlier]).max() > best[i]:
                 best[i], best_row[i] = near.max(), start + earlier[near.argmax()]

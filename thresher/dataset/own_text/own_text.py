@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -161,18 +162,24 @@ def _hash_sets(hashes: UInt32, offsets: Int64) -> UInt64:
 
 def _cut(texts: pl.Series, words: Words, starts: Int32, marks: UInt8) -> tuple[pl.Series, pl.Series]:
     """Return the texts of the unmarked words and those of the marked ones."""
-    is_marked = np.zeros(len(texts), np.bool_)
-    is_marked[np.searchsorted(words.offsets, np.flatnonzero(marks), side="right") - 1] = True
-    own, rest = texts.to_list(), [""] * len(texts)
-    for row in np.flatnonzero(is_marked).tolist():
-        span = slice(words.offsets[row], words.offsets[row + 1])
-        mark, begins, text = marks[span] > 0, starts[span], own[row]
-        edges = np.flatnonzero(np.diff(mark)) + 1
-        places = [0, *begins[edges].tolist(), len(text)]
-        pieces = [text[a:b] for a, b in zip(places[:-1], places[1:], strict=True)]
+    is_marked, offsets = marks > 0, words.offsets
+    # a piece begins at the first word of a text, and wherever marked words begin or end
+    is_begin = np.zeros(len(marks), np.bool_)
+    is_begin[1:] = is_marked[1:] != is_marked[:-1]
+    is_begin[offsets[:-1][offsets[1:] > offsets[:-1]]] = True
+    piece = np.flatnonzero(is_begin)
+    ends = np.searchsorted(piece, offsets)
+    rows = np.unique(np.searchsorted(offsets, np.flatnonzero(is_marked), side="right") - 1)
+    own, rest, begins = texts.to_list(), [""] * len(texts), starts[piece].tolist()
+    is_first_marked = is_marked[offsets[rows]].tolist()
+    numbers = (rows.tolist(), ends[rows].tolist(), ends[rows + 1].tolist(), is_first_marked)
+    for row, first, last, begins_marked in zip(*numbers, strict=True):
+        text = own[row]
+        places = [0, *begins[first + 1 : last], len(text)]
+        pieces = [text[start:stop].strip() for start, stop in pairwise(places)]
         # pieces are marked and unmarked by turns
-        halves = [" ".join(piece.strip() for piece in pieces[half::2]) for half in (0, 1)]
-        rest[row], own[row] = halves if mark[0] else reversed(halves)
+        halves = " ".join(pieces[::2]), " ".join(pieces[1::2])
+        rest[row], own[row] = halves if begins_marked else reversed(halves)
     return pl.Series("text", own, dtype=pl.String), pl.Series("rest", rest, dtype=pl.String)
 
 

@@ -21,16 +21,16 @@ from thresher.numeric.numba_jit import jit
 from thresher.numeric.threads import count_threads
 from thresher.numeric.vectors import unit_rows
 
-LIST_ROWS = 256  # rows per list on average
+LIST_ROWS = 128  # rows per list on average
 # no list has more than so many times LIST_ROWS: where many rows are equal, several share a center
 LONGEST = 8
 SAMPLED_PER_LIST = 64  # rows that its center is found from
 N_ITERATIONS = 8  # of k-means
 N_GROUPS_TRIED = 3  # groups of lists in which the list of a row is sought
-N_NEAR = 192  # lists around a row's own, of which it looks into the nearest
+N_NEAR = 256  # lists around a row's own, of which it looks into the nearest
 FIRST_COMPARED = 2_048  # rows that each row is compared with, raised until the recall is there
 MAX_COMPARED = 16_384  # ... or the work is this much: it does not grow with the number of rows
-STEP = 2**0.5
+STEP = 2**0.25
 N_SAMPLED = 1_000  # rows whose true neighbors are found, to measure the recall
 BLOCK_ROWS = 1 << 18  # rows searched at a time: bounds the memory of their lists
 PRODUCT_ENTRIES = 4 << 20  # of one matrix product: bounds the memory
@@ -43,12 +43,14 @@ class ListSearch(NamedTuple):
     Attributes:
         row: (n, k) int32, the rows found nearest to each row, itself included, in no order; -1
             where there were fewer.
+        by_list: (n,) int32, the rows list by list: those near each other in it are near.
         recall: share of the true k nearest that were found, measured on a sample.
         n_lists: number of inverted lists.
         n_compared: rows that each row was compared with, on average.
     """
 
     row: Int32
+    by_list: Int32
     recall: float
     n_lists: int
     n_compared: float
@@ -128,15 +130,16 @@ def search_inverted_lists(
     index = _index(unit, held, rng, products)
     sample = np.sort(rng.choice(n, min(N_SAMPLED, n), replace=False))
     truth, _ = faiss.knn(unit[sample], unit, k, metric=faiss.METRIC_INNER_PRODUCT)
-    n_compared, recall = float(FIRST_COMPARED), 0.0
+    found, n_before, n_compared = _Nearest.none(len(sample), k), 0.0, float(FIRST_COMPARED)
     while True:
-        nearest, _ = _search(unit, held, sample, index, n_compared, k)
-        recall = float((nearest.similarity >= truth[:, -1:] - EQUAL).mean())
+        _search(unit, held, sample, index, (n_before, n_compared), found)
+        recall = float((found.similarity >= truth[:, -1:] - EQUAL).mean())
         if recall >= min_recall or n_compared >= min(MAX_COMPARED, n):
             break
-        n_compared = min(STEP * n_compared, MAX_COMPARED)
-    nearest, n_products = _search(unit, held, np.arange(n), index, n_compared, k)
-    return ListSearch(nearest.row, recall, len(index.center), n_products / n)
+        n_before, n_compared = n_compared, min(STEP * n_compared, MAX_COMPARED)
+    nearest = _Nearest.none(n, k)
+    n_products = _search(unit, held, np.arange(n), index, (0.0, n_compared), nearest)
+    return ListSearch(nearest.row, index.lists.row, recall, len(index.center), n_products / n)
 
 
 def _index(unit: Float32, held: LoadedRows, rng: np.random.Generator, products: MatmulBackend) -> _Index:
@@ -216,35 +219,64 @@ def _find_nearest_lists(center: Float32) -> Int32:
 
 
 def _search(
-    unit: Float32, held: LoadedRows, queries: Int64, index: _Index, n_compared: float, k: int
-) -> tuple[_Nearest, int]:
-    """Search for the neighbors of some rows; returns them and the number of pairs compared."""
-    nearest = _Nearest.none(len(queries), k)
+    unit: Float32,
+    held: LoadedRows,
+    queries: Int64,
+    index: _Index,
+    between: tuple[float, float],
+    nearest: _Nearest,
+) -> int:
+    """Search for the neighbors of some rows; returns the number of pairs compared.
+
+    Args:
+        unit: (n, d) rows.
+        held: the same, where they are multiplied.
+        queries: (q,) rows.
+        index: of the rows.
+        between: the lists are searched that begin so many rows from a query, (from, below).
+        nearest: of the queries, updated.
+    """
     n_products = 0
     for first in range(0, len(queries), BLOCK_ROWS):
         block = slice(first, first + BLOCK_ROWS)
         part = _Nearest(nearest.similarity[block], nearest.row[block])
-        probes = _probes(unit, queries[block], index, n_compared)
+        probes = _probes(unit, queries[block], index, between)
         # each row's own list first: what is found there spares most of the insertions later
         n_products += _compare_lists(held, queries[block], held, index.lists, probes[:, :1], part)
         n_products += _compare_lists(held, queries[block], held, index.lists, probes[:, 1:], part)
-    return nearest, n_products
+    return n_products
 
 
-def _probes(unit: Float32, queries: Int64, index: _Index, n_compared: float) -> Int32:
-    """Return the lists to search for each query, (q, p): its own first, -1 after enough rows."""
+def _probes(unit: Float32, queries: Int64, index: _Index, between: tuple[float, float]) -> Int32:
+    """Return the lists to search for each query, (q, p): its own first, -1 for none."""
     n_lists, n_near = index.near.shape
     size = np.diff(index.lists.start)
-    probes = np.full((len(queries), n_near), -1, np.int32)
+    n_first = min(2 * int(between[1] / LIST_ROWS) + 8, n_near)
+    probes = np.full((len(queries), n_first), -1, np.int32)
     mine = _by_list(index.own[queries][:, None], n_lists)
     for number in np.flatnonzero(np.diff(mine.start)).tolist():
         at, near = mine.rows(number), index.near[number]
         product = unit[queries[at]] @ index.center[near].T
         product[:, 0] = np.inf  # its own list
-        chosen = near[np.argsort(-product, axis=1)]
+        chosen = near[_order_largest(product, n_first)]
         before = np.cumsum(size[chosen], axis=1) - size[chosen]
-        probes[at] = np.where(before < n_compared, chosen, -1)
+        # the first lists may be short: then all are put in order
+        if n_first < n_near and (before[:, -1] < between[1]).any():
+            chosen = near[_order_largest(product, n_near)]
+            probes = np.pad(probes, ((0, 0), (0, n_near - probes.shape[1])), constant_values=-1)
+            before = np.cumsum(size[chosen], axis=1) - size[chosen]
+        is_asked = (before >= between[0]) & (before < between[1])
+        probes[at, : chosen.shape[1]] = np.where(is_asked, chosen, -1)
     return probes
+
+
+def _order_largest(product: Float32, k: int) -> Int64:
+    """Return the places of the k largest of each row, the largest first: (q, k)."""
+    if k == product.shape[1]:
+        return np.argsort(-product, axis=1)
+    at = np.argpartition(product, product.shape[1] - k, axis=1)[:, product.shape[1] - k :]
+    order = np.argsort(-np.take_along_axis(product, at, axis=1), axis=1)
+    return np.take_along_axis(at, order, axis=1)
 
 
 def _compare_lists(

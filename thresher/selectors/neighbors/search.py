@@ -18,7 +18,7 @@ from thresher.selectors.neighbors.limits import FLAT_ROWS
 
 EXACT_ROWS = FLAT_ROWS  # up to here every pair is compared; beyond, inverted lists
 MIN_RECALL = 0.95  # that the inverted lists aim at, on a sample
-VERSION = 1  # of how a graph is built; raise it when other graphs come out
+VERSION = 2  # of how a graph is built; raise it when other graphs come out
 N_AT_ONCE = 4_096  # rows searched per call: bounds the memory of the answers
 
 
@@ -66,7 +66,7 @@ def build_neighbor_graph(
             graph, facts = build_symmetric_graph(unit, _nearest_of_all(unit, k)), {"search": "flat", "recall": 1.0}
         else:
             search = search_inverted_lists(unit, k, np.random.default_rng(seed), there, min_recall=MIN_RECALL)
-            graph = build_symmetric_graph(unit, search.row)
+            graph = build_symmetric_graph(unit, search.row, search.by_list)
             facts = {"search": "inverted lists", "recall": search.recall}
         return StoredArrays(graph._asdict(), facts)
 

@@ -12,6 +12,8 @@ from thresher.selectors.submodular.memory import KernelSettings, MemoryPlan, pla
 from thresher.selectors.submodular.optimizers import EPSILON, describe_guarantee
 from thresher.validation import option
 
+PARTS = (64, 32, 16, 8, 4, 2, 1)  # of the rows, to which rankings go
+
 
 @dataclass(frozen=True, kw_only=True)
 class PairwiseGreedy(Selector):
@@ -67,13 +69,13 @@ class NestedGreedy(PairwiseGreedy, NestedSelector):
         kernel, n_neighbors, max_kernel_gb, optimizer, epsilon: as in `PairwiseGreedy`.
     """
 
-    def count_ahead(self, n_ranked: int, n_rows: int) -> int:
-        """Return a quarter of the rows, or all: what most budgets and no quota want, or anything.
+    def list_lengths(self, n_ranked: int, n_rows: int) -> list[int]:
+        """Return 1/64, 1/32, ... of the rows, or all of them, as far as they reach.
 
-        The first picks change most gains, so that up to a quarter takes 0.4 s more than 5 % do of
-        the 22 s of 100,000 rows. The other optimizers look through the rows at each pick.
+        So a smaller budget is read off a larger one's ranking. A larger one picks anew from the
+        kept graph: all picks together take less time than reading the graph. The other optimizers
+        look through the rows at each pick, and rank no row more than asked.
         """
         if self.optimizer != "lazy":
-            return n_ranked
-        quarter = n_rows // 4
-        return quarter if n_ranked <= quarter else n_rows
+            return [n_ranked]
+        return [length for part in PARTS if (length := n_rows // part) >= n_ranked]

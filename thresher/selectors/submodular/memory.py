@@ -15,7 +15,7 @@ BLOCK_BYTES = 1 << 25  # cosines that are computed and summed at once
 GRAPH_PAIR_BYTES = 20
 FOUND_PAIR_BYTES = 8  # row and similarity, while neighbors are sought
 # lists that a row looks into, by row and by list, of the rows that are sought for at once
-SEARCH_ROW_BYTES = 1536
+SEARCH_ROW_BYTES = 2048
 SEARCHED_ROWS = 1 << 18
 
 

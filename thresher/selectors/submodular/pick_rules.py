@@ -116,18 +116,27 @@ def largest(gain: Any, bonus: Any, bound: Any) -> Any:
 
 @jit
 def _near_largest(gain: Any, bonus: Any, bound: Any, low: Any) -> Any:
+    """Return the rows of value at least `low`, ascending: at most N_NEAR, the lowest ones."""
     near = np.empty(N_NEAR, np.int64)
-    m = 0
+    n_near = 0
     half = len(bound) // 2
-    for b in range((len(gain) + BLOCK - 1) // BLOCK):
-        # no row of the block can reach `low`
-        if bound[half + b] < low:
+    # walk through the tree from left to right, past every part that cannot reach `low`
+    m = 1
+    while m > 0:
+        if bound[m] >= low and m < half:
+            m = 2 * m
             continue
-        for v in range(b * BLOCK, min(len(gain), (b + 1) * BLOCK)):
-            if gain[v] + bonus[v] >= low and m < N_NEAR:
-                near[m] = v
-                m += 1
-    return near[:m]
+        if bound[m] >= low:
+            b = m - half
+            for v in range(b * BLOCK, min(len(gain), (b + 1) * BLOCK)):
+                if gain[v] + bonus[v] >= low and n_near < N_NEAR:
+                    near[n_near] = v
+                    n_near += 1
+        # up from right children, then over to the right; past the last one that leads to 0
+        while m & 1:
+            m //= 2
+        m += m > 0
+    return near[:n_near]
 
 
 @jit
