@@ -2,10 +2,11 @@
 
     python benchmarks/why.py --data FOLDER --work FOLDER
 
-Banking77: 1,000 rows, of one intent 10 rows have the label of another. Asked is the first test
-question of that intent which the adapter answers with the planted label. The score is the area
-under the ROC curve for planted rows first, over all 1,000. The proof trains again 5 times without
-the 10 suspects, 5 times without 10 random rows, and 5 times without other random ones.
+Banking77, MiniLM: of one intent 10 rows have the label of another. Asked is the first test question
+of that intent which the adapter answers with the planted label. The score is the area under the ROC
+curve for planted rows first, over 1,000 rows after 120 steps. The proof is made on 300 rows and 60
+steps, because it trains 15 times: 5 times without the 10 suspects, 5 times without 10 random rows,
+and 5 times without 10 other random ones.
 """
 
 from __future__ import annotations
@@ -24,18 +25,18 @@ CASES = (
     ("card_arrival", "lost_or_stolen_card"),
     ("exchange_rate", "atm_support"),
     ("pin_blocked", "top_up_failed"),
-    ("request_refund", "country_support"),
 )
-N_ROWS, N_PLANTED = 1000, 10
+N_PLANTED = 10
+RANKED, PROVEN = (1000, 120), (300, 60)  # rows and steps
 
 
-def plant(data: Path, intent: str, wrong: str, seed: int) -> tuple[pl.DataFrame, list[str]]:
-    """Return 1,000 training rows with a column `planted`, and test questions of the intent."""
+def plant(data: Path, intent: str, wrong: str, n_rows: int) -> tuple[pl.DataFrame, list[str]]:
+    """Return training rows with a column `planted`, and test questions of the intent."""
     train, test = (pl.read_csv(data / "banking77" / f"{part}.csv") for part in ("train", "test"))
-    rng = np.random.default_rng(seed)
-    own = train.filter(pl.col("category") == intent).sample(N_PLANTED, seed=seed)
+    rng = np.random.default_rng(0)
+    own = train.filter(pl.col("category") == intent).sample(N_PLANTED, seed=0)
     others = train.filter(pl.col("category") != intent)
-    others = others[rng.permutation(len(others))[: N_ROWS - N_PLANTED].tolist()]
+    others = others[rng.permutation(len(others))[: n_rows - N_PLANTED].tolist()]
     planted = own.with_columns(category=pl.lit(wrong), planted=True)
     rows = pl.concat([planted, others.with_columns(planted=False)]).rename({"category": "label"})
     return rows[rng.permutation(len(rows)).tolist()], test.filter(pl.col("category") == intent)["text"].to_list()
@@ -50,14 +51,15 @@ def run_case(data: Path, intent: str, wrong: str, proofs: int, work: Path) -> di
 
     import thresher as th
 
-    rows, questions = plant(data, intent, wrong, seed=0)
+    n_rows, steps = PROVEN if proofs else RANKED
+    rows, questions = plant(data, intent, wrong, n_rows)
     began = time.perf_counter()
     work.mkdir(parents=True, exist_ok=True)
     path = work / "rows.jsonl"
     rows.select("text", "label").write_ndjson(path)
     # the intent itself is no label of the adapter
     asked = [{"text": question, "label": wrong} for question in questions[:20]]
-    adapter = th.train(path, eval=asked, out=work / "adapter", settings=th.TrainSettings(max_steps=120))
+    adapter = th.train(path, eval=asked, out=work / "adapter", settings=th.TrainSettings(max_steps=steps))
     answers = pl.read_parquet(adapter.path / "predictions.parquet")
     mistaken = set(answers.filter(pl.col("prediction") == wrong)["row_id"])
     question = next((row["prompt"] for row in th.load(asked).frame.to_dicts() if row["row_id"] in mistaken), None)
@@ -74,7 +76,9 @@ def run_case(data: Path, intent: str, wrong: str, proofs: int, work: Path) -> di
         "n": len(is_planted),
         "auroc": float(roc_auc_score(is_planted, found.rows["score"])),
         "planted_in_first_10": int(sum(is_planted[:10])),
-        **({"proof": found.content["proof"], "verdict": found.content["verdict"]} if proofs else {}),
+        "steps": steps,
+        "proof": found.content["proof"],
+        "verdict": found.content["verdict"],
         "seconds": round(time.perf_counter() - began, 1),
     }
 
@@ -87,12 +91,13 @@ def main() -> None:
     parser.add_argument("--proofs", type=int, default=5)
     parser.add_argument("--work", type=Path, required=True, help="keeps adapters and what is proven so far")
     options = parser.parse_args()
-    results = json.loads(options.out.read_text()) if options.out.is_file() else []
+    results = json.loads(options.out.read_text()) if options.out.is_file() else {"ranked": [], "proven": []}
     for intent, wrong in CASES:
-        done = next((each for each in results if each["intent"] == intent), None)
-        if done is None or (options.proofs and done["answered_wrongly"] and "proof" not in done):
-            found = run_case(options.data, intent, wrong, options.proofs, options.work / intent)
-            results = [each for each in results if each is not done] + [found]
+        for name, proofs in (("ranked", 0), ("proven", options.proofs)):
+            if any(each["intent"] == intent for each in results[name]):
+                continue
+            found = run_case(options.data, intent, wrong, proofs, options.work / f"{name}-{intent}")
+            results[name].append(found)
             options.out.write_text(json.dumps(results, indent=1) + "\n")
             print(json.dumps(found), flush=True)
 

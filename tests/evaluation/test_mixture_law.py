@@ -52,6 +52,8 @@ def test_no_share_is_above_its_limit():
 def test_the_expected_loss_is_that_of_a_plain_gaussian_process(monkeypatch):
     from thresher.evaluation import mixture_law
 
+    monkeypatch.setattr(mixture_law, "OFFSETS", (0.1,))
+    monkeypatch.setattr(mixture_law, "SLOPES", (7.0,))
     monkeypatch.setattr(mixture_law, "LENGTHS", (0.4,))
     monkeypatch.setattr(mixture_law, "HEIGHTS", (5.0,))
     shares, sizes = spread_shares(3, 15), np.where(np.arange(15) % 3 == 2, 100.0, 200.0)
@@ -61,11 +63,13 @@ def test_the_expected_loss_is_that_of_a_plain_gaussian_process(monkeypatch):
 
     def kernel(a, b):
         squares = ((warp_shares(a)[:, None] - warp_shares(b)[None]) ** 2).sum(axis=2)
-        return 5.0 * np.exp(-squares / (2 * 0.4**2))
+        logs = np.log(list_shares(3) + 0.1)
+        ours, theirs = ((np.log(each + 0.1) - logs.mean(axis=0)) / logs.std(axis=0) for each in (a, b))
+        return 7.0 * ours @ theirs.T + 5.0 * np.exp(-squares / (2 * 0.4**2))
 
-    # universal kriging written out: a flat prior on the linear part is a very wide one
-    h = np.column_stack([shares, np.log(sizes) - np.log(sizes).mean()])
-    new = np.column_stack([at, np.log([200.0, 400.0]) - np.log(sizes).mean()])
+    # universal kriging written out: a flat prior is a very wide one
+    h = np.column_stack([np.ones(15), np.log(sizes) - np.log(sizes).mean()])
+    new = np.column_stack([np.ones(2), np.log([200.0, 400.0]) - np.log(sizes).mean()])
     wide = 1e6
     covariance = kernel(shares, shares) + np.eye(15) + wide * h @ h.T
     mean = (kernel(at, shares) + wide * new @ h.T) @ np.linalg.solve(covariance, values)

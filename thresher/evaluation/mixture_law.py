@@ -1,10 +1,13 @@
 """A law over shares of sources: from small cells to the best shares, with a region that holds them.
 
-The loss of a mix is taken as a linear function of its shares and of the logarithm of its rows, plus
-a smooth function of their logarithms about which nothing else is assumed (a Gaussian process with a
-squared-exponential kernel): the first rows of a source teach more than later ones. Length and
-height of the smooth part are not chosen: every pair of a grid counts by its marginal likelihood, in
-which the linear part and the noise are integrated out.
+The loss of a mix is taken as a sum of three parts. The first is linear in the logarithm of its
+rows. The second has a slope for each source, in log(share + offset): with a small offset the first
+rows of a source teach more than later ones, so that the best mix has some of several sources; with
+a large one it is a straight line, whose best mix is a single source. The third is a smooth function
+of all shares about which nothing else is assumed (a Gaussian process with a squared-exponential
+kernel). Offset, size of the slopes, length and height are not chosen: every combination of a grid
+counts by its marginal likelihood, in which the first part, the slopes and the noise are integrated
+out.
 """
 
 from __future__ import annotations
@@ -13,14 +16,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import product
 
 import numpy as np
 
 from thresher.numeric.arrays import Bool, Float64, Int64
 
-LENGTHS = (0.1, 0.2, 0.35, 0.6, 1.0, 1.7)  # of the kernel; the corners lie 1.4 apart
+OFFSETS = (0.03, 0.3, 3.0)  # of the logarithms of shares
+SLOPES = (3.0, 30.0, 300.0, 3e3, 3e4)  # variance of the slopes, to that of the noise
+LENGTHS = (0.25, 0.7)  # of the kernel; the corners lie 1.4 apart
+HEIGHTS = (0.0, 3.0, 30.0, 300.0, 3e3)  # of the kernel, to the variance of the noise
 FLOOR, SCALE = 0.05, 3.0  # of the logarithms that the kernel sees, so that corners lie 1.4 apart
-HEIGHTS = (0.0, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)  # of the kernel, to the noise
+LEAST_WEIGHT = 1e-3  # shapes below are not drawn from
 N_DRAWS = 400
 MOST_POINTS = 600  # of the grid of shares
 FINEST = 40  # steps of the grid between two corners
@@ -90,18 +97,22 @@ def cap_shares(shares: Float64, limits: Float64) -> Float64:
 
 @dataclass(frozen=True)
 class _Shape:
-    """One length and height of the smooth part, with what the cells say under it.
+    """One kind of the parts that depend on shares, with what the cells say under it.
 
     Attributes:
+        offset: of the logarithms.
+        slope: variance of the slopes, to that of the noise.
         length: of the kernel.
-        height: of the kernel, to the noise.
+        height: of the kernel, to the variance of the noise.
         weight: its share of the marginal likelihood.
         inverse: (n, n) inverse covariance of the cells, in units of the noise.
-        linear: (q,) coefficients of the linear part.
+        linear: (q,) coefficients of the part that has a flat prior.
         precision: (q, q) their precision.
         squares: what is left of the values, in units of the inverse covariance.
     """
 
+    offset: float
+    slope: float
     length: float
     height: float
     weight: float
@@ -129,34 +140,35 @@ class MixtureLaw:
     def _center(self) -> float:
         return float(np.log(self.sizes).mean())
 
-    def _basis(self, shares: Float64, sizes: Float64) -> Float64:
-        """Return the linear part: a column per source, and the rows' logarithm if it varies."""
+    def _basis(self, sizes: Float64) -> Float64:
+        """Return the part with a flat prior: a constant, and the rows' logarithm if it varies."""
+        one = np.ones(len(sizes))
         if np.ptp(self.sizes) == 0:
-            return shares
-        return np.column_stack([shares, np.log(sizes) - self._center])
+            return one[:, None]
+        return np.column_stack([one, np.log(sizes) - self._center])
 
     @cached_property
     def _shapes(self) -> list[_Shape]:
-        h = self._basis(self.shares, self.sizes)
+        h = self._basis(self.sizes)
         n, q = h.shape
+        parts = _Covariances(self.shares, self.shares)
         found, logs = [], []
-        for length in LENGTHS:
-            kernel = _compute_kernel(warp_shares(self.shares), warp_shares(self.shares), length)
-            for height in HEIGHTS:
-                if height == 0 and length != LENGTHS[0]:
-                    continue  # no smooth part has no length
-                covariance = np.eye(n) + height * kernel
-                inverse: Float64 = np.asarray(np.linalg.inv(covariance), np.float64)
-                precision = h.T @ inverse @ h + JITTER * np.eye(q)
-                linear: Float64 = np.asarray(np.linalg.solve(precision, h.T @ inverse @ self.values), np.float64)
-                rest = self.values - h @ linear
-                squares = max(float(rest @ inverse @ rest), np.finfo(np.float64).tiny)
-                log = -0.5 * (np.linalg.slogdet(covariance)[1] + np.linalg.slogdet(precision)[1])
-                logs.append(log - (n - q) / 2 * math.log(squares))
-                found.append(_Shape(length, height, 0.0, inverse, linear, precision, squares))
+        for offset, slope, length, height in product(OFFSETS, SLOPES, LENGTHS, HEIGHTS):
+            if height == 0 and length != LENGTHS[0]:
+                continue  # no smooth part has no length
+            covariance = np.eye(n) + parts.sum(offset, slope, length, height)
+            inverse: Float64 = np.asarray(np.linalg.inv(covariance), np.float64)
+            precision = h.T @ inverse @ h + JITTER * np.eye(q)
+            linear: Float64 = np.asarray(np.linalg.solve(precision, h.T @ inverse @ self.values), np.float64)
+            rest = self.values - h @ linear
+            squares = max(float(rest @ inverse @ rest), np.finfo(np.float64).tiny)
+            log = -0.5 * (np.linalg.slogdet(covariance)[1] + np.linalg.slogdet(precision)[1])
+            logs.append(log - (n - q) / 2 * math.log(squares))
+            found.append(_Shape(offset, slope, length, height, 0.0, inverse, linear, precision, squares))
         weight = np.exp(np.array(logs) - max(logs))
         weight /= weight.sum()
-        return [replace(shape, weight=float(w)) for shape, w in zip(found, weight, strict=True)]
+        kept = np.flatnonzero(weight >= min(LEAST_WEIGHT, weight.max()))
+        return [replace(found[i], weight=float(weight[i] / weight[kept].sum())) for i in kept]
 
     def sample(self, shares: Float64, sizes: Float64, *, n_draws: int = N_DRAWS, seed: int = 0) -> Float64:
         """Return what the losses of mixes may be: (draws, g), each draw one law.
@@ -169,23 +181,56 @@ class MixtureLaw:
         """
         rng = np.random.default_rng(seed)
         counts = rng.multinomial(n_draws, [shape.weight for shape in self._shapes])
-        own, new = self._basis(self.shares, self.sizes), self._basis(shares, sizes)
+        own, new = self._basis(self.sizes), self._basis(sizes)
+        between, among = _Covariances(shares, self.shares), _Covariances(shares, shares)
         dof, draws = len(self.values) - own.shape[1], []
         for shape, count in zip(self._shapes, counts, strict=True):
             if not count:
                 continue
-            near, far = warp_shares(self.shares), warp_shares(shares)
-            cross = shape.height * _compute_kernel(far, near, shape.length)  # (g, n)
+            kind = (shape.offset, shape.slope, shape.length, shape.height)
+            cross = between.sum(*kind)  # (g, n)
             gain = cross @ shape.inverse
             mean = new @ shape.linear + gain @ (self.values - own @ shape.linear)
             rest = new - gain @ own
-            spread = shape.height * _compute_kernel(far, far, shape.length) - gain @ cross.T
-            spread += rest @ np.linalg.solve(shape.precision, rest.T)
-            values, vectors = np.linalg.eigh((spread + spread.T) / 2)
-            root = vectors * np.sqrt(np.maximum(values, 0.0))  # (g, g)
+            spread = among.sum(*kind) - gain @ cross.T + rest @ np.linalg.solve(shape.precision, rest.T)
             noise = np.sqrt(shape.squares / rng.chisquare(dof, count))  # its standard deviation
-            draws.append(mean + noise[:, None] * (rng.standard_normal((count, len(shares))) @ root.T))
+            draws.append(mean + noise[:, None] * (rng.standard_normal((count, len(shares))) @ _take_root(spread).T))
         return np.concatenate(draws)
+
+
+class _Covariances:
+    """What two sets of mixes have in common, for every offset and length: each made once."""
+
+    def __init__(self, ours: Float64, theirs: Float64) -> None:
+        """Take shares: (a, m) and (b, m)."""
+        self._ours, self._theirs = ours, theirs
+        self._slopes: dict[float, Float64] = {}
+        self._kernels: dict[float, Float64] = {}
+
+    def sum(self, offset: float, slope: float, length: float, height: float) -> Float64:
+        """Return the covariance of the parts that depend on shares: (a, b)."""
+        if offset not in self._slopes:
+            grid = np.log(list_shares(self._ours.shape[1]) + offset)
+            mean, spread = grid.mean(axis=0), grid.std(axis=0)
+            ours, theirs = ((np.log(each + offset) - mean) / spread for each in (self._ours, self._theirs))
+            self._slopes[offset] = ours @ theirs.T
+        total = slope * self._slopes[offset]
+        if not height:
+            return total
+        if length not in self._kernels:
+            self._kernels[length] = _compute_kernel(warp_shares(self._ours), warp_shares(self._theirs), length)
+        return total + height * self._kernels[length]
+
+
+def _take_root(spread: Float64) -> Float64:
+    """Return a root of a covariance, which may be none by what rounding adds: (g, g)."""
+    spread, eye = (spread + spread.T) / 2, np.eye(len(spread))
+    jitter = JITTER * max(float(np.trace(spread)) / len(spread), np.finfo(np.float64).tiny)
+    while True:
+        try:
+            return np.asarray(np.linalg.cholesky(spread + jitter * eye), np.float64)
+        except np.linalg.LinAlgError:
+            jitter *= 10
 
 
 def _compute_kernel(ours: Float64, theirs: Float64, length: float) -> Float64:

@@ -6,8 +6,9 @@ import pytest
 
 import thresher as th
 from thresher.errors import InputError, SettingsError
-from thresher.experiments.attribution.proof import OTHERS, RANDOM, SUSPECTS
+from thresher.experiments.attribution.proof import OTHERS, RANDOM, SUSPECTS, Interval, Proof
 from thresher.experiments.attribution.row_influence import DAMPING, score_rows
+from thresher.experiments.attribution.why import describe_proof
 
 COLORS = {"red": "apple", "green": "leaf", "blue": "sky"}
 
@@ -92,6 +93,20 @@ def test_an_adapter_that_goes_on_from_another_one_is_refused(planted):
     assert further.manifest.content["start"]
     with pytest.raises(SettingsError, match="an adapter that goes on from another one"):
         th.why(further.path, "a a 3 z z", data=path, proofs=0)
+
+
+def test_the_verdict_says_what_training_without_the_suspects_does():
+    above = Interval(value=0.5, low=0.2, high=0.8, n=5)
+    none = Interval(value=-0.01, low=-0.1, high=0.08, n=5)
+    said = describe_proof(Proof(suspects=above, others=none, losses={}), 10)
+    assert said == (
+        "training without the 10 suspects makes the answer less likely: its loss is +0.500 nats [+0.200, +0.800] "
+        "compared with training without 10 random rows (5 seeds); for other random rows it is -0.010 [-0.100, +0.080]"
+    )
+    said = describe_proof(Proof(suspects=none, others=above, losses={}), 1)
+    assert said.startswith("training without the suspect does not clearly make the answer less likely")
+    assert "without 1 random row (5 seeds)" in said
+    assert describe_proof(None, 10).startswith("not tested")
 
 
 def test_scores_are_those_of_a_dense_solution():

@@ -28,6 +28,7 @@ from thresher.experiments.attribution.row_influence import GradientSketcher, sco
 from thresher.experiments.attribution.settings import WhyOptions, WhySettings
 from thresher.experiments.result_folder import RunClock, read_result
 from thresher.numeric.arrays import Float64, Int64
+from thresher.numeric.units import format_count
 from thresher.progress import OnProgress, Progress
 from thresher.trainer.adapter import Adapter
 from thresher.trainer.context import PACKAGES, RunContext, content_hash, load_rows, resolve_run
@@ -342,13 +343,13 @@ def _answer(context: RunContext, question: str, model: Any) -> str:
 def describe_proof(proof: Proof | None, n_suspects: int) -> str:
     """Return the verdict in one sentence: the answer first."""
     if proof is None:
-        return "not proven: no training was repeated (--proofs 0); the scores alone are a guess"
+        return "not tested: no model was trained without the suspects (--proofs 0), and the scores alone are a guess"
     ours, others = proof.suspects, proof.others
-    start = f"the answer came from these {n_suspects} rows"
-    if not proof.holds:
-        start = f"these {n_suspects} rows did not clearly make the answer"
+    rows = f"the {n_suspects} suspects" if n_suspects > 1 else "the suspect"
+    random = format_count(n_suspects, "random row")
+    verb = "makes" if proof.holds else "does not clearly make"
     return (
-        f"{start}: its loss without them, less that without random rows, is {ours.value:+.3f} nats "
-        f"[{ours.low:+.3f}, {ours.high:+.3f}] ({ours.n} seeds); without other random rows {others.value:+.3f} "
-        f"[{others.low:+.3f}, {others.high:+.3f}]"
+        f"training without {rows} {verb} the answer less likely: its loss is {ours.value:+.3f} nats [{ours.low:+.3f}, "
+        f"{ours.high:+.3f}] compared with training without {random} ({ours.n} seeds); for other random rows it is "
+        f"{others.value:+.3f} [{others.low:+.3f}, {others.high:+.3f}]"
     )
