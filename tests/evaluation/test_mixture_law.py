@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from benchmarks.mixture_law import simulate
 from thresher.evaluation.mixture_law import (
     BestShares,
     MixtureLaw,
@@ -119,13 +120,9 @@ def test_limits_hold_for_the_best_shares():
 
 
 @pytest.mark.slow
-def test_the_region_holds_the_best_shares_as_often_as_it_says():
-    held = []
-    for seed in range(60):
-        rng, grid = np.random.default_rng([seed, 7]), list_shares(3)
-        powers = rng.uniform(0.15, 0.5, 3)
-        truth = teach(grid, np.full(len(grid), 300.0), powers)
-        shares, sizes = spread_shares(3, 24, seed=seed), np.where(np.arange(24) % 3 == 2, 150.0, 300.0)
-        values = teach(shares, sizes, powers) + 0.2 * truth.std() * rng.standard_normal(24)
-        held.append(find_best_shares(MixtureLaw(shares, sizes, values), 300.0).holds(grid[truth.argmin()]))
-    assert 0.65 <= np.mean(held) <= 0.97
+@pytest.mark.parametrize(("n_sources", "noise"), [(2, 0.2), (3, 0.05), (4, 0.5)])
+def test_the_region_holds_the_best_shares_as_often_as_it_says(n_sources, noise):
+    """Ten designs of each of six kinds, none of which is that of the law."""
+    found = simulate(n_sources, 8 * n_sources, noise, 60)
+    assert 0.68 <= found["region_holds_the_best"] <= 0.97, found  # 0.8, by three standard errors
+    assert found["loss_given_away"] < 0.5 * found["loss_given_away_by_equal_shares"]
