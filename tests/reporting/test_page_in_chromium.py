@@ -14,6 +14,7 @@ import pytest
 
 from thresher.labeling.page import render_page
 from thresher.reporting import report
+from thresher.reporting.pages.rows import pool_map
 
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
@@ -166,6 +167,38 @@ def test_arrow_keys_read_the_rows_of_the_map_out(browser, pages):
     assert browser.js("!document.getElementById('tip').hidden")
     browser.press("Escape")
     assert browser.js("document.getElementById('tip').hidden")
+
+
+def test_an_area_of_the_map_lists_its_rows_and_small_dots(browser, folders, tmp_path, monkeypatch):
+    monkeypatch.setattr(pool_map, "BACKGROUND", 40)
+    monkeypatch.setattr(pool_map, "KEPT", 10)
+    browser.open(report(shutil.copytree(folders["subset"], tmp_path / "subset")))
+    assert browser.problems() == []
+    browser.js("document.querySelector('.map').scrollIntoView({behavior: 'instant'})")
+    browser.js("document.querySelector('.pick').click()")
+    left, top, right, bottom = browser.js(
+        "(b => [b.left + 1, b.top + 1, b.right - 1, b.bottom - 1])"
+        "(document.querySelector('.map').getBoundingClientRect())"
+    )
+    corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
+    browser.call("Input.dispatchMouseEvent", type="mousePressed", x=left, y=top, button="left", clickCount=1)
+    for x, y in corners[1:]:
+        browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y, button="left", buttons=1)
+    browser.call("Input.dispatchMouseEvent", type="mouseReleased", x=left, y=bottom, button="left", clickCount=1)
+    counts = json.loads((folders["subset"] / "manifest.json").read_text())["counts"]
+    kept, usable = counts["kept"], counts["usable"]
+    told = browser.js("document.querySelector('.picked .counts').textContent")
+    assert told == f"{usable} rows: {kept} kept, {usable - kept} dropped"
+    assert len(browser.js("document.querySelector('.picked .places').value").splitlines()) == usable
+    assert "label: " in browser.js("document.querySelector('.picked .counted').textContent")
+    browser.js(
+        "(s => { s.value = '0 0'; s.dispatchEvent(new Event('change')); })(document.querySelector('.show-group'))"
+    )
+    fewer = browser.js("document.querySelector('.picked .counts').textContent")
+    assert 0 < int(fewer.split()[0]) < usable
+    browser.js("document.querySelector('.pick').focus()")
+    browser.press("Escape")
+    assert browser.js("document.querySelector('.picked').hidden")
 
 
 def test_every_row_of_the_map_shows_its_text_under_the_pointer(browser, pages):

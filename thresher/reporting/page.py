@@ -189,6 +189,38 @@ class MapWords:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MapPlaces:
+    """Where the rows of a map are in the user's files.
+
+    Attributes:
+        names: of the files.
+        file: (n,) index of each row's file.
+        line: (n,) its line.
+    """
+
+    names: Sequence[str]
+    file: Sequence[int]
+    line: Sequence[int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmallDots:
+    """Further rows of a map with a single panel, without their texts.
+
+    Attributes:
+        x: (m,) as of the map.
+        y: (m,) as of the map.
+        is_kept: (m,) whether the row is kept.
+        of: for each column of the map, (m,) index of each row's value.
+    """
+
+    x: Sequence[int]
+    y: Sequence[int]
+    is_kept: Sequence[bool]
+    of: Sequence[Sequence[int]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class PoolMap(Drawn):
     """A map of the pool, as panels over the same points.
 
@@ -200,6 +232,8 @@ class PoolMap(Drawn):
         panels: one per choice.
         groups: columns to color the points by and to show some of them by.
         words: of the parts of the map.
+        places: of the rows, then of the small dots.
+        small: further rows, or None.
     """
 
     kind: ClassVar[str] = "map"
@@ -210,6 +244,8 @@ class PoolMap(Drawn):
     panels: Sequence[MapPanel]
     groups: Sequence[MapGroups] = ()
     words: Sequence[MapWords] = ()
+    places: MapPlaces
+    small: SmallDots | None = None
 
 
 Block: TypeAlias = Paragraph | Notice | Items | Code | Table | ShareBars | Examples | Pairs | Figure | PoolMap

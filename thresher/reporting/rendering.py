@@ -10,11 +10,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
@@ -80,16 +81,34 @@ def _build_scatter(pool_map: PoolMap, rows: Any) -> str:
 
 
 def _encode_map(pool_map: PoolMap) -> Markup:
-    data: Mapping[str, Any] = {
+    data: dict[str, Any] = {
         "x": list(pool_map.x),
         "y": list(pool_map.y),
         "text": list(pool_map.texts),
         "note": list(pool_map.notes),
         "panels": [{"kept": list(panel.kept), "dropped": list(panel.dropped)} for panel in pool_map.panels],
-        "groups": [{"values": list(group.values), "of": list(group.of)} for group in pool_map.groups],
+        "groups": [
+            {"name": group.name, "values": list(group.values), "of": list(group.of)} for group in pool_map.groups
+        ],
         "tones": METHOD_TONES,
+        "files": list(pool_map.places.names),
+        "file": _pack(pool_map.places.file, "<u2"),
+        "line": _pack(pool_map.places.line, "<u4"),
     }
+    if pool_map.small is not None:
+        small = pool_map.small
+        data["small"] = {
+            "x": _pack(small.x, "<u2"),
+            "y": _pack(small.y, "<u2"),
+            "kept": _pack(small.is_kept, "u1"),
+            "of": [_pack(own, "u1") for own in small.of],
+        }
     return htmlsafe_json_dumps(data, dumps=json.dumps, ensure_ascii=False, separators=(",", ":"))
+
+
+def _pack(values: Sequence[int], dtype: str) -> str:
+    """Return whole numbers as base64 of their bytes: few characters each."""
+    return base64.b64encode(np.asarray(values, dtype=dtype).tobytes()).decode()
 
 
 def _build_style() -> str:

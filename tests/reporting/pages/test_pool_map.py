@@ -98,3 +98,35 @@ def test_the_words_of_a_part_are_those_that_are_frequent_there_alone():
     assert all(word.text == ("harbor" if word.x < 500 else "violin") for word in words)
     assert find_words(x, y, ["1 2 3"] * 160) == []
     assert find_words(x[:9], y[:9], texts[:9]) == []
+
+
+def test_rows_that_are_not_laid_out_lie_beside_the_ones_they_resemble(pool, monkeypatch):
+    monkeypatch.setattr(module, "BACKGROUND", 24)
+    monkeypatch.setattr(module, "KEPT", 6)
+    context = make_context(encoder="static")
+    compute(pool, {"embedding"}, context)
+    described = fingerprints({"embedding"}, context)["embedding"]
+    kept = np.arange(0, 60, 5)
+    columns = {"label": pool.frame["response"].cast(pl.String)}
+    choice = [Choice("a", kept)]
+    pool_map = build_pool_map(pool, choice, described, columns)
+    small, n = pool_map.small, len(pool_map.x)
+    assert n + len(small.x) == len(pool_map.places.line) == 60
+    assert "It shows all 60 rows" in pool_map.caption
+    # each of them once, and kept as the choice says
+    at = [line - 1 for line in pool_map.places.line]
+    assert sorted(at) == list(range(60))
+    assert small.is_kept == [row in kept for row in at[n:]]
+    values = pool_map.groups[0].values
+    assert [values[i] for i in small.of[0]] == [columns["label"][row] for row in at[n:]]
+    laid_out, places = np.column_stack([pool_map.x, pool_map.y]), np.column_stack([small.x, small.y])
+    nearest = np.linalg.norm(places[:, None] - laid_out[None], axis=2).argmin(axis=1)
+    assert np.mean([pool_map.groups[0].of[i] == own for i, own in zip(nearest, small.of[0], strict=True)]) > 0.85
+    assert build_pool_map(pool, choice, described, columns) == pool_map
+
+
+def test_there_are_no_small_dots_where_vectors_are_missing_or_several_panels_are_shown(pool, monkeypatch):
+    monkeypatch.setattr(module, "BACKGROUND", 24)
+    other = {"encoder": "another", "fingerprint": "0" * 32}
+    assert build_pool_map(pool, [Choice("a", np.arange(9))], other).small is None
+    assert build_pool_map(pool, [Choice("a", np.arange(9)), Choice("b", np.arange(3))], None).small is None

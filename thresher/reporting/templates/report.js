@@ -91,6 +91,112 @@
     });
   }
 
+  const unpack = (text, Kind) => new Kind(Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)).buffer);
+
+  // Further rows, without texts: a canvas under the drawing, because so many elements would be slow.
+  const drawSmall = (holder, data, chosen, isShown) => {
+    const x = unpack(data.small.x, Uint16Array), y = unpack(data.small.y, Uint16Array);
+    const kept = unpack(data.small.kept, Uint8Array), of = data.small.of.map((text) => unpack(text, Uint8Array));
+    const canvas = document.createElement("canvas");
+    holder.prepend(canvas);
+    const shown = () => {
+      const [group, value] = chosen(".show-group").split(" ").map(Number), isAll = chosen(".show-group") === "";
+      const sides = [isShown("dropped"), isShown("kept")], rows = [];
+      for (let i = 0; i < x.length; i++) if (sides[kept[i]] && (isAll || of[group][i] === value)) rows.push(i);
+      return rows;
+    };
+    const draw = () => {
+      const box = holder.querySelector("svg").getBoundingClientRect(), dense = devicePixelRatio;
+      [canvas.width, canvas.height] = [Math.round(box.width * dense), Math.round(box.height * dense)];
+      const pen = canvas.getContext("2d"), style = getComputedStyle(document.documentElement), by = chosen(".color-by");
+      const scale = canvas.width / 1028, rows = shown();
+      for (const isKept of [0, 1]) {  // the kept ones on top
+        const size = (isKept ? 2.2 : 1.6) * dense;
+        pen.globalAlpha = isKept ? .75 : .4;
+        for (const i of rows) {
+          if (kept[i] !== isKept) continue;
+          const tone = by === "" ? ["gray", "blue"][isKept] : toneOf(data, by, of[by][i]);
+          pen.fillStyle = style.getPropertyValue(`--${tone}`);
+          pen.fillRect((x[i] + 14) * scale - size / 2, (y[i] + 14) * scale - size / 2, size, size);
+        }
+      }
+    };
+    new ResizeObserver(draw).observe(holder);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+    return { x, y, kept, of, shown, draw };
+  };
+
+  // An area that is drawn around dots: how many rows of each kind, some texts, and all places.
+  const letPick = (figure, holder, data, points, small) => {
+    const button = figure.querySelector(".pick"), out = figure.querySelector(".picked"), svg = holder.querySelector("svg");
+    const file = unpack(data.file, Uint16Array), line = unpack(data.line, Uint32Array), n = data.x.length;
+    const keptOnes = new Set(data.panels[0].kept), lasso = document.createElementNS("http://www.w3.org/2000/svg", "path");
+    let corners = null;
+    lasso.setAttribute("class", "lasso");
+    svg.append(lasso);
+    button.closest(".picking").hidden = false;
+    const isOn = () => button.getAttribute("aria-pressed") === "true";
+    const turn = (on) => {
+      button.setAttribute("aria-pressed", on);
+      holder.classList.toggle("picking-now", on);
+    };
+    button.addEventListener("click", () => turn(!isOn()));
+    const place = (event) => {
+      const spot = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
+      return [spot.x, spot.y];
+    };
+    const isInside = (x, y) => {
+      let inside = false;
+      for (let i = 0, j = corners.length - 1; i < corners.length; j = i++) {
+        const [ax, ay] = corners[i], [bx, by] = corners[j];
+        if ((ay > y) !== (by > y) && x < (bx - ax) * (y - ay) / (by - ay) + ax) inside = !inside;
+      }
+      return inside;
+    };
+    const tell = () => {
+      const rows = points().filter((i) => isInside(data.x[i], data.y[i]));
+      const more = small === null ? [] : small.shown().filter((i) => isInside(small.x[i], small.y[i]));
+      const total = rows.length + more.length;
+      const nKept = rows.filter((i) => keptOnes.has(i)).length + more.filter((i) => small.kept[i]).length;
+      out.querySelector(".counts").textContent =
+        `${total.toLocaleString("en")} rows: ${nKept.toLocaleString("en")} kept, ${(total - nKept).toLocaleString("en")} dropped`;
+      out.querySelector(".counted").replaceChildren(...data.groups.map((group, number) => {
+        const counts = group.values.map(() => 0), entry = document.createElement("li");
+        for (const i of rows) counts[group.of[i]] += 1;
+        for (const i of more) counts[small.of[number][i]] += 1;
+        const named = counts.map((count, i) => [count, group.values[i]]).filter(([count]) => count).sort((a, b) => b[0] - a[0]);
+        entry.textContent = `${group.name}: ${named.map(([count, name]) => `${name} ${count.toLocaleString("en")}`).join(", ")}`;
+        return entry;
+      }));
+      out.querySelector(".texts").replaceChildren(...rows.slice(0, 50).map((i) => {
+        const entry = document.createElement("li");
+        entry.textContent = data.text[i];
+        return entry;
+      }));
+      const all = [...rows, ...more.map((i) => n + i)];
+      out.querySelector(".places").value = all.map((i) => `${data.files[file[i]]}:${line[i]}`).join("\n");
+      out.hidden = false;
+    };
+    const stop = () => { lasso.removeAttribute("d"); corners = null; out.hidden = true; turn(false); };
+    holder.addEventListener("pointerdown", (event) => {
+      if (!isOn()) return;
+      event.preventDefault();
+      holder.setPointerCapture(event.pointerId);
+      corners = [place(event)];
+    });
+    holder.addEventListener("pointermove", (event) => {
+      if (!isOn() || corners === null || !event.buttons) return;
+      corners.push(place(event));
+      lasso.setAttribute("d", `M${corners.map(([x, y]) => `${x.toFixed(1)} ${y.toFixed(1)}`).join("L")}Z`);
+    });
+    holder.addEventListener("pointerup", () => { if (isOn() && corners?.length > 2) { tell(); turn(false); } });
+    figure.addEventListener("keydown", (event) => { if (event.key === "Escape") stop(); });
+    for (const control of figure.querySelectorAll("select, .show-kept, .show-dropped")) {
+      control.addEventListener("change", () => { if (corners !== null && !out.hidden) tell(); });
+    }
+    return isOn;
+  };
+
   // Maps: one path per layer, so the points are found by their coordinates.
   for (const holder of document.querySelectorAll(".map")) {
     const data = JSON.parse(document.getElementById(holder.dataset.map).textContent);
@@ -106,6 +212,7 @@
       const [group, value] = chosen(".show-group").split(" ").map(Number);
       return chosen(".show-group") === "" || data.groups[group].of[i] === value;
     };
+    const small = data.small === undefined ? null : drawSmall(holder, data, chosen, isShown);
     const side = (name) => (isShown(name) ? panel[name].filter(isIn) : []);
     const points = () => [...side("kept"), ...side("dropped")];
     const at = (i) => [data.x[i], data.y[i]];
@@ -130,6 +237,7 @@
     };
     // Colored by a column, or with some rows hidden: one path per value and side in place of the two plain ones.
     const draw = () => {
+      small?.draw();
       const by = chosen(".color-by"), layer = svg.querySelector(".groups");
       const isPlain = by === "" && chosen(".show-group") === "";
       figure.classList.toggle("grouped", !isPlain);
@@ -152,8 +260,11 @@
     for (const select of figure.querySelectorAll(".grouping select")) {
       select.addEventListener("change", () => { clear(); draw(); });
     }
-    holder.addEventListener("pointermove", follow);
-    holder.addEventListener("pointerdown", follow);
+    for (const box of figure.querySelectorAll(".show-kept, .show-dropped")) box.addEventListener("change", () => small?.draw());
+    small?.draw();
+    const isPicking = figure.querySelector(".pick") ? letPick(figure, holder, data, points, small) : () => false;
+    holder.addEventListener("pointermove", (event) => { if (isPicking()) hide(); else follow(event); });
+    holder.addEventListener("pointerdown", (event) => { if (!isPicking()) follow(event); });
     holder.addEventListener("keydown", (event) => {
       if (!(event.key in DIRECTIONS)) return;
       event.preventDefault();

@@ -1,28 +1,29 @@
 """A map of the pool: rows of similar meaning lie together, in the colors of kept and dropped rows.
 
-Only a sample is shown, so that the page stays small and quick at any number of rows. Its embeddings
-come from the cache that `select` filled, or else from the included static encoder. They are laid
-out by t-SNE (van der Maaten and Hinton 2008; Barnes-Hut, van der Maaten 2014), initialized from the
-principal components, so that the large structure is that of the data and the same rows give the
-same map.
+A sample is shown with its texts, so that the page stays small and quick at any number of rows. Its
+embeddings come from the cache that `select` filled, or else from the included static encoder. They
+are laid out by t-SNE (van der Maaten and Hinton 2008; Barnes-Hut, van der Maaten 2014), initialized
+from the principal components, so that the large structure is that of the data and the same rows
+give the same map. Where the cache has the vectors of all rows, up to 100,000 are small dots beside
+the rows of the sample that they resemble most (`small_dots.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
 import polars as pl
 
-from thresher.cache.keys import text_keys
 from thresher.dataset import Dataset
-from thresher.features import FeatureCache, column_values, compute, make_context
+from thresher.features import column_values, compute, make_context
 from thresher.numeric.arrays import Float32, Float64, Int64
 from thresher.reporting import formatting as fmt
 from thresher.reporting.page import MapPanel, PoolMap, Table
 from thresher.reporting.pages.rows.map_parts import find_groups, find_words
+from thresher.reporting.pages.rows.small_dots import find_further, find_places, place_small_dots, read_cached
 from thresher.reporting.rendering import MAP_HEIGHT, MAP_WIDTH
 
 BACKGROUND = 1_400  # rows sampled from the whole pool
@@ -64,22 +65,29 @@ def build_pool_map(
     rows = pool.take(sample)
     vectors, encoder = _load_embeddings(rows, embedding)
     x, y = _scale_to_drawing(_compute_layout(vectors))
+    further = find_further(pool, sample, embedding) if len(choices) == 1 else None
+    shown = sample if further is None else np.concatenate([sample, further.rows])
     notes = _read_labels(rows)
     texts = [fmt.truncate(" ".join(text.split()), TEXT) for text in rows.texts().str.slice(0, 4 * TEXT).to_list()]
     panels = [_build_panel(choice, sample, len(pool)) for choice in choices]
-    groups = [find_groups(name, values.gather(sample)) for name, values in columns.items()]
+    groups = [find_groups(name, values.gather(shown)) for name, values in columns.items()]
+    groups = [group for group in groups if len(group.values) > 1]
     return PoolMap(
         name="map",
         title="Map of the pool",
-        caption=_write_caption(len(pool), len(sample), choices, encoder),
+        caption=_write_caption(len(pool), len(sample), len(shown), choices, encoder),
         alt=f"Scatter of {len(sample):,} rows by meaning, kept rows over dropped rows. " + _write_alt(panels),
         x=x.tolist(),
         y=y.tolist(),
         texts=texts,
         notes=notes,
         panels=panels,
-        groups=[group for group in groups if len(group.values) > 1],
+        groups=[replace(group, of=group.of[: len(sample)]) for group in groups],
         words=find_words(x, y, texts),
+        places=find_places(pool, shown),
+        small=None
+        if further is None
+        else place_small_dots(further, vectors, x, y, choices[0].kept, [group.of[len(sample) :] for group in groups]),
         table=_build_table(panels[0], texts, notes),
     )
 
@@ -95,24 +103,11 @@ def _sample_rows(n: int, choices: list[Choice]) -> Int64:
 def _load_embeddings(rows: Dataset, embedding: Mapping[str, str] | None) -> tuple[Float32, str]:
     """Return (m, d) vectors and the name of their encoder."""
     if embedding is not None:
-        cached = _read_cached(rows, embedding)
+        cached = read_cached(rows, embedding)
         if cached is not None:
             return cached, embedding["encoder"]
     context = make_context(encoder="static")
     return compute(rows, {"embedding"}, context)["embedding"], "the included static encoder"
-
-
-def _read_cached(rows: Dataset, embedding: Mapping[str, str]) -> Float32 | None:
-    """Return the vectors from the cache, or None when some are missing; loads no model."""
-    keys, group = np.unique(text_keys(rows.texts().to_list()), return_inverse=True)
-    partition = FeatureCache().partition("embedding", embedding["encoder"], embedding["fingerprint"])
-    batches = list(partition.read(keys, on_damage=lambda _: None))
-    if sum(len(positions) for positions, _ in batches) < len(keys):
-        return None
-    vectors = np.zeros((len(keys), batches[0][1].shape[1]), dtype=np.float32)
-    for positions, values in batches:
-        vectors[positions] = values
-    return vectors[group]
 
 
 def _compute_layout(vectors: Float32) -> Float64:
@@ -163,9 +158,15 @@ def _build_panel(choice: Choice, sample: Int64, n: int) -> MapPanel:
     return MapPanel(choice.title, np.flatnonzero(shown).tolist(), np.flatnonzero(~shown).tolist())
 
 
-def _write_caption(n: int, n_shown: int, choices: list[Choice], encoder: str) -> str:
+def _write_caption(n: int, n_sample: int, n_shown: int, choices: list[Choice], encoder: str) -> str:
     text = f"Each dot is a row; rows with similar texts are close together (t-SNE of embeddings by {encoder})."
-    if n_shown < n:
+    if n_sample < n_shown:
+        which = "all" if n_shown == n else f"{fmt.count(n_shown)} of"
+        text += (
+            f" It shows {which} {fmt.count(n)} rows: {fmt.count(n_sample)} with their texts, the others as small dots "
+            "next to the most similar of these."
+        )
+    elif n_shown < n:
         of_each = "" if len(choices) == 1 else " of each panel"
         background, kept = fmt.count(min(n, BACKGROUND)), fmt.count(KEPT // len(choices))
         text += (
