@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from thresher.cli.curve import summarize
 from thresher.dataset import load
 from thresher.errors import InputError, NotFoundError, OutputError, SettingsError
 from thresher.evaluation.estimate import mean_over_seeds
@@ -169,7 +170,8 @@ def test_ranks_are_a_second_factor_and_are_compared_with_more_rows(run_curve, tm
     joint = curve.content["joint"]
     assert joint["values"] == {"2": 2.0, "8": 8.0}
     assert 0 <= joint["p_rows"] <= 1
-    assert curve.content["answer"].startswith("From 32 rows and rank 8 on, twice the rows are expected to bring ")
+    assert ": from 32 rows and rank 8, the rows are expected to bring " in curve.content["answer"]
+    assert len(curve.content["outlook"]) == 2
     alone = run_curve(**shared)  # rank 8 is the default: the same cells
     assert set(alone.cells["cell"]) < set(curve.cells["cell"])
     assert read_curve(tmp_path / "out").content["joint"] == joint
@@ -185,8 +187,11 @@ def test_groups_are_an_axis_at_equal_rows(pool_rows, test_rows, tiny_bert, quick
     assert sorted(set(curve.cells["n_rows"])) == [1, 2, 4, 6]
     assert curve.content["axis"] == {"column": "by", "rows": 12, "left_out": 0}
     assert set(curve.cells["steps"]) == {2}  # 12 rows in batches of 8, whatever the groups
-    assert "6 groups of by" in curve.content["answer"] or "cannot tell" in curve.content["answer"]
-    assert "groups of by" in report(tmp_path / "out").read_text()
+    assert "of the 6 by groups" in curve.content["answer"]
+    page = report(tmp_path / "out").read_text()
+    assert "by groups" in page
+    assert "with 6 rows" not in page
+    assert summarize(curve).splitlines()[:2] == [curve.content["answer"], *curve.content["outlook"]]
     with pytest.raises(SettingsError, match="axis draws random groups"):
         learning_curve(load(rows), eval=test_rows, methods=["length"], axis="by")
 

@@ -68,7 +68,7 @@ def list_changes(settings: Any) -> dict[str, Any]:
 def summarize_points(result: LearningCurve) -> str:
     """Return the points and the answer of curves that were measured elsewhere."""
     content = result.content
-    lines = [content["answer"], *_format_points(content)]
+    lines = [content["answer"], *content.get("outlook", ()), *_format_points(content)]
     lines.append("rows       mean ± standard error over runs (number of runs); the test rows are taken as they are")
     lines += [*content["read"], *_format_methods(result)]
     failed = result.cells["status"].to_list().count("failed")
@@ -86,10 +86,11 @@ def summarize(result: LearningCurve) -> str:
     from thresher.experiments.untouched.row_zero import format_row_zero
 
     content = result.content
-    lines = [content["answer"], *_format_points(content)]
+    lines = [content["answer"], *content.get("outlook", ()), *_format_points(content)]
     n_test = max(result.cells["n"].drop_nulls().to_list())
     what = "documents" if names_lm_eval_task(content["metric"]) else "test rows"
-    lines.append(f"rows       mean ± standard error over {n_test:,} {what} and seeds (number of seeds)")
+    unit = content.get("unit", "rows")
+    lines.append(f"{unit:<10} mean ± standard error over {n_test:,} {what} and seeds (number of seeds)")
     lines += [*format_row_zero(content.get("base"), content["metric"]), *format_forgetting(content.get("general"))]
     lines += _format_methods(result)
     failed = result.cells["status"].to_list().count("failed")
@@ -113,7 +114,8 @@ def _format_methods(result: LearningCurve) -> list[str]:
         answer, notes = result.enough.get(method), entry["notes"]
         if answer is None:  # then the first note says why
             answer, *notes = notes or ["too few runs to fit a law"]
-        lines.append(f"{method}: {answer}")
+        is_said = len(result.content["methods"]) == 1 and answer in result.enough.values()
+        lines += [] if is_said else [f"{method}: {answer}"]
         lines += [f"  {note}" for note in notes]
         for target in entry.get("targets", ()):
             lines.append(f"  {result.content['metric']} {target['target']:g}: {_format_rows(target)} rows")

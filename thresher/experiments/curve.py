@@ -47,7 +47,8 @@ class LearningCurve(Result):
 
     def list_facts(self) -> list[tuple[str, str]]:
         """Return the answer, and one sentence per method."""
-        return [("answer", self.content["answer"]), *((method, str(answer)) for method, answer in self.enough.items())]
+        facts = [("answer", self.content["answer"]), *(("outlook", line) for line in self.content.get("outlook", ()))]
+        return facts if len(self.enough) < 2 else [*facts, *((name, str(each)) for name, each in self.enough.items())]
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the curves with their bands and what is enough; return the matplotlib figure."""

@@ -128,7 +128,7 @@ def build_content(runner: ExperimentRunner, progress: CurveProgress, fits: Mappi
     metric, joint = runner.experiment.metric, compare_factors(list(runner.variants.values()), fits)
     answers = {method: _answer(runner, progress, fit) for method, fit in fits.items()}
     return {
-        "answer": " ".join([*([] if joint is None else [joint["answer"]]), write_answer(answers, fits)]),
+        **name_sentences([*([] if joint is None else [joint["answer"]]), *write_answer(answers, fits)]),
         "metric": metric.name,
         "is_higher_better": metric.is_higher_better,
         "within": str(progress.settings.within),
@@ -166,8 +166,15 @@ def _answer(runner: ExperimentRunner, progress: CurveProgress, fit: CurveFit) ->
     return find_enough(fit, within=progress.settings.tolerance, n_pool=n_pool, n_test=n_test, unit=unit)
 
 
-def write_answer(answers: Mapping[str, Enough], fits: Mapping[str, CurveFit]) -> str:
-    """Return the answer of a curve: that of the method which needs the fewest rows.
+def name_sentences(sentences: Sequence[str]) -> dict[str, Any]:
+    """Return the first sentence of a curve as its `answer`, and the others as its `outlook`."""
+    return {"answer": sentences[0], "outlook": list(sentences[1:])}
+
+
+def write_answer(answers: Mapping[str, Enough], fits: Mapping[str, CurveFit]) -> list[str]:
+    """Return the answer of a curve, and what twice the rows are expected to bring.
+
+    It is that of the method which needs the fewest rows.
 
     All methods are compared with the same pool; where only a part of it was measured, which each
     method chooses for itself, the method with the lowest error there comes first.
@@ -177,14 +184,15 @@ def write_answer(answers: Mapping[str, Enough], fits: Mapping[str, CurveFit]) ->
         fits: per method.
     """
     if not answers:
-        return TOO_FEW_RUNS
+        return [TOO_FEW_RUNS]
     method = find_leader(answers, fits)
     name, _, variant = method.partition(", ")
     whose = "random rows" if name == BASELINE else f"rows chosen by {name}"
     whose += f" ({variant})" if variant else ""
+    aside = ", ".join([*([] if name == BASELINE else [f"chosen by {name}"]), *([variant] if variant else [])])
     if answers[method].unit != "rows":
-        whose = ""
-    return f"{answers[method].describe(whose)} {answers[method].describe_next()}"
+        whose = aside = ""
+    return [answers[method].describe(whose, aside), answers[method].describe_next()]
 
 
 def find_leader(answers: Mapping[str, Enough], fits: Mapping[str, CurveFit]) -> str:

@@ -258,7 +258,10 @@ class ExperimentRunner:
         methods, sizes, seeds = (list(dict.fromkeys(parts)) for parts in zip(*names, strict=True))
         unit = "rows" if self.axis is None else self.axis.unit
         at = " and ".join(f"{size:,}" for size in (min(sizes), max(sizes))) if len(sizes) > 1 else f"{sizes[0]:,}"
-        shown = f"{', '.join(methods)} at {f'{len(sizes)} sizes between ' if len(sizes) > 1 else ''}{at} {unit}"
+        named = [
+            f"{name} ({variant})" if variant else name for name, _, variant in (m.partition(", ") for m in methods)
+        ]
+        shown = f"{', '.join(named)} at {f'{len(sizes)} sizes between ' if len(sizes) > 1 else ''}{at} {unit}"
         time_needed = describe_rough_time(self.experiment, [size for _, size, _ in names], self.n_workers)
         note = (
             f"plan: {format_count(len(names), 'run')} to begin with: {shown}, {format_count(len(seeds), 'seed')}, "

@@ -19,6 +19,11 @@ def format_count(n: int, noun: str) -> str:
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
+def format_amount(n: int, unit: str) -> str:
+    """Return "1 row" or "1,200 rows" for a unit in the plural, as "rows" or "source groups"."""
+    return format_count(n, unit.removesuffix("s"))
+
+
 def parse_seconds(time: float | str) -> float:
     """Return 1800.0 for "30m", and 0 for what is no time; a number is seconds."""
     text = str(time)

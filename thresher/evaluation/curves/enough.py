@@ -91,14 +91,15 @@ class Enough:
         """Return the answer as a sentence."""
         return self.describe()
 
-    def describe(self, whose: str = "") -> str:
+    def describe(self, whose: str = "", aside: str = "") -> str:
         """Return the answer as a sentence.
 
         Args:
             whose: the rows, as "rows chosen by herding"; empty where that goes without saying.
+            aside: the same beside a number of rows, as "chosen by herding".
         """
         tolerance = self.tolerance
-        everything = f"{'' if self.is_whole_pool else 'first '}{self.of:,} {self.unit}"
+        everything = f"{'' if self.is_whole_pool else 'first '}{self.of:,} {self.unit}{aside and f' ({aside})'}"
         if self.verdict == "all":
             return (
                 f"Half of the {everything} do not come within {tolerance} of all of them: the last doubling still "

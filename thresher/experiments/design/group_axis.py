@@ -57,7 +57,7 @@ class GroupAxis:
     @property
     def unit(self) -> str:
         """What the sizes count."""
-        return f"groups of {self.column}"
+        return f"{self.column} groups"
 
     def list_sizes(self) -> tuple[int, ...]:
         """Return numbers of groups that double up to all of them."""

@@ -17,6 +17,7 @@ from thresher.experiments.settings import BASELINE, CurveSettings
 from thresher.trainer.settings import TrainSettings
 
 POINTS = 100
+SURE = 0.8  # probability from which one of the two is named
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +107,7 @@ def compare_factors(variants: Sequence[Variant], fits: Mapping[str, CurveFit]) -
         fits: by label.
 
     Returns:
-        JSON values, or None where fewer than two variants of random rows have a fit.
+        JSON values, or None where fewer than two variants of random rows have a fit, or fewer than three sizes.
     """
     own = [variant for variant in variants if variant.method == BASELINE and variant.label in fits]
     if len(own) < 2:
@@ -115,6 +116,8 @@ def compare_factors(variants: Sequence[Variant], fits: Mapping[str, CurveFit]) -
     sizes, errors, stderr = (
         np.concatenate([getattr(fits[each.label], name) for each in own]) for name in ("sizes", "errors", "stderr")
     )
+    if len(np.unique(sizes)) < 3:
+        return None
     joint = fit_joint_law(amounts, sizes, errors, stderr)
     largest, rows = own[-1], int(sizes.max())
     answer = joint.compare(largest.amount, rows)
@@ -134,19 +137,25 @@ def compare_factors(variants: Sequence[Variant], fits: Mapping[str, CurveFit]) -
 
 def describe_factors(answer: JointAnswer, largest: Variant, *, rows: int, is_rate: bool, is_misfit: bool) -> str:
     """Return the answer as a sentence."""
-    unit, scale = ("points", POINTS) if is_rate else ("of the loss", 1)
+    scale, is_rank = POINTS if is_rate else 1, largest.factor == "rank"
 
     def tell(gain: Any) -> str:
         digits = 1 if is_rate else 3
         low, median, high = (f"{scale * value:.{digits}f}" for value in (gain.low, gain.median, gain.high))
-        return f"{median} {unit} [{low}, {high}]"
+        return f"{median}{' points' if is_rate else ''} [{low}, {high}]"
 
-    named = "twice the rank" if largest.factor == "rank" else "a model of twice the size"
+    named = "twice the rank" if is_rank else "a model of twice the size"
     p = answer.p_rows
-    better = "more rows bring more" if p >= 0.5 else f"{named} brings more"
+    likely = "more than 99 %" if max(p, 1 - p) > 0.99 else f"{100 * max(p, 1 - p):.0f} %"
+    if max(p, 1 - p) < SURE:
+        better = f"Cannot tell whether twice the rows or {named} would bring more ({100 * p:.0f} % for the rows)"
+    else:
+        first, second = ("twice the rows", named) if p >= 0.5 else (named, "twice the rows")
+        verb = "bring" if first == "twice the rows" else "brings"
+        better = f"{first.capitalize()} {verb} more than {second}, with a probability of {likely}"
     doubt = "; the joint law misses the points by more than their errors, so do not rely on it" if is_misfit else ""
     return (
-        f"From {rows:,} rows and {largest.factor} {largest.value} on, twice the rows are expected to bring "
-        f"{tell(answer.gain_of_rows)}, {named} {tell(answer.gain_of_factor)}: {better}, with a probability of "
-        f"{max(p, 1 - p):.0%}{doubt}."
+        f"{better}: from {rows:,} rows and {'rank ' if is_rank else ''}{largest.value}, the rows are expected to "
+        f"{'bring' if is_rate else 'lower the loss by'} {tell(answer.gain_of_rows)}, the "
+        f"{'rank' if is_rank else 'model'} {'' if is_rate else 'by '}{tell(answer.gain_of_factor)}{doubt}."
     )

@@ -39,11 +39,14 @@ def plot_curve(content: Content, ax: Any = None) -> Any:
     ax.axvline(content["pool"], color="gray", linestyle="--", linewidth=1, label=f"all {unit}")
     ax.set(
         xscale="log",
-        xlabel=f"training {unit}" if unit == "rows" else unit,
+        xlabel="training rows" if unit == "rows" else unit,
         ylabel=content["metric"],
         title=content["answer"],
     )
     ax.title.set(wrap=True, fontsize="small")
+    sizes = sorted({point["n_rows"] for entry in content["methods"].values() for point in entry["points"]})
+    ax.set_xticks(sizes, [f"{size:,}" for size in sizes])
+    ax.minorticks_off()
     ax.legend()
     return ax.figure
 

@@ -28,6 +28,7 @@ from thresher.experiments.curve_io import (
     compute_trades,
     describe_fit,
     find_leader,
+    name_sentences,
     read_curve,
 )
 from thresher.experiments.own.points import ONE_ARM, Points, parse_point_columns, read_points
@@ -117,7 +118,7 @@ def _build_content(points: Points, settings: CurveSettings, runs: Runs, fits: Ma
     }
     methods = points.cells["method"].unique(maintain_order=True).to_list()
     return {
-        "answer": _write_answer(answers, fits),
+        **name_sentences(_write_answer(answers, fits)),
         "metric": points.metric,
         "is_higher_better": points.is_higher_better,
         "within": str(settings.within),
@@ -137,12 +138,12 @@ def _build_content(points: Points, settings: CurveSettings, runs: Runs, fits: Ma
     }
 
 
-def _write_answer(answers: Mapping[str, Enough], fits: Mapping[str, CurveFit]) -> str:
+def _write_answer(answers: Mapping[str, Enough], fits: Mapping[str, CurveFit]) -> list[str]:
     if not answers:
-        return TOO_FEW_RUNS
+        return [TOO_FEW_RUNS]
     arm = find_leader(answers, fits)
     whose = "" if arm == ONE_ARM else f"rows of {arm}"
-    return f"{answers[arm].describe(whose)} {answers[arm].describe_next()}"
+    return [answers[arm].describe(whose, "" if arm == ONE_ARM else arm), answers[arm].describe_next()]
 
 
 def _describe_arm(

@@ -15,7 +15,7 @@ from thresher.evaluation.forgetting import describe_loss, estimate_forgetting, m
 from thresher.evaluation.gain import Gain
 from thresher.experiments.experiment import Experiment
 from thresher.experiments.runner import ExperimentRunner
-from thresher.numeric.units import format_count
+from thresher.numeric.units import format_amount
 from thresher.trainer.untouched.forgetting import measure_general_base
 from thresher.trainer.untouched.general import prepare_general
 
@@ -38,7 +38,8 @@ def describe_forgetting(runner: ExperimentRunner) -> dict[str, Any] | None:
     before = measure_untouched_losses(runner.experiment)
     if before is None or not losses:
         return None
-    return describe_losses(before, losses, runner.experiment.untouched.forget)
+    unit = "rows" if runner.axis is None else runner.axis.unit
+    return describe_losses(before, losses, runner.experiment.untouched.forget, unit)
 
 
 def measure_untouched_losses(experiment: Experiment) -> pl.DataFrame | None:
@@ -50,7 +51,7 @@ def measure_untouched_losses(experiment: Experiment) -> pl.DataFrame | None:
     return None if general is None else measure_general_base(context, general).losses
 
 
-def describe_losses(before: pl.DataFrame, losses: Losses, allowed: float) -> dict[str, Any]:
+def describe_losses(before: pl.DataFrame, losses: Losses, allowed: float, unit: str = "rows") -> dict[str, Any]:
     """Return the section `general` from what was measured, as `describe_forgetting` does."""
     gains: dict[str, dict[int, Gain]] = {}
     for (method, size), by_seed in sorted(losses.items()):
@@ -62,7 +63,7 @@ def describe_losses(before: pl.DataFrame, losses: Losses, allowed: float) -> dic
         "unit": "bits per byte",
         "before": measure_bits(before).to_json(),
         "allowed": allowed,
-        "methods": {method: _describe_method(by_size, allowed) for method, by_size in gains.items()},
+        "methods": {method: _describe_method(by_size, allowed, unit) for method, by_size in gains.items()},
     }
 
 
@@ -72,12 +73,12 @@ def estimate_lost(before: pl.DataFrame, by_seed: Sequence[Sequence[float]]) -> G
     return estimate_forgetting(after, before)
 
 
-def _describe_method(by_size: Mapping[int, Gain], allowed: float) -> dict[str, Any]:
+def _describe_method(by_size: Mapping[int, Gain], allowed: float, unit: str) -> dict[str, Any]:
     beyond = [size for size, lost in by_size.items() if name_loss(lost, allowed) == "lost"]
     largest = max(by_size)
-    sentence = f"with {format_count(largest, 'row')} it {describe_loss(by_size[largest], allowed)}"
+    sentence = f"with {format_amount(largest, unit)} it {describe_loss(by_size[largest], allowed)}"
     if beyond:
-        sentence = f"from {format_count(beyond[0], 'row')} on it {describe_loss(by_size[beyond[0]], allowed)}"
+        sentence = f"from {format_amount(beyond[0], unit)} on it {describe_loss(by_size[beyond[0]], allowed)}"
     return {
         "points": [
             {"n_rows": size, "lost": lost.to_json(), "verdict": name_loss(lost, allowed)}

@@ -15,9 +15,10 @@ import numpy as np
 import polars as pl
 
 from thresher.evaluation.gain import Gain, estimate_gain
+from thresher.evaluation.metric import Metric
 from thresher.experiments.experiment import Experiment
 from thresher.experiments.runner import ExperimentRunner
-from thresher.numeric.units import format_count
+from thresher.numeric.units import format_amount
 from thresher.progress import OnProgress, Progress
 from thresher.trainer.untouched.probe import extract_probe, predict_majority
 from thresher.trainer.untouched.row_zero import measure_base
@@ -81,10 +82,11 @@ def describe_row_zero(runner: ExperimentRunner) -> dict[str, Any] | None:
     references = measure_references(
         runner.experiment, [table for tables in runs.values() for table in tables], runner.on_progress
     )
-    return None if references is None else describe_gains(runner.experiment, references, runs)
+    unit = "rows" if runner.axis is None else runner.axis.unit
+    return None if references is None else describe_gains(runner.experiment, references, runs, unit)
 
 
-def describe_gains(experiment: Experiment, references: References, runs: Runs) -> dict[str, Any]:
+def describe_gains(experiment: Experiment, references: References, runs: Runs, unit: str = "rows") -> dict[str, Any]:
     """Return the section `base` from what was measured; `describe_row_zero` says what is in it."""
     metric = experiment.metric
     entries: list[dict[str, Any]] = []
@@ -118,7 +120,7 @@ def describe_gains(experiment: Experiment, references: References, runs: Runs) -
             method: {
                 "gains": [{"n_rows": size, **gain.to_json()} for size, gain in by_size.items()],
                 "pays_from": find_paying_size(by_size),
-                "sentence": describe_paying_size(by_size, strongest, experiment),
+                "sentence": describe_paying_size(by_size, strongest, experiment.metric, unit),
             }
             for method, by_size in gains.items()
         },
@@ -149,24 +151,24 @@ def find_paying_size(gains: Mapping[int, Gain]) -> dict[str, Any] | None:
     return {"n_rows": first, "not_at": smaller[-1] if smaller else None, "gain": known[first].to_json()}
 
 
-def describe_paying_size(gains: Mapping[int, Gain], strongest: str, experiment: Experiment) -> str:
+def describe_paying_size(gains: Mapping[int, Gain], strongest: str, metric: Metric, unit: str = "rows") -> str:
     """Return in one sentence whether training pays, and from how many rows on."""
-    metric, pays = experiment.metric, find_paying_size(gains)
+    pays = find_paying_size(gains)
     if pays is not None:
         sentence = describe_gain(gains[pays["n_rows"]], strongest, metric)
-        below = "" if pays["not_at"] is None else f"; not clearly so at {format_count(pays['not_at'], 'row')}"
-        return f"pays from {format_count(pays['n_rows'], 'row')} on: {sentence.removeprefix('training pays: ')}{below}"
+        below = "" if pays["not_at"] is None else f"; not clearly so at {format_amount(pays['not_at'], unit)}"
+        return f"pays from {format_amount(pays['n_rows'], unit)} on: {sentence.removeprefix('training pays: ')}{below}"
     largest = max(gains)
     sentence = describe_gain(gains[largest], strongest, metric)
     n_worse = sum(gain.direction < 0 for gain in gains.values())
     if gains[largest].direction > 0:  # in a single run, where other sizes have more
         better = sentence.removeprefix("training pays: ")
         return (
-            f"may pay: with {format_count(largest, 'row')}, {better}, but in a single run; more seeds would settle it"
+            f"may pay: with {format_amount(largest, unit)}, {better}, but in a single run; more seeds would settle it"
         )
     worse = f"; clearly worse at {n_worse} of {len(gains)} sizes" if n_worse and len(gains) > 1 else ""
     answer = "never pays here" if gains[largest].direction < 0 else "not shown to pay"
-    return f"{answer}: with {format_count(largest, 'row')}, {sentence.removeprefix('training hurts: ')}{worse}"
+    return f"{answer}: with {format_amount(largest, unit)}, {sentence.removeprefix('training hurts: ')}{worse}"
 
 
 def format_row_zero(base: Mapping[str, Any] | None, metric: str) -> list[str]:

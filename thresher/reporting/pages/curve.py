@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from thresher.artifacts.manifest import Manifest
+from thresher.evaluation.curves.enough import Enough
 from thresher.reporting import formatting as fmt
 from thresher.reporting.files import read_json
 from thresher.reporting.page import Block, Items, Page, Paragraph, Section, Table, Tile
@@ -28,16 +30,18 @@ def build_curve_page(folder: Path, manifest: Manifest) -> Page:
     fitted = read_json(folder / "saturation.json", KEYS)
     is_higher_better = bool(fitted["is_higher_better"])
     experiment = tables.read_experiment(folder, manifest, cells_file="curve.csv", is_higher_better=is_higher_better)
+    experiment = replace(experiment, unit=fitted.get("unit", "rows"))
     curve: list[Block] = [build_curve_figure(experiment, fitted)] if len(experiment.done) else []
     curve += [_build_answers(experiment, fitted), *_build_notes(fitted), *tables.build_failures(experiment)]
     runs = tables.build_run_table(experiment)
-    unit = fitted.get("unit", "rows")
+    unit = experiment.unit
     rises = "rises" if is_higher_better else "falls"
     return Page(
         kind="learning curve",
-        title=f"Learning curve of {fmt.join_words(experiment.methods)}",
+        title=f"Learning curve of {fmt.join_words([_name(method) for method in experiment.methods])}",
         answer=_write_answer(fitted),
         more=[
+            *fitted.get("outlook", []),
             *tables.describe_incomplete(fitted),
             *write_row_zero(fitted.get("base")),
             *write_forgetting(fitted.get("general")),
@@ -50,8 +54,8 @@ def build_curve_page(folder: Path, manifest: Manifest) -> Page:
         ),
         sections=[
             Section(f"How the {fmt.readable_name(experiment.metric.name)} {rises} with the {unit}", curve),
-            Section("Without training", build_gains(fitted.get("base"), experiment.metric)),
-            Section("What is forgotten", build_losses(fitted.get("general"), experiment.tones)),
+            Section("Without training", build_gains(fitted.get("base"), experiment.metric, unit)),
+            Section("What is forgotten", build_losses(fitted.get("general"), experiment.tones, unit)),
             Section(f"What more {unit} would add", build_outlook(experiment, fitted)),
             Section("The laws behind the curve", build_laws(experiment, fitted)),
             Section("Groups of test rows", build_slice_figures(experiment)),
@@ -61,6 +65,12 @@ def build_curve_page(folder: Path, manifest: Manifest) -> Page:
         ],
         footer=tables.build_footer(manifest.content),
     )
+
+
+def _name(method: str) -> str:
+    """Return "random (rank 16)" for "random, rank 16"."""
+    name, _, variant = method.partition(", ")
+    return f"{name} ({variant})" if variant else name
 
 
 def _list_answers(fitted: Fitted) -> dict[str, Mapping[str, Any]]:
@@ -80,19 +90,19 @@ def _write_remarks(fitted: Fitted) -> list[str]:
     answers = _list_answers(fitted)
     sentences = []
     if len(answers) > 1:
-        sentences = [f"{method}: {_describe(answer)}." for method, answer in answers.items()]
+        sentences = [f"{method[0].upper()}{method[1:]}: {_describe(answer)}." for method, answer in answers.items()]
     if fitted.get("stopped"):
         sentences.append(f"Measuring ended because {fitted['stopped']}.")
     return sentences
 
 
 def _describe(answer: Mapping[str, Any]) -> str:
-    rows = f"{_format_rows(answer)} {answer.get('unit', 'rows')}"
-    return f"{VERDICTS.get(answer['verdict'], answer['verdict'])}, {rows} ({_format_range(answer)})"
-
-
-def _format_rows(answer: Mapping[str, Any]) -> str:
-    return fmt.count(answer["of"] if answer["verdict"] == "all" else answer["rows"])
+    unit = answer.get("unit", "rows")
+    if answer["verdict"] == "enough":
+        return f"about {fmt.count(answer['rows'])} {unit} are enough ({_format_range(answer)})"
+    if answer["verdict"] == "all":
+        return f"half of {fmt.count(answer['of'])} {unit} is not enough"
+    return f"anywhere from {_format_range(answer)} {unit} may be enough"
 
 
 def _format_range(answer: Mapping[str, Any]) -> str:
@@ -122,11 +132,11 @@ def _best_mean(experiment: Experiment) -> tuple[str, str]:
     if not means:
         return ("none", "every run failed")
     value, method, size = max(means)
-    return (experiment.metric.text(sign * value), f"{method}, {fmt.rows(size)}")
+    return (experiment.metric.text(sign * value), f"{method}, {experiment.amount(size)}")
 
 
 def _build_answers(experiment: Experiment, fitted: Fitted) -> Table:
-    metric, cells, unit = experiment.metric, [], fitted.get("unit", "rows")
+    metric, cells, unit = experiment.metric, [], experiment.unit
     answers = _list_answers(fitted)
     for method in experiment.methods:
         top, answer = (fitted["methods"].get(method) or {}).get("asymptote"), answers.get(method)
@@ -145,7 +155,8 @@ def _build_answers(experiment: Experiment, fitted: Fitted) -> Table:
                 f"{metric.text(top['median'])} ({metric.text_range(top['low'], top['high'])})" if top else fmt.NOTHING,
             )
         )
-    tolerances = [metric.amount(answer["within"]) for answer in answers.values()] or [str(fitted.get("within"))]
+    tolerances = [Enough.from_json(dict(answer)).tolerance for answer in answers.values()]
+    tolerances = tolerances or [str(fitted.get("within"))]
     return Table(
         caption=f"Number of {unit} that come within {tolerances[0]} of all {fmt.count(fitted['of'])}",
         columns=(

@@ -11,6 +11,7 @@ import polars as pl
 
 from thresher.artifacts.manifest import Manifest
 from thresher.features import column_values
+from thresher.numeric.units import format_amount
 from thresher.reporting import formatting as fmt
 from thresher.reporting.charts.palette import RANDOM, assign_shapes, assign_tones
 from thresher.reporting.files import read_table
@@ -39,6 +40,7 @@ class Experiment:
         methods: in the order of the runs, random first.
         tones: colors of the methods.
         shapes: of their points.
+        unit: what `n_rows` counts, in the plural.
     """
 
     folder: Path
@@ -49,6 +51,11 @@ class Experiment:
     methods: tuple[str, ...]
     tones: Mapping[str, str]
     shapes: Mapping[str, str]
+    unit: str = "rows"
+
+    def amount(self, size: float) -> str:
+        """Return "1,200 rows", or what else the experiment counts."""
+        return format_amount(round(size), self.unit)
 
     @property
     def done(self) -> pl.DataFrame:

@@ -23,7 +23,7 @@ OUT_OF_REACH = "out of reach"
 
 def build_outlook(experiment: Experiment, fitted: Mapping[str, Any]) -> list[Block]:
     """Return gains of doubling and of more rows, rows for targets, and selection or more labels."""
-    metric = experiment.metric
+    metric, unit = experiment.metric, experiment.unit
 
     def gain(place: Mapping[str, Any]) -> str:
         return f"{metric.difference(place['median'])} ({metric.difference_range(place['low'], place['high'])})"
@@ -35,7 +35,7 @@ def build_outlook(experiment: Experiment, fitted: Mapping[str, Any]) -> list[Blo
         return f"{fmt.count(place['more'])} on top of {fmt.count(place['from'])}"
 
     tables = (
-        _by_method(experiment, fitted, "gain_of_doubling", ("Gain from twice the rows", "rows"), doubled, gain),
+        _by_method(experiment, fitted, "gain_of_doubling", (f"Gain from twice the {unit}", unit), doubled, gain),
         _by_method(experiment, fitted, "gains", ("Gain from more rows", "more rows"), added, gain),
         _by_method(
             experiment,
@@ -46,8 +46,35 @@ def build_outlook(experiment: Experiment, fitted: Mapping[str, Any]) -> list[Blo
             _format_rows_needed,
         ),
         _build_trades(fitted),
+        _build_joint(experiment, fitted.get("joint")),
     )
     return [table for table in tables if table.rows]
+
+
+def _build_joint(experiment: Experiment, joint: Mapping[str, Any] | None) -> Table:
+    """Return what twice the rows and twice the second factor are expected to bring."""
+    if joint is None:
+        return Table(caption="", columns=(), rows=[])
+    named = "twice the rank" if joint["factor"] == "rank" else "a model of twice the size"
+    sides = (("twice the rows", "gain_of_rows", joint["p_rows"]), (named, "gain_of_factor", 1 - joint["p_rows"]))
+    at = joint["at"]
+    return Table(
+        caption=f"More rows or {'a larger rank' if joint['factor'] == 'rank' else 'a larger model'}, from "
+        f"{fmt.count(at['rows'])} rows and {joint['factor']} {at['value']}",
+        columns=("what", "expected gain", INTERVAL, "probability that it brings more"),
+        rows=[
+            (
+                what,
+                experiment.metric.difference(joint[key]["median"]),
+                experiment.metric.difference_range(joint[key]["low"], joint[key]["high"]),
+                fmt.share(p, 1)
+                if 0.01 <= p <= 0.99
+                else f"{'more than 99' if p > 0.5 else 'less than 1'}{fmt.PERCENT}",
+            )
+            for what, key, p in sides
+        ],
+        numeric=(1, 2, 3),
+    )
 
 
 def _by_method(

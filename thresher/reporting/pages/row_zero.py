@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from thresher.numeric.units import format_amount
 from thresher.reporting import formatting as fmt
 from thresher.reporting.charts.chart import Chart, Dots, Line, Mark, Note, Rule, Whiskers, linear_axis, log_axis
 from thresher.reporting.page import Block, Figure, Paragraph, Table
@@ -53,7 +54,7 @@ def build_references(base: Mapping[str, Any] | None, task: str) -> list[Block]:
     return [table, Paragraph(text)]
 
 
-def build_gains(base: Mapping[str, Any] | None, metric: fmt.MetricDisplay) -> list[Block]:
+def build_gains(base: Mapping[str, Any] | None, metric: fmt.MetricDisplay, unit: str = "rows") -> list[Block]:
     """Return the tables of an experiment: the references, and the gain at every size."""
     if not base:
         return []
@@ -62,6 +63,7 @@ def build_gains(base: Mapping[str, Any] | None, metric: fmt.MetricDisplay) -> li
         columns=("reference", "what it is", metric.label),
         rows=[(*_name_reference(each), metric.text(each["value"], each["stderr"])) for each in base["references"]],
         numeric=(2,),
+        text=(1,),
     )
     cells = [
         (
@@ -76,7 +78,7 @@ def build_gains(base: Mapping[str, Any] | None, metric: fmt.MetricDisplay) -> li
     ]
     gains = Table(
         caption=f"Gain of training over {base['strongest']}, above zero if training is better",
-        columns=("method", "rows", "gain", INTERVAL, "runs"),
+        columns=("method", unit, "gain", INTERVAL, "runs"),
         rows=cells,
         numeric=range(1, 5),
     )
@@ -202,12 +204,13 @@ def _format_ends(gain: Mapping[str, Any]) -> tuple[str, str]:
     return fmt.signed(gain["value"], 4), f"{fmt.signed(gain['low'], 4)} to {fmt.signed(gain['high'], 4)}"
 
 
-def build_losses(general: Mapping[str, Any] | None, tones: Mapping[str, str]) -> list[Block]:
+def build_losses(general: Mapping[str, Any] | None, tones: Mapping[str, str], unit: str = "rows") -> list[Block]:
     """Return what the methods of an experiment forget by number of rows, drawn and in numbers.
 
     Args:
         general: section of the result; None where nothing was measured.
         tones: colors of the methods.
+        unit: what the sizes count, in the plural.
     """
     if not general or not general["methods"]:
         return []
@@ -225,26 +228,27 @@ def build_losses(general: Mapping[str, Any] | None, tones: Mapping[str, str]) ->
         f"Bits per byte lost on {fmt.count(general['rows'])} general rows; {general['allowed']:g} is "
         f"acceptable; the untouched model needs {general['before']['value']:.4f}"
     )
-    columns = ("method", "rows", "lost", INTERVAL, "verdict")
+    columns = ("method", unit, "lost", INTERVAL, "verdict")
     table = Table(caption=caption, columns=columns, rows=cells, numeric=(1, 2, 3))
     marks: list[Mark] = [Rule(at=general["allowed"], is_upright=False, tone="gray", label="allowed")]
     for method, entry in general["methods"].items():
         points, tone = entry["points"], tones.get(method, "ink")
         x, y = [float(point["n_rows"]) for point in points], [point["lost"]["value"] for point in points]
-        tips = tuple(f"{method}, {fmt.rows(size)}: lost {lost:.4f}" for size, lost in zip(x, y, strict=True))
+        at = [format_amount(round(size), unit) for size in x]
+        tips = tuple(f"{method}, {size}: lost {lost:.4f}" for size, lost in zip(at, y, strict=True))
         low, high = ([point["lost"][end] for point in points] for end in ("low", "high"))
         marks += [Whiskers(tone=tone, at=x, low=low, high=high), Line(tone=tone, x=x, y=y, label=method)]
         marks.append(Dots(tone=tone, x=x, y=y, tips=tips))
     sizes = sorted({point["n_rows"] for entry in general["methods"].values() for point in entry["points"]})
     ends = [end for mark in marks if isinstance(mark, Whiskers) for end in (*mark.low, *mark.high)]
     chart = Chart(
-        x=log_axis("training rows", sizes[0], sizes[-1], at=sizes),
+        x=log_axis("training rows" if unit == "rows" else unit, sizes[0], sizes[-1], at=sizes),
         y=linear_axis("lost (bits per byte)", min([0.0, *ends]), max([general["allowed"], *ends])),
         marks=marks,
     )
     figure = Figure(
         name="forgetting",
-        title="Forgetting by number of training rows",
+        title=f"Forgetting by number of {'training rows' if unit == 'rows' else unit}",
         caption=f"Points are means over seeds with their 95{fmt.PERCENT} interval; the line is the acceptable "
         f"forgetting.",
         alt=f"Bits per byte lost by {len(general['methods'])} methods; the table below has the numbers.",

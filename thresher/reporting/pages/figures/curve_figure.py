@@ -72,11 +72,11 @@ def build_curve_figure(experiment: Experiment, fitted: Mapping[str, Any]) -> Fig
     better = "higher" if metric.is_higher_better else "lower"
     return Figure(
         name="curve",
-        title=f"{metric.label[0].upper()}{metric.label[1:]} by number of training {unit}",
+        title=f"{metric.label[0].upper()}{metric.label[1:]} by number of {'training rows' if unit == 'rows' else unit}",
         caption=(
             f"Points are means over seeds with one standard error, faint points single runs; {better} is better. The "
             f"band is the 80{fmt.PERCENT} interval of the fitted laws, dashed beyond the measured sizes."
-            + (f" Below the curves: how many rows are enough, with the 80{fmt.PERCENT} interval." if lanes else "")
+            + (f" Below the curves: how many {unit} are enough, with the 80{fmt.PERCENT} interval." if lanes else "")
         ),
         alt=_write_alt(experiment, points),
         charts=(chart,),
@@ -180,7 +180,7 @@ def _build_points(experiment: Experiment, method: str, points: list[dict[str, An
     y = [metric.scaled(point["value"]) for point in means]
     errors = [metric.scaled(point["stderr"]) if fmt.is_number(point["stderr"]) else 0.0 for point in means]
     tips = tuple(
-        f"{method}, {fmt.count(point['n_rows'])} rows: {metric.text(point['value'], point['stderr'])}, "
+        f"{method}, {experiment.amount(point['n_rows'])}: {metric.text(point['value'], point['stderr'])}, "
         f"{point['n_seeds']} run{'s' if point['n_seeds'] != 1 else ''}"
         for point in means
     )
@@ -193,17 +193,17 @@ def _build_enough(
     experiment: Experiment, method: str, enough: Mapping[str, Any], level: float, right: float
 ) -> list[Mark]:
     """Return the interval of the number of rows that is enough, in its lane below the curves."""
-    tone, rows = experiment.tones[method], fmt.count(enough["rows"])
+    tone, rows = experiment.tones[method], experiment.amount(enough["rows"])
     low, high = float(enough["low"]), float(enough["high"])
     marks: list[Mark] = [Whiskers(tone=tone, at=[level], low=[low], high=[high], is_lying=True, width=2.6)]
-    text = {"enough": f"{rows} rows", "all": f"more than {fmt.count(enough['of'] // 2)} rows"}
+    text = {"enough": rows, "all": f"more than {experiment.amount(enough['of'] // 2)}"}
     is_left = high > 0.4 * right  # no room on the right
     note = f"{method}: {text.get(enough['verdict'], 'cannot tell')}"
     marks.append(Note(tone=tone, x=low if is_left else high, y=level, text=note, is_left=is_left))
     if enough["verdict"] != "enough":
         return marks
     ends = f"{fmt.count(enough['low'])} to {fmt.count(enough['high'])}"
-    tip = f"{method}: {rows} rows are enough, 80{fmt.PERCENT} interval {ends}"
+    tip = f"{method}: {rows} are enough, 80{fmt.PERCENT} interval {ends}"
     return [*marks, Dots(tone=tone, x=[float(enough["rows"])], y=[level], shape="diamond", size=5.5, tips=(tip,))]
 
 
@@ -215,7 +215,7 @@ def _build_legend(experiment: Experiment, has_answer: bool) -> list[LegendEntry]
     entries.append(LegendEntry("one run", "ink", "faint"))
     entries.append(LegendEntry(f"80{fmt.PERCENT} interval of the laws", "ink", "box"))
     if has_answer:
-        entries.append(LegendEntry("enough rows", "ink", "diamond"))
+        entries.append(LegendEntry("enough", "ink", "diamond"))
     return entries
 
 
@@ -226,8 +226,8 @@ def _write_alt(experiment: Experiment, points: Mapping[str, list[dict[str, Any]]
         if means:
             first, last = means[0], means[-1]
             sentences.append(
-                f"{method}: {experiment.metric.text(first['value'])} at {fmt.count(first['n_rows'])} rows, "
-                f"{experiment.metric.text(last['value'])} at {fmt.count(last['n_rows'])} rows."
+                f"{method}: {experiment.metric.text(first['value'])} at {experiment.amount(first['n_rows'])}, "
+                f"{experiment.metric.text(last['value'])} at {experiment.amount(last['n_rows'])}."
             )
     return "Learning curves. " + " ".join(sentences)
 
@@ -245,7 +245,7 @@ def _build_table(experiment: Experiment, points: Mapping[str, list[dict[str, Any
             cells.append((method, fmt.count(point["n_rows"]), mean, fmt.count(point["n_seeds"]), runs))
     return Table(
         caption="Means and single runs",
-        columns=("method", "rows", metric.label, "runs", "single runs"),
+        columns=("method", experiment.unit, metric.label, "runs", "single runs"),
         rows=cells,
         numeric=(1, 2, 3),
     )
