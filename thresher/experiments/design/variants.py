@@ -107,7 +107,8 @@ def compare_factors(variants: Sequence[Variant], fits: Mapping[str, CurveFit]) -
         fits: by label.
 
     Returns:
-        JSON values, or None where fewer than two variants of random rows have a fit, or fewer than three sizes.
+        JSON values, or None where fewer than two variants of random rows have a fit, or where
+        there are fewer than three sizes.
     """
     own = [variant for variant in variants if variant.method == BASELINE and variant.label in fits]
     if len(own) < 2:
