@@ -9,7 +9,8 @@ same adapter and the same losses: influence by KFAC whose large factors were rep
 identity, which is what ours approximates by a sketch (`same`), and by KFAC and EKFAC as they are.
 Between the two a plain reference, one backward pass per row without a sketch. Ours are cosines, so
 each influence is divided by the lengths of its two gradients. Rank correlations over the 48 rows:
-for each of the 12 targets, their mean, and of the mean over the targets, the score of the method;
+for each of the 12 targets, their mean, and of the mean over the targets, the score of the method,
+by the product without and with a sketch; of its control, BM25 (`target-similarity kernel=bm25`);
 and the largest difference between kronfluence's `same` and the reference, over the largest value.
 """
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,21 +43,28 @@ from thresher.selectors.gradient import Gradient
 DATA = Path(__file__).parents[1] / "data/instructions"
 RESULT = Path(__file__).parent / "results/gradient_oracle.json"
 N_POOL, N_TARGET, DAMPING = 48, 12, 0.1
-DIMS = (1024, 8192, 65536)  # 1,024 is the default
+DIMS = (None, 1024, 8192, 65536)  # None, the default, makes no sketch
 FIRST = ".lora_A.default"
 
 
-def run_ours(pool, target, model: str, dim: int) -> tuple:
-    """Return cosines (targets, rows) by the product, the tokens of the rows, and the warm-up."""
+def run_ours(pool, target, model: str, dim: int | None) -> tuple:
+    """Return cosines (targets, rows) by the product, the tokens of the rows, and the warm-up.
+
+    Without a sketch the product is asked for one row of the target at a time.
+    """
     context = make_context(model=model, device="cpu", cache=None)
     (planned,), context = plan_adapters(Gradient(share=0.5, epochs=1, dim=dim), pool, context, seed=0)
     train_adapter(planned)
-    settings = GradientSettings(dim=dim, epochs=1, precondition="factors")
+    settings = GradientSettings(dim=dim or 1, epochs=1, precondition="factors")
     context = make_context(model=model, device="cpu", cache=None, checkpoints=planned.folder, gradient=settings)
-    gradient = compute(pool, {"gradient"}, context)["gradient"].astype(np.float64)
-    wanted = compute(target, {"target_gradient"}, context)["target_gradient"].astype(np.float64)
     tokenizer = load_row_tokenizer(context)
     tokens = [[each.row for each in tokenizer.tokenize(row_texts(rows).to_list())] for rows in (pool, target)]
+    if dim is None:
+        asked = [replace(context, examples=target.take([i])) for i in range(len(target))]
+        cosines = [compute(pool, {"influence"}, each)["influence"][:, 0] for each in asked]
+        return np.array(cosines, dtype=np.float64), tokens, planned.folder
+    gradient = compute(pool, {"gradient"}, context)["gradient"].astype(np.float64)
+    wanted = compute(target, {"target_gradient"}, context)["target_gradient"].astype(np.float64)
     return wanted @ gradient.T, tokens, planned.folder
 
 
@@ -174,6 +183,12 @@ def run_kronfluence(model, pool, target, folder: Path, *, strategy: str, is_smal
     return scores.double().numpy()
 
 
+def run_bm25(pool, target) -> np.ndarray:
+    """Return the scores (rows,) of the control, which needs no model."""
+    subset = th.select(pool, "target-similarity", budget=len(pool), target=target, settings={"kernel": "bm25"})
+    return np.asarray(subset.scores.value, np.float64)
+
+
 def correlate(first: np.ndarray, second: np.ndarray) -> float:
     """Return the mean over targets of the rank correlation over rows."""
     return float(np.mean([spearmanr(a, b).statistic for a, b in zip(first, second, strict=True)]))
@@ -192,8 +207,11 @@ def measure(pool, target, model: str, dims=DIMS) -> dict:
     reference, length = run_reference(load_plain(folder, base), pool_tokens, target_tokens)
     cosine = reference / length
     result = {"model": model, "rows": len(pool), "targets": len(target)}
+    result["mean_cosine"] = float(cosine.mean())
     result["spread_of_cosines"] = float(cosine.std(axis=1).mean())
+    result["largest_difference_without_a_sketch"] = float(np.abs(runs[None][0] - cosine).max())
     result["ours_and_reference"] = {dim: compare("targets", ours, cosine) for dim, (ours, _, _) in runs.items()}
+    result["bm25_and_reference, score"] = correlate(run_bm25(pool, target)[None], cosine.mean(0)[None])
     with tempfile.TemporaryDirectory() as place:
         for name, strategy, is_small in (("same", "kfac", True), ("kfac", "kfac", False), ("ekfac", "ekfac", False)):
             scores = run_kronfluence(

@@ -114,8 +114,8 @@ def features(n=60, *, seed=0, d=16, kind="random"):
         row_id=ids,
         arrays=arrays,
         context={
-            name: rng.standard_normal((3, d)).astype(np.float32)
-            for name in ("target_embedding", "target_target_gradient")
+            "target_embedding": rng.standard_normal((3, d)).astype(np.float32),
+            "target_influence": x[:, :3],  # of the rows of the pool
         },
     )
 

@@ -29,7 +29,7 @@ def score(x, target, tasks=None, missing=None):
         context=context,
         missing={} if missing is None else {"gradient": pl.Series(missing, dtype=pl.String)},
     )
-    selector = Gradient(by=None if tasks is None else "task")
+    selector = Gradient(dim=6, by=None if tasks is None else "task")
     return selector.score(data, n_ranked=1, rng=np.random.default_rng(0))
 
 
@@ -52,23 +52,38 @@ def test_a_row_without_a_gradient_is_excluded_with_its_reason():
     assert found.excluded.to_list() == [None, "it has none", None]
 
 
+def test_without_a_sketch_the_score_is_the_largest_influence_on_a_task():
+    influence = np.array([[0.1, 0.4], [np.nan, np.nan], [0.3, -1]], dtype=np.float32)
+    missing = {"target_influence": pl.Series([None, "it has none", None])}
+    context = {"target_influence": influence}
+    data = Features(row_id=pl.Series(["a", "b", "c"]), arrays={}, context=context, missing=missing)
+    scores = Gradient(by="task").score(data, n_ranked=2, rng=np.random.default_rng(0))
+    np.testing.assert_allclose(scores.value, [0.4, -np.inf, 0.3], rtol=1e-6)
+    assert scores.excluded.to_list() == [None, "it has none", None]
+    assert scores.notes == {"n_tasks": 2}
+    assert Gradient(by="task").requirements.side_features == {"target": {"influence"}}
+
+
 def test_without_a_target_it_is_refused_before_anything_is_trained():
     with pytest.raises(InputError, match=r"target: gradient needs rows of a target, found none; give --target FILE"):
         th.select(ROWS, "gradient", budget=3, model="no/such-model")
 
 
-def test_from_rows_and_a_target_to_a_subset(tiny_llama):
-    settings = {"share": 0.5, "epochs": 2, "dim": 32, "by": "task"}
+@pytest.mark.parametrize("dim", [None, 32])
+def test_from_rows_and_a_target_to_a_subset(tiny_llama, dim):
+    settings = {"share": 0.5, "epochs": 2, "by": "task", **({"dim": 32} if dim else {})}
     subset = th.select(
         ROWS, "gradient", budget=4, settings=settings, target=TARGET, model=str(tiny_llama), device="cpu"
     )
-    assert subset.manifest.content["notes"] == {"n_target_rows": 3, "n_tasks": 2}
-    context = make_context(model=str(tiny_llama), device="cpu", cache=None, gradient=GradientSettings(dim=32, epochs=2))
+    assert subset.manifest.content["notes"] == {"n_tasks": 2} | ({"n_target_rows": 3} if dim else {})
+    # without a sketch the values are those of a sketch so long that no two weights share an entry
+    long = GradientSettings(dim=32 if dim else 1 << 18, epochs=2)
+    context = make_context(model=str(tiny_llama), device="cpu", cache=None, gradient=long)
     _, context = plan_adapters(Gradient(**settings), th.load(ROWS), context, seed=0)
     x = compute(th.load(ROWS), {"gradient"}, context)["gradient"].astype(np.float64)
     y = compute(th.load(TARGET), {"target_gradient"}, context)["target_gradient"].astype(np.float64)
     wanted = np.maximum(x @ y[0], (x @ y[1:].T).mean(axis=1))
-    np.testing.assert_allclose(subset.scores.value, wanted, atol=1e-3)
+    np.testing.assert_allclose(subset.scores.value, wanted, atol=1e-3 if dim else 8e-3)
     again = th.select(
         ROWS[::-1],
         "gradient",

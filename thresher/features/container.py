@@ -43,7 +43,8 @@ class Features(Mapping[str, Array]):
             `column:NAME` (n,) int64 codes of the values of a column, `number:NAME` (n,) float64,
             and so on.
         context: name -> array that is not aligned with the rows: `existing_embedding` (m, d)
-            float32 of rows the user already has, `target_embedding` (q, d) float32.
+            float32 of rows the user already has, `target_embedding` (q, d) float32; but for those
+            that measure the rows together with others, such as `target_influence`.
         missing: name -> (n,) string: why the array has no value (NaN) for a row, null where it has
             one. Only features that can lack values are in it.
         notes: name -> facts about how an array came to be that belong into a manifest, such as rows
@@ -79,7 +80,7 @@ class Features(Mapping[str, Array]):
         """Return the rows that are not finite, unless they have a reason and are all NaN."""
         inner = tuple(range(1, array.ndim))
         is_finite = np.isfinite(array).all(axis=inner)
-        if name not in self.missing or name not in self.arrays:
+        if name not in self.missing:
             return np.flatnonzero(~is_finite)
         has_reason = self.missing[name].is_not_null().to_numpy()
         is_nan = np.isnan(array).all(axis=inner)

@@ -107,6 +107,7 @@ class GradientSettings(Settings):
     dim: int = option(1024, "Dimensions of a row's gradient sketch at one checkpoint.", ge=1)
     epochs: int = option(4, "Warm-up epochs, with one checkpoint each.", ge=1)
     precondition: Precondition = option("adam", "What a row's gradient goes through: AdamW's moments, or LoRA factors.")
+    by: str | None = option(None, "Column of the target whose values are its tasks.")
 
 
 def _make_decoding(settings: ConfidenceSettings | AnswerAccuracySettings | PassRateSettings) -> Decoding:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Set
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import polars as pl
 
 from thresher.errors import InputError
 from thresher.features.compute import compute
@@ -18,9 +19,26 @@ if TYPE_CHECKING:
     from thresher.dataset import Dataset
 
 
+class SideInputs(NamedTuple):
+    """Features of rows beside the pool, under "ROLE_FEATURE".
+
+    Attributes:
+        arrays: (q, ...) of those rows, or (n, ...) of the pool's where they are measured together.
+        missing: (n,) string of the latter: why a row of the pool has no value, else null.
+    """
+
+    arrays: dict[str, Array]
+    missing: dict[str, pl.Series]
+
+    def add(self, other: SideInputs) -> None:
+        """Take those of another role in."""
+        self.arrays.update(other.arrays)
+        self.missing.update(other.missing)
+
+
 def compute_side_inputs(
     role: str, names: Set[str], rows: Dataset, pool: Dataset, context: FeatureContext
-) -> dict[str, Array]:
+) -> SideInputs:
     """Compute what a selector accepts of rows beside the pool.
 
     Args:
@@ -45,6 +63,10 @@ def compute_side_inputs(
     if not is_whole.any():
         raise InputError(f"{role}: must hold rows that have a value, found none among {len(rows)}")
     arrays: dict[str, Array] = {f"{role}_{name}": features[name][is_whole] for name in names - pairwise}
+    missing: dict[str, pl.Series] = {}
     for name in sorted(pairwise):
-        arrays[f"{role}_{name}"] = compute(pool, {name}, replace(context, examples=rows))[name]
-    return arrays
+        measured = compute(pool, {name}, replace(context, examples=rows))
+        arrays[f"{role}_{name}"] = measured[name]
+        if name in measured.missing:
+            missing[f"{role}_{name}"] = measured.missing[name]
+    return SideInputs(arrays, missing)

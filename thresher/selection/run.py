@@ -34,7 +34,6 @@ EngineName = Literal["local", "ray"]
 
 if TYPE_CHECKING:
     from thresher.features import Features
-    from thresher.numeric.arrays import Array
 
 
 @document_options(SelectSettings, GivenSettings, ModelSettings)
@@ -176,15 +175,16 @@ def _train_adapters(request: Request) -> AbstractContextManager[None]:
 
 def _compute_features(request: Request, pool: Dataset) -> Features:
     from thresher.features import compute
-    from thresher.features.side_inputs import compute_side_inputs
+    from thresher.features.side_inputs import SideInputs, compute_side_inputs
     from thresher.models.torch_products import load_products
 
     features = compute(pool, request.needs, request.context)
-    side_inputs: dict[str, Array] = {}
+    side_inputs = SideInputs({}, {})
     side_features = request.selector.requirements.side_features
     for role, rows in request.others.items():
-        side_inputs |= compute_side_inputs(role, side_features[role], rows, pool, request.context)
+        side_inputs.add(compute_side_inputs(role, side_features[role], rows, pool, request.context))
     products = load_products(request.context.models.device)
     cache, on_progress = request.context.cache, request.context.on_progress
     store = NO_STORE if cache is None else ArrayFolders(cache.root, on_progress)
-    return replace(features, context={**features.context, **side_inputs}, products=products, store=store)
+    context, missing = {**features.context, **side_inputs.arrays}, {**features.missing, **side_inputs.missing}
+    return replace(features, context=context, missing=missing, products=products, store=store)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,6 +18,7 @@ from thresher.selectors.contract import Selector
 from thresher.subset.scores import Scores
 from thresher.validation import option
 
+NO_TARGET = "gradient: needs rows of a target, found none; give --target FILE"
 BLOCK_CELLS = 1 << 24  # entries of the gradients taken to float32 at a time
 
 
@@ -31,25 +32,27 @@ class Gradient(Selector):
 
     Source: Xia et al. 2024, arXiv:2402.04333 (LESS). Cost: training an adapter on `share` of the
     pool for `epochs` epochs; then at each of as many checkpoints a forward and a backward pass over
-    pool and target, about 3 * epochs passes of the model, and 2 * epochs * dim bytes per row; then
-    O(n * epochs * dim * tasks) time. Finished rows are kept, so a killed run goes on. Needs:
-    `gradient` of the pool and `target_gradient` of the target's rows (--target), from --model or
-    the default one. Ties: to the lowest row, so equal rows stay together. An empty pool is refused.
-    A row with no token to score is excluded with its reason. Fails: it costs far more than
-    `target-similarity` with kernel=hidden_state (RDS+), which did better on average: 46.4 against
-    44.2 from 200 thousand rows, random rows 40.9, mean of seven tasks (Ivison et al. 2025,
-    arXiv:2503.01807; LESS could not be afforded on their larger pool). What the target lacks is not
-    kept, and rows of the target in the pool come first. Equal rows pull alike, so repeats come
-    together. Target rows that the warm-up has learned have small gradients whose direction is
-    noise.
+    pool and target, about 3 * epochs passes of the model, and 4 * epochs * tasks bytes per row; in
+    memory the weights of the adapter once for each task. Finished rows are kept, so a killed run
+    goes on. Needs: `influence` of the pool on the target's rows (--target); with `dim`, `gradient`
+    of the pool and `target_gradient` of the target; from --model or the default one. Ties: to the
+    lowest row, so equal rows stay together. An empty pool is refused. A row with no token to score
+    is excluded with its reason. Fails: it costs far more than `target-similarity` with
+    kernel=hidden_state (RDS+), which did better on average: 46.4 against 44.2 from 200 thousand
+    rows, random rows 40.9, mean of seven tasks (Ivison et al. 2025, arXiv:2503.01807; LESS could
+    not be afforded on their larger pool). What the target lacks is not kept, and rows of the target
+    in the pool come first. Equal rows pull alike, so repeats come together. Target rows that the
+    warm-up has learned have small gradients whose direction is noise.
 
     Attributes:
         checkpoints: folder of a warm-up that kept its epochs (`trained/` in the cache); default: it
             is trained.
         share: of the pool that the warm-up learns from, drawn by the seed.
         epochs: of the warm-up, one checkpoint each.
-        dim: numbers that stand for a gradient at one checkpoint. The error of a cosine is about 1 /
-            sqrt(dim), and 1 / sqrt(dim * epochs) of their mean.
+        dim: numbers that stand for a gradient at one checkpoint, kept so that the next target needs
+            no pass over the pool. The error of a cosine is about 1 / sqrt(dim), and 1 / sqrt(dim *
+            epochs) of their mean, often more than rows differ by: set 8,192 or more. Default: no
+            sketch; cosines are exact, and another target is another pass.
         by: column of the target whose values are its tasks; default: the target is one task.
         precondition: "adam": gradients of the pool go through AdamW's moments (LESS); "factors":
             they are divided by the small factors of LoRA's matrices, an approximate influence
@@ -57,9 +60,10 @@ class Gradient(Selector):
             2023, arXiv:2308.03296). What it gains over `bm25` is for `thresher compare` to say.
 
     Differs: AdamW's moments are corrected for their start at 0 and epsilon stands outside the root,
-    as the optimizer itself has it (the official code does neither). Gradients go into a sparse
-    sketch of random signs, one addition per weight, in place of a dense projection to 8,192, and
-    each checkpoint has a sketch of its own: an entry estimates as well. The rank and the learning
+    as the optimizer itself has it (the official code does neither). There is no random projection:
+    the products with the target are exact. With `dim`, gradients go into a sparse sketch of random
+    signs, one addition per weight, in place of a dense projection to 8,192, and each checkpoint has
+    a sketch of its own: an entry estimates as well. The rank and the learning
     rate of the warm-up are those of `thresher train`.
     """
 
@@ -68,20 +72,25 @@ class Gradient(Selector):
     checkpoints: str | None = option(None, ge=1)
     share: float = option(0.05, ge=1e-6, le=1)
     epochs: int = option(4, ge=1)
-    dim: int = option(1024, ge=1)
+    dim: int | None = option(None, ge=1)
     by: str | None = None
     precondition: Precondition = option("adam")
 
     @property
     def requirements(self) -> Requirements:
-        """Gradients of the pool and plain ones of the target, at given or trained checkpoints."""
-        settings: dict[str, Any] = {
-            "gradient": GradientSettings(dim=self.dim, epochs=self.epochs, precondition=self.precondition)
-        }
+        """Influence on the target, or gradients of both sides, at given or trained checkpoints."""
+        how = GradientSettings(epochs=self.epochs, precondition=self.precondition)
+        features: set[str] = set()
+        if self.dim is None:
+            how, side_features = replace(how, by=self.by), {"influence"}
+        else:
+            how, features = replace(how, dim=self.dim), {"gradient"}
+            side_features = {"target_gradient"} | ({f"column:{self.by}"} if self.by else set())
+        settings: dict[str, Any] = {"gradient": how}
         warm_up = RequiredAdapter(role="checkpoints", epochs=self.epochs, share=self.share, keeps_epochs=True)
         return Requirements(
-            features={"gradient"},
-            side_features={"target": {"target_gradient"} | ({f"column:{self.by}"} if self.by else set())},
+            features=features,
+            side_features={"target": side_features},
             required_roles={"target"},
             feature_settings=settings if self.checkpoints is None else {**settings, "checkpoints": self.checkpoints},
             adapters=(warm_up,) if self.checkpoints is None else (),
@@ -93,20 +102,24 @@ class Gradient(Selector):
         Raises:
             InputError: there is no target.
         """
-        target = features.context.get("target_target_gradient")  # (q, checkpoints * dim) float16
-        if target is None or not len(target):
-            raise InputError(f"{self.name}: needs rows of a target, found none; give --target FILE")
-        means = compute_task_means(target, features.context.get(f"target_column:{self.by}"))
-        # (n,), NaN for rows without a value
-        influence = find_largest_product(features["gradient"], means)
+        if self.dim is None:
+            by_task = features.context.get("target_influence")  # (n, tasks), NaN without a value
+            if by_task is None:
+                raise InputError(NO_TARGET)
+            influence, n_tasks = by_task.max(axis=1).astype(np.float64), by_task.shape[1]
+            excluded = features.missing.get("target_influence")
+            notes = {"n_tasks": n_tasks}
+        else:
+            # (q, checkpoints * dim) float16
+            target = features.context.get("target_target_gradient")
+            if target is None or not len(target):
+                raise InputError(NO_TARGET)
+            means = compute_task_means(target, features.context.get(f"target_column:{self.by}"))
+            influence = find_largest_product(features["gradient"], means)
+            excluded = features.missing.get("gradient")
+            notes = {"n_target_rows": len(target), "n_tasks": len(means)}
         value = np.where(np.isnan(influence), -np.inf, influence)
-        return Scores(
-            row_id=features.row_id,
-            value=value,
-            by=self.name,
-            excluded=features.missing.get("gradient"),
-            notes={"n_target_rows": len(target), "n_tasks": len(means)},
-        )
+        return Scores(row_id=features.row_id, value=value, by=self.name, excluded=excluded, notes=notes)
 
 
 def compute_task_means(target: Array, tasks: NDArray[np.int64] | None) -> NDArray[np.float32]:

@@ -114,6 +114,45 @@ def dense(gradients, number):
     return total / np.linalg.norm(total)
 
 
+def flatten(gradients):
+    """Return all parameters as one vector of length 1, in their order."""
+    joined = np.concatenate([gradients[name].double().flatten().numpy() for name in sorted(gradients)])
+    return joined / np.linalg.norm(joined)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+@pytest.mark.parametrize("precondition", ["adam", "factors"])
+def test_influence_is_the_mean_cosine_with_the_rows_of_each_task(tiny_llama, folder, context, precondition):
+    rows, examples = ROWS[:6], [{**row, "task": i % 2} for i, row in enumerate(ROWS[6:11])]
+    settings = GradientSettings(precondition=precondition, by="task")
+    asked = replace(context, gradient=settings, examples=th.load(examples))
+    rates = np.array([AdapterState.read(path).rate for path in folder.epochs()])
+    wanted = np.zeros((6, 2))
+    for path, share in zip(folder.epochs(), rates / rates.sum(), strict=True):
+        plain = Plain(tiny_llama, folder, path)
+        factors = sum_factors(plain, rows) if precondition == "factors" else {}
+        target = np.stack([flatten(plain.gradient(row)) for row in examples])
+        for i, row in enumerate(rows):
+            gradients = plain.gradient(row)
+            step = plain.adam(gradients) if precondition == "adam" else divide_by_factors(gradients, factors)
+            cosines = target @ flatten(step)
+            wanted[i] += share * np.array([cosines[::2].mean(), cosines[1::2].mean()])
+    found = compute(th.load(rows), {"influence"}, asked)["influence"]
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    # neither batches nor the order of pool or target matter
+    other = replace(asked.with_models(batch_tokens=20), examples=th.load(examples[::-1]))
+    again = compute(th.load(rows[::-1]), {"influence"}, other)["influence"]
+    np.testing.assert_allclose(again[::-1], found, atol=1e-6)
+
+
+def test_influence_needs_a_target_with_a_scored_token(context):
+    with pytest.raises(InputError, match="influence: needs rows of a target, found none"):
+        compute(th.load(ROWS[:2]), {"influence"}, context)
+    examples = th.load([{"prompt": "add " * 300, "completion": "1"}])
+    with pytest.raises(InputError, match="target: must hold rows with a token to score, found none among 1"):
+        compute(th.load(ROWS[:2]), {"influence"}, replace(context.with_models(max_length=120), examples=examples))
+
+
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 @pytest.mark.parametrize("feature", ["gradient", "target_gradient"])
 def test_a_batch_gives_the_gradients_of_its_rows_one_by_one(tiny_llama, folder, context, feature):
@@ -255,7 +294,7 @@ def test_a_row_without_a_scored_token_has_no_value_and_its_reason(context):
 def test_a_killed_run_goes_on_where_it_stopped(context, tmp_path, monkeypatch):
     monkeypatch.setattr("thresher.cache.by_text.CHUNK_ROWS", 1)
     context = replace(context.with_models(batch_tokens=20), cache=FeatureCache(tmp_path))
-    usual = module.RowGradients._sketches
+    usual = module.RowGradients._directions
     asked = []
 
     def killed(self, rows, ids, precondition):
@@ -264,7 +303,7 @@ def test_a_killed_run_goes_on_where_it_stopped(context, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return usual(self, rows, ids, precondition)
 
-    monkeypatch.setattr(module.RowGradients, "_sketches", killed)
+    monkeypatch.setattr(module.RowGradients, "_directions", killed)
     with pytest.raises(KeyboardInterrupt):
         compute(th.load(ROWS), {"gradient"}, context)
     n_done = sum(asked[:-1])

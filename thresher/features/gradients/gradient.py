@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 import polars as pl
@@ -26,9 +26,13 @@ from thresher.models.token_batches import BATCH_TOKENS
 from thresher.numeric.arrays import Array
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from thresher.dataset import Dataset
     from thresher.features.context import FeatureContext
     from thresher.features.gradients.per_example import AdapterState, RowGradients
+    from thresher.features.settings import Precondition
+    from thresher.models.causal_lm.likelihood import TokenRow
 
 OWN_RECIPE = "gradient-2"
 WINDOW_ROWS = 1024  # rows tokenized and sorted by length together
@@ -38,6 +42,40 @@ NO_CHECKPOINTS = (
     "needs adapters that were kept after each epoch with the state of their optimizer, found none; give their folder "
     "as `checkpoints`, or choose with the method 'gradient', which trains them where that setting is left out"
 )
+
+
+class Reading(Protocol):
+    """What is read of the gradient of each row: `width` values of `dtype`, known by `keys`."""
+
+    keys: tuple[str, ...]
+    dim: int | None  # of a sketch, None where none is made
+    width: int
+    dtype: type[np.floating[Any]]
+
+    def read(
+        self,
+        gradients: RowGradients,
+        rows: Sequence[TokenRow],
+        batch_tokens: int,
+        precondition: Precondition | None,
+    ) -> Iterator[Batch]:
+        """Yield the values of rows that have a scored token."""
+        ...
+
+
+class _Sketches(Reading):
+    def __init__(self, dim: int) -> None:
+        self.keys, self.dim, self.width, self.dtype = (), dim, dim, np.float16
+
+    def read(
+        self,
+        gradients: RowGradients,
+        rows: Sequence[TokenRow],
+        batch_tokens: int,
+        precondition: Precondition | None,
+    ) -> Iterator[Batch]:
+        """Yield sketches of length 1."""
+        return gradients.compute_batches(rows, batch_tokens=batch_tokens, precondition=precondition)
 
 
 class Gradient(FeatureProvider):
@@ -57,9 +95,9 @@ class Gradient(FeatureProvider):
 
     def describe(self, context: FeatureContext) -> dict[str, str]:
         """Return the model, the checkpoints, what is read of a row, and the fingerprint of all."""
-        about = Loss().describe(context)
-        about["dim"] = str(context.gradient.dim)
-        how = f"{self._stored_as}-{OWN_RECIPE}-{RECIPE}-{context.gradient.dim}"
+        form = self._describe_form(context)
+        about = Loss().describe(context) | form
+        how = "-".join((self._stored_as, OWN_RECIPE, RECIPE, *form.values()))
         if self._uses_factors(context):
             about["precondition"], how = "factors", f"{how}-{FACTORS_RECIPE}"
         dtype = _choose_dtype(context, load_row_tokenizer(context))
@@ -69,20 +107,14 @@ class Gradient(FeatureProvider):
 
     def compute(self, dataset: Dataset, context: FeatureContext) -> FeatureValues:
         """Return (n, checkpoints * dim) float16, NaN with its reason without a scored token."""
-        from thresher.features.gradients.per_example import AdapterState
-
         tokenizer, dim = load_row_tokenizer(context), context.gradient.dim
-        paths = _find_folder(context).epochs()
-        if not paths:
-            raise InputError(f"{self.name}: {NO_CHECKPOINTS}")
-        states = [AdapterState.read(path) for path in paths]
-        rates = np.array([state.rate for state in states])
-        weights = np.sqrt(rates / rates.sum())
+        states, shares = self._read_states(context)
+        weights = np.sqrt(shares)
         texts = row_texts(dataset)
         folder = Path(tempfile.gettempdir()) if context.cache is None else context.cache.root
         out = empty_array((len(dataset), len(states) * dim), np.float16, folder)
         for number, state in enumerate(states):
-            values = context.run_stage(self._make_stage(texts, context, state, number=number, tokenizer=tokenizer))
+            values = context.run_stage(self._make_stage(texts, context, state, number, tokenizer, _Sketches(dim)))
             if values is not None:
                 columns = out[:, number * dim : (number + 1) * dim]
                 np.multiply(values, weights[number], out=columns, casting="unsafe")
@@ -99,28 +131,57 @@ class Gradient(FeatureProvider):
                 base,
                 seconds=None if base.seconds is None else base.seconds * BACKWARD * times,
                 tokens=None if base.tokens is None else base.tokens * times,
-                bytes=base.n * times * context.gradient.dim * 2,
+                bytes=base.n * times * self._count_bytes(context),
                 note="a backward pass taken as two forward ones",
             )
         ]
 
+    def _describe_form(self, context: FeatureContext) -> dict[str, str]:
+        """Return the settings that the form of the values depends on."""
+        return {"dim": str(context.gradient.dim)}
+
+    def _count_bytes(self, context: FeatureContext) -> int:
+        """Return the bytes of a row's values at one checkpoint."""
+        return context.gradient.dim * 2
+
     def _uses_factors(self, context: FeatureContext) -> bool:
         return self._is_preconditioned and context.gradient.precondition == "factors"
 
+    def _read_states(self, context: FeatureContext) -> tuple[list[AdapterState], NDArray[np.float64]]:
+        """Return the kept states, and the share of each in the learning rates.
+
+        Raises:
+            InputError: none was kept.
+        """
+        from thresher.features.gradients.per_example import AdapterState
+
+        paths = _find_folder(context).epochs()
+        if not paths:
+            raise InputError(f"{self.name}: {NO_CHECKPOINTS}")
+        states = [AdapterState.read(path) for path in paths]
+        rates = np.array([state.rate for state in states])
+        return states, rates / rates.sum()
+
     def _make_stage(
-        self, texts: pl.Series, context: FeatureContext, state: AdapterState, *, number: int, tokenizer: RowTokenizer
+        self,
+        texts: pl.Series,
+        context: FeatureContext,
+        state: AdapterState,
+        number: int,
+        tokenizer: RowTokenizer,
+        reading: Reading,
     ) -> Stage:
-        """Return the stage of one checkpoint: (n, dim) float16 of length 1, NaN without loss."""
+        """Return the stage of one checkpoint: what is read of each gradient, NaN without loss."""
         loaded: list[RowGradients] = []
         batch_tokens = context.models.batch_tokens or BATCH_TOKENS
         precondition = context.gradient.precondition if self._is_preconditioned else None
         # the factors are those of a sample that follows from the texts, whatever their order
         sample = _sample_texts(texts) if self._uses_factors(context) else []
-        own = combine_fingerprints(self.describe(context)["fingerprint"], str(number), *sample)
+        own = combine_fingerprints(self.describe(context)["fingerprint"], *reading.keys, str(number), *sample)
 
         def batches(part: pl.Series) -> Iterator[Batch]:
             if not loaded:  # no model is loaded where the cache has all
-                loaded.append(_load_gradients(context, tokenizer, state, number))
+                loaded.append(_load_gradients(context, tokenizer, state, number, reading.dim))
                 if sample:
                     fine_rows = [each.row for each in tokenizer.tokenize(sample) if not each.problem]
                     loaded[0].fit_factors(fine_rows, batch_tokens=batch_tokens)
@@ -129,9 +190,9 @@ class Gradient(FeatureProvider):
                 has_problem = np.array([bool(each.problem) for each in tokenized])
                 rest, fine = np.flatnonzero(has_problem), np.flatnonzero(~has_problem)
                 if len(rest):
-                    yield Batch(start + rest, np.full((len(rest), context.gradient.dim), np.nan, np.float16))
+                    yield Batch(start + rest, np.full((len(rest), reading.width), np.nan, reading.dtype))
                 rows = [tokenized[i].row for i in fine]
-                for batch in loaded[0].compute_batches(rows, batch_tokens=batch_tokens, precondition=precondition):
+                for batch in reading.read(loaded[0], rows, batch_tokens, precondition):
                     tokenizer.lm.n_tokens += sum(rows[i].n_read for i in batch.positions)
                     yield Batch(start + fine[batch.positions], batch.values)
 
@@ -172,7 +233,9 @@ def _sample_texts(texts: pl.Series) -> list[str]:
     return distinct[:FACTOR_ROWS]
 
 
-def _load_gradients(context: FeatureContext, tokenizer: RowTokenizer, state: AdapterState, number: int) -> RowGradients:
+def _load_gradients(
+    context: FeatureContext, tokenizer: RowTokenizer, state: AdapterState, number: int, dim: int | None
+) -> RowGradients:
     from thresher.features.gradients.per_example import RowGradients
     from thresher.models.causal_lm.language_model import LanguageModel
 
@@ -184,7 +247,7 @@ def _load_gradients(context: FeatureContext, tokenizer: RowTokenizer, state: Ada
             f"gradient: the checkpoints in {adapter.parent} are of '{lm.base.name}', and the model is "
             f"'{tokenizer.lm.name}'; give that base as --model"
         )
-    return RowGradients(lm, state, dim=context.gradient.dim, number=number)
+    return RowGradients(lm, state, dim=dim, number=number)
 
 
 def _choose_dtype(context: FeatureContext, tokenizer: RowTokenizer) -> str:

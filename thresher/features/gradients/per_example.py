@@ -1,4 +1,4 @@
-"""Gradients of single rows with respect to a LoRA adapter, as sketches of a few numbers each.
+"""Gradients of single rows with respect to a LoRA adapter: sketches, or cosines with a target's.
 
 All rows of a batch share one forward and one backward pass, but for adapters on the experts of a
 mixture. The backward pass stops at the outputs of the adapter's matrices; the gradient of a row is
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -121,16 +122,21 @@ def make_sketch(module: str, n_weights: int, *, dim: int, number: int) -> tuple[
     return place, sign
 
 
-class RowGradients:
-    """A model with an adapter in one of its states, which sketches the gradients of rows."""
+def _invert_roots(square: torch.Tensor) -> torch.Tensor:
+    """Return 1 / sqrt of each entry, and 0 for 0: a row without a gradient pulls nowhere."""
+    return torch.where(square > 0, square, torch.inf).rsqrt()
 
-    def __init__(self, lm: LanguageModel, state: AdapterState, *, dim: int, number: int) -> None:
+
+class RowGradients:
+    """A model with an adapter in one of its states, and the gradients of rows at it."""
+
+    def __init__(self, lm: LanguageModel, state: AdapterState, *, dim: int | None, number: int) -> None:
         """Load a state into the adapter.
 
         Args:
             lm: named by the folder of the adapter, and not shared: its weights are changed.
             state: of the adapter.
-            dim: entries of a sketch.
+            dim: entries of a sketch; None where none is made.
             number: of the state, which chooses the sketch.
 
         Raises:
@@ -138,7 +144,7 @@ class RowGradients:
         """
         self._lm = lm
         self._state = state
-        self._dim = dim
+        self._dim = dim or 0
         self._modules = {name: part for name, part in lm.model.named_modules() if name.endswith(MATRICES)}
         if self._modules.keys() != state.weight.keys():
             differing = sorted(self._modules.keys() ^ state.weight.keys())
@@ -154,8 +160,9 @@ class RowGradients:
                 part.weight.copy_(state.weight[name])
             # else no gradient would come back to the first matrices
             part.weight.requires_grad_(True)
-            place, sign = make_sketch(name, part.weight.numel(), dim=dim, number=number)
-            self._sketch[name] = place.to(device), sign.to(device)
+            if dim is not None:
+                place, sign = make_sketch(name, part.weight.numel(), dim=dim, number=number)
+                self._sketch[name] = place.to(device), sign.to(device)
 
     def fit_factors(self, rows: Sequence[TokenRow], *, batch_tokens: int) -> None:
         """Estimate the factors by which `compute_batches` divides gradients with "factors".
@@ -202,34 +209,109 @@ class RowGradients:
         Raises:
             InputError: a batch does not fit the device's memory.
         """
+        for batch, chosen, ids in self._split(rows, batch_tokens):
+            with self._explain_memory(ids):
+                total = torch.zeros(len(chosen), self._dim, device=self._lm.device)
+                for at, name, gradient in self._directions(chosen, ids, precondition):
+                    place, sign = self._sketch[name]
+                    total[at].index_add_(1, place, gradient.flatten(1) * sign)
+                values = normalize(total, dim=1).half().cpu().numpy()
+            yield Batch(batch, values)
+
+    def compute_target_means(
+        self, tasks: Sequence[Sequence[TokenRow]], *, batch_tokens: int
+    ) -> Mapping[str, torch.Tensor]:
+        """Return (t, weights) float32 of each matrix: the mean of the unit gradients of a task.
+
+        Args:
+            tasks: rows of each of the t tasks, each with a scored token.
+            batch_tokens: tokens in one pass, padding included.
+
+        Raises:
+            InputError: a batch does not fit the device's memory.
+        """
+        means = {
+            name: torch.zeros(len(tasks), part.weight.numel(), device=self._lm.device)
+            for name, part in self._modules.items()
+        }
+        for task, rows in enumerate(tasks):
+            for _, chosen, ids in self._split(rows, batch_tokens):
+                with self._explain_memory(ids):
+                    # a row's length is known once all its matrices are
+                    parts = [(at, name, part.flatten(1)) for at, name, part in self._directions(chosen, ids, None)]
+                    square = torch.zeros(len(chosen), device=self._lm.device)
+                    for at, _, part in parts:
+                        square[at] += part.square().sum(dim=1)
+                    scale = _invert_roots(square) / len(rows)
+                    for at, name, part in parts:
+                        means[name][task] += scale[at] @ part
+        return means
+
+    def compute_cosines(
+        self,
+        rows: Sequence[TokenRow],
+        means: Mapping[str, torch.Tensor],
+        *,
+        batch_tokens: int,
+        precondition: Precondition | None,
+    ) -> Iterator[Batch]:
+        """Yield (b, t) float32: the mean cosine of each row's direction with a task's gradients.
+
+        Nothing is sketched: a product with t vectors is exact, and as cheap.
+
+        Args:
+            rows: as for `compute_batches`.
+            means: of `compute_target_means`.
+            batch_tokens: tokens in one pass, padding included.
+            precondition: as for `compute_batches`.
+
+        Raises:
+            InputError: a batch does not fit the device's memory.
+        """
+        n_tasks = len(next(iter(means.values())))
+        for batch, chosen, ids in self._split(rows, batch_tokens):
+            with self._explain_memory(ids), full_precision():
+                product = torch.zeros(len(chosen), n_tasks, device=self._lm.device)
+                square = torch.zeros(len(chosen), device=self._lm.device)
+                for at, name, gradient in self._directions(chosen, ids, precondition):
+                    part = gradient.flatten(1)
+                    product[at] += part @ means[name].T
+                    square[at] += part.square().sum(dim=1)
+                values = (product * _invert_roots(square)[:, None]).cpu().numpy()
+            yield Batch(batch, values)
+
+    def _split(
+        self, rows: Sequence[TokenRow], batch_tokens: int
+    ) -> Iterator[tuple[NDArray[np.int64], list[TokenRow], NDArray[np.int64]]]:
+        """Yield batches of rows: their positions, the rows, and their padded ids."""
         n_read = np.array([row.n_read for row in rows], dtype=np.int64)
         budget = self._lm.limit_batch_tokens(batch_tokens)
         budget = budget if self._lm.device.type == "cpu" else max(1, budget // GPU_BATCH_SHARE)
         for batch in token_batches(n_read, budget):
             chosen = [rows[i] for i in batch]
-            ids = padded(self._lm, [row.ids[: row.n_read] for row in chosen])
-            try:
-                sketches = self._sketches(chosen, ids, precondition)
-            except torch.OutOfMemoryError:
-                raise InputError(
-                    f"model '{self._lm.name}': gradients of a batch of {ids.shape} tokens must fit the device's memory "
-                    f"and do not; set batch_tokens lower, or use another device"
-                ) from None
-            yield Batch(batch, sketches)
+            yield batch, chosen, padded(self._lm, [row.ids[: row.n_read] for row in chosen])
 
-    def _sketches(
+    @contextmanager
+    def _explain_memory(self, ids: NDArray[np.int64]) -> Iterator[None]:
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            raise InputError(
+                f"model '{self._lm.name}': gradients of a batch of {ids.shape} tokens must fit the device's memory "
+                f"and do not; set batch_tokens lower, or use another device"
+            ) from None
+
+    def _directions(
         self, rows: Sequence[TokenRow], ids: NDArray[np.int64], precondition: Precondition | None
-    ) -> NDArray[np.float16]:
-        total = torch.zeros(len(rows), self._dim, device=self._lm.device)
+    ) -> Iterator[tuple[slice, str, torch.Tensor]]:
+        """Yield (k, out, in) float32 of each matrix, preconditioned."""
         for at, name, gradient in self._gradients(rows, ids):
             if precondition == "adam":
                 gradient = adam_direction(gradient, *self._moments[name], self._state.step)
             elif precondition == "factors" and name in self._factors:
                 factor = self._factors[name]
                 gradient = factor @ gradient if name.endswith(FIRST) else gradient @ factor
-            place, sign = self._sketch[name]
-            total[at].index_add_(1, place, gradient.flatten(1) * sign)
-        return normalize(total, dim=1).half().cpu().numpy()
+            yield at, name, gradient
 
     def _run(
         self, rows: Sequence[TokenRow], ids: NDArray[np.int64]

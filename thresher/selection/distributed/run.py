@@ -22,9 +22,9 @@ from thresher.errors import InputError, OutputError
 from thresher.features.compute import COLUMN, compute
 from thresher.features.container import Features
 from thresher.features.registry import is_pairwise
-from thresher.features.side_inputs import compute_side_inputs
+from thresher.features.side_inputs import SideInputs, compute_side_inputs
 from thresher.models.torch_products import load_products
-from thresher.numeric.arrays import Array, Int64
+from thresher.numeric.arrays import Int64
 from thresher.selection.choose import choose
 from thresher.selection.distributed.engine import Engine
 from thresher.selection.distributed.pool_files import find_pool_files
@@ -174,7 +174,7 @@ def _fill_folder(folder: OutputFolder, selection: _Selection, identity: str, tim
         verdicts, outcome, kept = selection.choose(features, values)
         notes: Mapping[str, Mapping[str, int]] = features.notes
     else:
-        side_inputs, notes = selection.compute_side_inputs(), sum_notes(records)
+        side_inputs, notes = selection.compute_side_inputs().arrays, sum_notes(records)
         timer.record("features")
         verdicts, outcome, kept = choose_in_partitions(
             stages, selection.plan, pool, request, side_inputs, measured, records
@@ -257,17 +257,18 @@ class _Selection:
                 notes={**features.notes, **more.notes},
             )
         products = load_products(self.request.context.models.device)
-        context = {**features.context, **self.compute_side_inputs()}
-        return replace(features, context=context, products=products), values
+        side_inputs = self.compute_side_inputs()
+        context, missing = {**features.context, **side_inputs.arrays}, {**features.missing, **side_inputs.missing}
+        return replace(features, context=context, missing=missing, products=products), values
 
-    def compute_side_inputs(self) -> dict[str, Array]:
+    def compute_side_inputs(self) -> SideInputs:
         """Return the features of the rows that were given beside the pool."""
-        arrays: dict[str, Array] = {}
+        side_inputs = SideInputs({}, {})
         for role, rows in self.request.others.items():
             names = self.request.selector.requirements.side_features[role]
             pool = self.pool.whole.take(self.pool.order) if any(map(is_pairwise, names)) else rows
-            arrays |= compute_side_inputs(role, names, rows, pool, self.request.context)
-        return arrays
+            side_inputs.add(compute_side_inputs(role, names, rows, pool, self.request.context))
+        return side_inputs
 
     def choose(self, features: Features, values: Mapping[str, list[str]]) -> tuple[Verdicts, Outcome, Int64]:
         """Choose from all rows at once, as one machine does."""
