@@ -4,7 +4,8 @@
 
 Each command runs on 1,000 CSV rows of the embedded data set as a process of its own, with an empty
 feature cache: first with an empty folder of compiled loops (NUMBA_CACHE_DIR), then again with what
-that run has compiled. Processor seconds, medians of --repeats.
+that run has compiled. Processor seconds, medians of --repeats; beside `random`, a script of polars
+that reads the same rows, samples a tenth and writes it, in turns.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ COMMANDS = {
     "auto": ["select", "pool.csv", *CHOICE],
     "curate clean": ["curate", "clean", "pool.csv"],
 }
+POLARS = 'import polars as pl\npl.read_csv("pool.csv").sample(fraction=0.1, seed=0).write_csv("sample.csv")\n'
 RESULT = Path(__file__).parent / "results/first_command.json"
 
 
@@ -48,12 +50,12 @@ def write_pool(path: Path) -> None:
 
 
 def run(words: list[str], folder: Path) -> dict[str, float]:
-    """Run one command; returns wall-clock and processor seconds."""
+    """Run one command, or the script of polars; returns wall-clock and processor seconds."""
     for name in ("out", "cache"):
         shutil.rmtree(folder / name, ignore_errors=True)
     environment = {**os.environ, "THRESHER_CACHE": str(folder / "cache"), "NUMBA_CACHE_DIR": str(folder / "loops")}
     began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    command = [sys.executable, "-m", "thresher", *words, "--out", "out"]
+    command = [sys.executable, *(["-m", "thresher", *words, "--out", "out"] if words else ["-c", POLARS])]
     subprocess.run(command, check=True, cwd=folder, env=environment, stderr=subprocess.DEVNULL)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
@@ -64,18 +66,21 @@ def main() -> None:
     """Run each command fresh and again, and write medians."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--commands", nargs="+", choices=list(COMMANDS), default=list(COMMANDS))
     parser.add_argument("--out", type=Path, default=RESULT)
     given = parser.parse_args()
     medians: dict[str, dict[str, dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_pool(folder / "pool.csv")
-        for name, words in COMMANDS.items():
-            runs: dict[str, list[dict[str, float]]] = {"fresh": [], "again": []}
+        for name in given.commands:
+            words = COMMANDS[name]
+            kinds = ["fresh", "again", *(["polars"] if name == "random" else [])]
+            runs: dict[str, list[dict[str, float]]] = {kind: [] for kind in kinds}
             for _ in range(given.repeats):
                 shutil.rmtree(folder / "loops", ignore_errors=True)
-                for kind in runs:
-                    runs[kind].append(run(words, folder))
+                for kind in kinds:
+                    runs[kind].append(run([] if kind == "polars" else words, folder))
             medians[name] = {
                 kind: {key: round(statistics.median(one[key] for one in each), 2) for key in each[0]}
                 for kind, each in runs.items()

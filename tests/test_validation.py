@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import math
 from dataclasses import dataclass
@@ -9,7 +10,9 @@ from typing import Literal
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
+from thresher import validation
 from thresher.errors import SettingsError
 from thresher.validation import build_settings, check_settings, document_options, option
 
@@ -65,6 +68,22 @@ def test_an_illegal_value_is_refused_with_what_is_legal(settings, sentence):
 def test_legal_values_are_taken_as_they_are():
     oven = Oven(trays=1, heat=1, share=1, names=("a", "b"), rounds=7, limit=math.inf, label="x")
     assert (oven.heat, oven.names, oven.rounds, oven.limit) == (1, ("a", "b"), 7, math.inf)
+
+
+def test_what_is_taken_without_pydantic_is_what_pydantic_takes():
+    values = [None, True, 0, 1, -1, 2.5, 0.0, 1.5, math.nan, math.inf, "", "fan", "all", "auto", "x", b"x", np.int64(3)]
+    values += [(), (1,), (0,), ("a",), (1, "a"), (True,), [], [1], Oven(), {}]
+    members = {name: validation._members(kind) for name, kind in validation.get_field_types(Oven).items()}
+    n_plain = 0
+    for field in dataclasses.fields(Oven):
+        about, adapter = validation.get_option(field), validation._adapter(Oven, field.name)
+        for value in values:
+            if validation._is_plainly_valid(members[field.name], about, value):
+                n_plain += 1
+                assert adapter.validate_python(value, strict=True) == value, (field.name, value)
+    assert n_plain > 25
+    with pytest.raises(ValidationError):
+        validation._adapter(Oven, "trays").validate_python(0, strict=True)
 
 
 def test_text_becomes_the_type_of_the_field():

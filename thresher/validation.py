@@ -157,12 +157,14 @@ def build_settings(cls: type, name: str, values: Mapping[str, Any] | None) -> An
 
 
 def _convert(cls: type, name: str, field: dataclasses.Field[Any], value: Any) -> Any:
-    from pydantic import ValidationError
-
     members = _members(get_field_types(cls)[field.name])
     if isinstance(value, str) and (str in members or Any in members):
         return value
     given, is_text, value = value, isinstance(value, str), _as_plain(value)
+    if _is_plainly_valid(members, get_option(field), value):
+        return value
+    from pydantic import ValidationError
+
     if any(get_origin(member) is tuple for member in members):
         if isinstance(value, str) and value not in _choices(members):
             value = tuple(part.strip() for part in value.split(",") if part.strip())
@@ -184,7 +186,32 @@ def _as_plain(value: Any) -> Any:
     return tuple(map(_as_plain, value)) if isinstance(value, list | tuple | range) else value
 
 
+def _is_plainly_valid(members: Sequence[Any], about: Option, value: object) -> bool:
+    """Tell whether a value is of the very type of a field, within its bounds.
+
+    False says nothing: pydantic then judges. Its import and one validator a field would take as
+    long as reading a thousand rows.
+    """
+    kind = type(value)
+    if Any in members or value is None:
+        return Any in members or types.NoneType in members
+    if isinstance(value, str):
+        words = [word for member in members if get_origin(member) is Literal for word in get_args(member)]
+        return kind is str and (value in words or (str in members and len(value) >= (about.ge or 0)))
+    if isinstance(value, int | float) and kind is not bool and kind in members:
+        is_within = (about.gt is None or value > about.gt) and (about.lt is None or value < about.lt)
+        is_within &= (about.ge is None or value >= about.ge) and (about.le is None or value <= about.le)
+        return is_within and math.isfinite(value)
+    if isinstance(value, tuple):
+        lists = [_members(get_args(member)[0]) for member in members if get_origin(member) is tuple]
+        return any(all(_is_plainly_valid(elements, about, each) for each in value) for elements in lists)
+    return kind is bool and bool in members or dataclasses.is_dataclass(value) and kind in members
+
+
 def _is_valid(cls: type, field: str, value: object) -> bool:
+    about = get_option(next(each for each in dataclasses.fields(cls) if each.name == field))
+    if _is_plainly_valid(_members(get_field_types(cls)[field]), about, value):
+        return True
     from pydantic import ValidationError
 
     if type(value).__module__ == "numpy" and not getattr(value, "shape", ()):

@@ -21,6 +21,7 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from thresher.cli import config_file
 from thresher.cli.addresses import resolve_value
+from thresher.cli.plain_values import take_plain_values
 from thresher.cli.spellings import find_name
 from thresher.errors import InputError, did_you_mean
 
@@ -127,6 +128,7 @@ class Command(TyperCommand):
         params = super().get_params(ctx)
         for param in params:
             _name_value(param)
+            take_plain_values(param)
         return params
 
     def _split_pairs(self, ctx: Any, words: list[str]) -> tuple[list[str], dict[str, str]]:
@@ -205,6 +207,7 @@ class Group(TyperGroup):
         params = super().get_params(ctx)
         for param in params:
             _name_value(param)
+            take_plain_values(param)
         return params
 
 
