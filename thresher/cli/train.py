@@ -142,11 +142,12 @@ def _is_subset(data: str | None, read: PoolSettings) -> bool:
 
 
 def format_summary(adapter: Adapter) -> str:
-    """Return the counts, and the held-out scores beside those of random rows, in a few lines."""
+    """Return the verdict, the counts, and the held-out scores beside those of random rows."""
     from thresher.trainer.deployment.serving import format_next_steps
     from thresher.trainer.diagnosis import format_diagnosis
     from thresher.trainer.untouched.forgetting import format_forgetting
     from thresher.trainer.untouched.scale import format_front
+    from thresher.trainer.untouched.summary import describe_verdict
 
     metrics = adapter.metrics
     counts = metrics["counts"]
@@ -155,7 +156,8 @@ def format_summary(adapter: Adapter) -> str:
     trained = "" if kind is None else f", adapter {kind}"
     base = metrics["model"]["name"]
     size = f"{format_count(counts['train']['rows'], 'row')}, {format_count(metrics['n_steps'], 'step')}"
-    lines = [f"{size}, base {base}{run_in}{trained}"]
+    verdict = describe_verdict(metrics)
+    lines = [*([] if verdict is None else [verdict]), f"{size}, base {base}{run_in}{trained}"]
     if n_same := counts["same_text_as_held_out"]:
         lines.append(f"  {format_count(n_same, 'row')} left out: a held-out row asks the same")
     lines += [f"  {line}" for line in _describe_left_out(counts["train"], "")]
@@ -208,7 +210,7 @@ def _describe_unknown_labels(metrics: Mapping[str, Any]) -> list[str]:
 
 def _format_table(metrics: Mapping[str, Any]) -> list[str]:
     from thresher.evaluation.held_out import name_control
-    from thresher.trainer.untouched.summary import format_references
+    from thresher.trainer.untouched.summary import format_untouched
 
     columns = {"your rows": metrics["held_out"]}
     if metrics["control"] is not None:
@@ -223,9 +225,9 @@ def _format_table(metrics: Mapping[str, Any]) -> list[str]:
     lines.append(f"{'rows measured':<{width}}{metrics['held_out'][names[0]]['n']:>22,}")
     if metrics["settings"]["early_stopping_patience"] is not None:
         lines.append("early stopping chose the weights on these same rows, so the scores are somewhat too good")
-    lines += format_references(metrics)
+    lines += format_untouched(metrics)
     comparison = metrics["comparison"]
-    if comparison is not None:
+    if comparison is not None and len(comparison["seeds"]) > 1:
         n_seeds = len(comparison["seeds"])
         ours, theirs, gap = (_format_cell(comparison[name]) for name in ("subset", "random", "difference"))
         lines.append(

@@ -5,6 +5,7 @@ import pytest
 
 from thresher.evaluation.gain import estimate_gain
 from thresher.evaluation.metric import Metric
+from thresher.trainer.untouched.summary import describe_difference, describe_verdict
 
 ACCURACY = Metric(name="accuracy", is_higher_better=True, column="correct")
 
@@ -43,3 +44,22 @@ def test_sides_that_agree_on_all_rows_may_differ_by_what_so_few_rows_cannot_show
     gain = estimate_gain(ACCURACY, [outcomes([True] * 40)], [outcomes([True] * 40)])
     assert gain.value == 0
     assert gain.high == -gain.low == pytest.approx(1.96 * 2**0.5 / 42)
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "words"),
+    [
+        ("accuracy", 0.061, "better than random rows by 6.1 points [3.2, 9.0]"),
+        ("accuracy", -0.061, "worse than random rows by 6.1 points [3.2, 9.0]"),
+        ("accuracy", 0.01, "no clear difference from random rows (from 1.9 points worse to 3.9 better)"),
+        ("loss", -0.061, "better than random rows by 0.061 nats [0.032, 0.090]"),
+    ],
+)
+def test_the_first_line_of_a_summary_says_whether_these_rows_were_better(metric, value, words):
+    difference = {"value": value, "stderr": 0.015, "n": 500}
+    compared = {"metric": metric, "is_higher_better": metric == "accuracy", "difference": difference, "seeds": [0]}
+    assert describe_difference(compared, "random rows") == words
+    metrics = {"base": {"sentence": "training pays"}, "comparison": compared, "control": None}
+    verdict = describe_verdict(metrics)
+    assert verdict == f"Training pays; {words.replace('random rows', 'the same number of random rows')}"
+    assert describe_verdict({"base": None, "comparison": None, "control": None}) is None

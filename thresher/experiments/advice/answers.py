@@ -11,7 +11,7 @@ from thresher.numeric.units import format_count
 from thresher.selectors.target_similarity import TargetSimilarity
 from thresher.subset.subset import Subset
 from thresher.trainer.adapter import Adapter
-from thresher.trainer.untouched.summary import format_references
+from thresher.trainer.untouched.summary import describe_difference, format_scores
 
 WHY_NOT = "not measured: time ran out; the same command with a longer --max-time picks up from here"
 
@@ -54,7 +54,7 @@ def _answer_number(subset: Subset, clean: Curated, how: Sequence[str]) -> str:
 
 def _answer_worth(curve: LearningCurve | None, adapter: Adapter | None) -> str:
     if adapter is not None and adapter.metrics.get("base") and adapter.metrics["base"]["sentence"]:
-        scores = format_references(adapter.metrics)[0]
+        scores = format_scores(adapter.metrics)
         return f"{_finish(adapter.metrics['base']['sentence'])} {_finish(scores)}"
     base = None if curve is None else curve.content.get("base")
     if base:
@@ -76,14 +76,8 @@ def _answer_rows(subset: Subset, adapter: Adapter | None, why: str | None) -> st
     # they were trained on: no need to say that a comparison would tell what they bring
     if why is None and pilot and pilot["chosen"] == TargetSimilarity.name:
         text = "The rows most similar to the target, whose rows take turns picking."
-    sign, is_rate = (1, True) if compared["is_higher_better"] else (-1, False)
-    gap, error = sign * compared["difference"]["value"], 1.96 * compared["difference"]["stderr"]
-    factor, digits, unit = (100, 1, "points") if is_rate else (1, 3, "nats")
-    ends = f"[{factor * (gap - error):.{digits}f}, {factor * (gap + error):.{digits}f}]"
-    size = f"{factor * gap:+.{digits}f} {unit} of {compared['metric']} {ends}"
-    if abs(gap) <= error:
-        return f"{text} Trained on them: no clear difference from the same number of random rows ({size})."
-    return f"{text} Trained on them: {'better' if gap > 0 else 'worse'} than the same number of random rows ({size})."
+    difference = describe_difference(compared, "the same number of random rows")
+    return text if difference is None else f"{text} Trained on them: {difference}."
 
 
 def _answer_loss(adapter: Adapter | None) -> str:

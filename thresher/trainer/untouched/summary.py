@@ -8,9 +8,9 @@ from typing import Any
 
 import polars as pl
 
-from thresher.evaluation.gain import Gain, estimate_gain, format_gain
+from thresher.evaluation.gain import NORMAL_95, Gain, estimate_gain, format_gain
 from thresher.evaluation.generation import find_lenient_hits, score_leniently
-from thresher.evaluation.held_out import classification_metrics, language_metrics
+from thresher.evaluation.held_out import classification_metrics, describe_control, language_metrics
 from thresher.evaluation.lm_eval_task import LmEvalMetric
 from thresher.evaluation.metric import METRICS, POINTS, Metric, find_unit
 from thresher.numeric.units import format_count
@@ -159,11 +159,59 @@ def _score_leniently(outcomes: pl.DataFrame) -> dict[str, Any] | None:
     return None if estimate is None else estimate.to_json()
 
 
-def format_references(metrics: Mapping[str, Any]) -> list[str]:
-    """Return the references of `metrics.json` in one or two lines, for the summary."""
+def describe_verdict(metrics: Mapping[str, Any]) -> str | None:
+    """Return what training brought over the untouched model, and these rows over the control.
+
+    None where neither was measured.
+    """
+    base, compared = metrics.get("base") or {}, metrics["comparison"]
+    parts = [base["sentence"]] if base.get("sentence") else []
+    if compared is not None:
+        parts += [sentence] if (sentence := describe_difference(compared, describe_control(metrics))) else []
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}" if text else None
+
+
+def describe_difference(compared: Mapping[str, Any], control: str) -> str | None:
+    """Return how much better these rows are than the control; None where the error is unknown.
+
+    Args:
+        compared: section `comparison` of `metrics.json`.
+        control: what the control learned.
+    """
+    difference = compared["difference"]
+    if difference["value"] is None or difference["stderr"] is None:
+        return None
+    value, reach = (1 if compared["is_higher_better"] else -1) * difference["value"], NORMAL_95 * difference["stderr"]
+    n_seeds = len(compared["seeds"])
+    gain = Gain(value=value, low=value - reach, high=value + reach, n=difference["n"], n_seeds=n_seeds, stderr=reach)
+    unit = find_unit(compared["metric"])
+    if gain.direction == 0:
+        low, high = (unit.format_number(abs(end)) for end in (gain.low, gain.high))
+        return f"no clear difference from {control} (from {low} {unit.name} worse to {high} better)"
+    return f"{'better' if value > 0 else 'worse'} than {control} by {format_gain(gain, unit)}"
+
+
+def format_untouched(metrics: Mapping[str, Any]) -> list[str]:
+    """Return the scores without training in one or two lines, for the summary."""
     base = metrics.get("base")
     if not base or metrics["held_out"] is None:
         return []
+    name = base["metric"]
+    parts = [f"{each['name']} {_format_score(each['scores'][name])}" for each in base["references"]]
+    lines = [f"{name} without training: {', '.join(parts)}"]
+    lenient = base.get("lenient_match")
+    if lenient:
+        shown = [f"{each['name']} {_format_score(each['lenient_match'])}" for each in base["references"]]
+        lines.append(
+            f"expected number or words anywhere in the answer: {', '.join(shown)}, trained {_format_score(lenient)}"
+        )
+    return lines
+
+
+def format_scores(metrics: Mapping[str, Any]) -> str:
+    """Return the scores with and without training in one line."""
+    base = metrics["base"]
     name = base["metric"]
     parts = [f"{each['name']} {_format_score(each['scores'][name])}" for each in base["references"]]
     rows = metrics["counts"]["train"]["rows"]
@@ -173,16 +221,7 @@ def format_references(metrics: Mapping[str, Any]) -> list[str]:
         is_same, n_random = control.get("is_same"), control["train"]["rows"]
         what = "the same rows, plainly," if is_same else format_count(n_random, "random row")
         parts.append(f"on {what} {_format_score(control['held_out'][name])}")
-    lines = [f"{name}: {', '.join(parts)}"]
-    if base["sentence"]:
-        lines.append(base["sentence"])
-    lenient = base.get("lenient_match")
-    if lenient:
-        shown = [f"{each['name']} {_format_score(each['lenient_match'])}" for each in base["references"]]
-        lines.append(
-            f"expected number or words anywhere in the answer: {', '.join(shown)}, trained {_format_score(lenient)}"
-        )
-    return lines
+    return f"{name}: {', '.join(parts)}"
 
 
 def _format_score(estimate: Mapping[str, Any]) -> str:
