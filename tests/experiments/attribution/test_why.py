@@ -42,8 +42,9 @@ def test_planted_rows_come_first_and_the_proof_holds(planted):
     is_planted = result.rows["prompt"].str.contains("z z")
     assert roc_auc_score(is_planted, result.rows["score"]) > 0.9
     proof = result.content["proof"]
-    assert proof["holds"] == (proof["suspects"]["low"] > 0)
-    assert proof["suspects"]["value"] > proof["others"]["value"]
+    assert proof["holds"]
+    assert proof["suspects"]["low"] > 0
+    assert proof["others"]["low"] < 0 < proof["others"]["high"]  # random rows made no difference
     for kind in (SUSPECTS, OTHERS):  # the interval by another way: scipy's own paired test
         from scipy import stats
 
