@@ -276,7 +276,10 @@ def _split_rows(pool: Any, source: Any, eval_by: str | None) -> tuple[Dataset, D
     else:
         test = sort_by_id(load_rows(source, None if isinstance(source, Dataset) else rows.schema))
     if test.kind != rows.kind:
-        raise InputError(f"eval: its rows must be of the pool's kind ({rows.kind}), got {test.kind}")
+        raise InputError(
+            f"eval: its rows must be of the pool's kind ({rows.kind}), got {test.kind}; name its columns "
+            f"(--eval-map ROLE=COLUMN,..., or th.load with a schema)"
+        )
     return rows, test, groups
 
 
