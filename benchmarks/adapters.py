@@ -72,10 +72,12 @@ def measure(data: Path, name: str, kind: str) -> dict[str, Any]:
     )  # fmt: skip
     began = time.perf_counter()
     steps: list[float] = []
+    cpu: list[float] = []
 
     def watch(event: Any) -> None:
         if event.kind in ("start", "step"):
             steps.append(time.perf_counter())
+            cpu.append(time.process_time())
 
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -91,6 +93,7 @@ def measure(data: Path, name: str, kind: str) -> dict[str, Any]:
     return {
         "seconds": round(time.perf_counter() - began, 1),
         "step_seconds": round((steps[-1] - steps[0]) / (len(steps) - 1), 3),
+        "step_cpu_seconds": round((cpu[-1] - cpu[0]) / (len(cpu) - 1), 3),
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "file_bytes": size,
         "held_out": {key: value for key, value in metrics["held_out"].items() if key != "classes"},

@@ -4,9 +4,9 @@
 
 Banking77, MiniLM: of one intent 10 rows have the label of another. Asked is the first test question
 of that intent which the adapter answers with the planted label. The score is the area under the ROC
-curve for planted rows first, over 1,000 rows after 120 steps. The proof is made on 300 rows and 60
-steps, because it trains 15 times: 5 times without the 10 suspects, 5 times without 10 random rows,
-and 5 times without 10 other random ones.
+curve for planted rows first, over 1,000 rows after 120 steps. The proof is made on 200 rows and 40
+steps, because it trains 12 times: 4 times without the 10 suspects, 4 times without 10 random rows,
+and 4 times without 10 other random ones.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CASES = (
     ("pin_blocked", "top_up_failed"),
 )
 N_PLANTED = 10
-RANKED, PROVEN = (1000, 120), (300, 60)  # rows and steps
+RANKED, PROVEN = (1000, 120), (200, 40)  # rows and steps
 
 
 def plant(data: Path, intent: str, wrong: str, n_rows: int) -> tuple[pl.DataFrame, list[str]]:
@@ -88,7 +88,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/why.json"))
-    parser.add_argument("--proofs", type=int, default=5)
+    parser.add_argument("--proofs", type=int, default=4)
     parser.add_argument("--work", type=Path, required=True, help="keeps adapters and what is proven so far")
     options = parser.parse_args()
     results = json.loads(options.out.read_text()) if options.out.is_file() else {"ranked": [], "proven": []}

@@ -105,6 +105,14 @@ def test_corda_starts_as_that_of_peft(started):
     np.testing.assert_allclose(b @ a, their_b @ their_a, rtol=1e-2, atol=1e-4)
 
 
+def test_the_matrices_of_corda_are_equally_large_however_many_rows_were_read(started):
+    """Split by singular values that grow with the rows, they would make the first steps huge."""
+    context, rows, _, _ = started("corda")
+    for n in (1, len(rows)):
+        a, b, _, _ = get_matrices(get_layer(build_model(context, seed=0, rows=rows[:n]).eval()))
+        np.testing.assert_allclose(np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=0), rtol=1e-4)
+
+
 def test_a_rank_beyond_the_layers_is_refused(started):
     with pytest.raises(InputError, match=r"side of at least its rank 40.*lower lora_rank"):
         started("pissa", lora_rank=40)

@@ -167,21 +167,21 @@ def _split_by_inputs(
     """Return A and B of CorDA: the part of the weights that the inputs use most.
 
     With C the second moments and W C = U S V^T, it is the first terms of U S (V^T C^-1), which are
-    U_r U_r^T W, as U^T W C = S V^T. So C is never inverted, and U_r and S come from the smaller
-    one of the products of W C with itself.
+    U_r U_r^T W, as U^T W C = S V^T. So C is never inverted. Each row of A gets the norm of its
+    column of B, as in PiSSA: split by S, which grows with the inputs and their number, B would be
+    hundreds of times as large as A, and the first steps would destroy the model.
     """
     c = moments.to(weight.device).double()
     m = weight.double() @ (c + torch.eye(len(c), device=c.device) * (c.diagonal().mean() * DAMPING))
     if len(m) <= m.shape[1]:
-        squares, vectors = torch.linalg.eigh(m @ m.T)
-        s, u = squares.flip(0)[:rank].clamp(min=0).sqrt(), vectors.flip(1)[:, :rank]
+        u = torch.linalg.eigh(m @ m.T).eigenvectors.flip(1)[:, :rank]
     else:
-        squares, vectors = torch.linalg.eigh(m.T @ m)
-        u, s, _ = torch.linalg.svd(m @ vectors.flip(1)[:, :rank], full_matrices=False)
-    root = (s / scaling).sqrt()
-    # terms that the weights lack stay zero
-    inverse = torch.where(s > s.max() * 1e-7, 1 / root, 0.0)
-    return (inverse[:, None] * (u.T @ weight.double()) / scaling).float(), (u * root).float()
+        v = torch.linalg.eigh(m.T @ m).eigenvectors.flip(1)[:, :rank]
+        u = torch.linalg.svd(m @ v, full_matrices=False)[0]
+    terms = (u.T @ weight.double()) / scaling  # (rank, n_in)
+    size = torch.linalg.vector_norm(terms, dim=1).sqrt()
+    inverse = torch.where(size > size.max() * 1e-7, 1 / size, 0.0)
+    return (inverse[:, None] * terms).float(), (u * size).float()
 
 
 def has_start(model: Any) -> bool:
