@@ -22,7 +22,7 @@ from thresher.models.causal_lm.base_model import BaseModel, find_base, load_toke
 from thresher.models.causal_lm.chat_template import prepare_template
 from thresher.models.causal_lm.default_model import choose_model
 from thresher.subset.subset import Subset, is_subset_folder, open_subset, read_subset_rows
-from thresher.trainer.engine.adapters.kinds import check_adapter
+from thresher.trainer.engine.adapters.kinds import RECIPES, check_adapter
 from thresher.trainer.engine.load_model import (
     build_4bit_options,
     choose_precision,
@@ -147,6 +147,7 @@ class RunContext:
             **({"general_by_id": [content_hash(rows) for rows in self.general_rows]} if self.general_rows else {}),
             **self._identify_scale(),
             **({"is_diagnosed": True} if self.is_diagnosed else {}),
+            **({"recipe": RECIPES[kind]} if (kind := self.settings.adapter) in RECIPES else {}),
             **identify_lm_eval_task(self.settings.metric),
             **({} if self.start is None else {"start": self.start.identity()}),
             # a checkpoint of a classifier that read something else must not be continued
