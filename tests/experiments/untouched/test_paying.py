@@ -63,9 +63,11 @@ def test_a_gain_in_a_single_run_is_not_called_never(experiment):
     assert answer["sentence"].endswith("but in a single run; more seeds would settle it")
 
 
-def outcomes(share, probe_share=None, n=400, seed=0):
+def outcomes(share, probe_share=None, n=400, seed=0, majority=0.25):
+    """Outcomes in which so many rows have the label that is the most frequent one of the pool."""
     rng = np.random.default_rng(seed)
-    table = {"row_id": list(map(str, range(n))), "label": ["a"] * n}
+    label = np.where(np.arange(n) < majority * n, "a", "b")
+    table = {"row_id": list(map(str, range(n))), "label": label}
 
     def answer(part, prefix):
         correct = rng.random(n) < part
@@ -110,8 +112,30 @@ def test_each_cell_is_held_against_the_probe_of_its_own_rows(experiment):
     assert base["methods"]["worse"]["pays_from"] is None
     assert base["methods"]["worse"]["sentence"].startswith("never pays here: with 20 rows, worse than a probe")
     lines = format_row_zero(base, "accuracy")
-    assert lines[0].startswith("without training, accuracy: majority class 1.0000")
+    assert lines[0].startswith("without training, accuracy: majority class 0.2500")
     assert len(lines) == 3
+
+
+def test_training_must_beat_the_best_reference_of_each_size_not_the_probe_alone(experiment):
+    runs = {
+        ("random", 10): [outcomes(0.3, 0.1, seed=seed, majority=0.5) for seed in range(3)],
+        ("random", 20): [outcomes(0.7, 0.4, seed=10 + seed, majority=0.5) for seed in range(3)],
+        ("random", 40): [outcomes(0.9, 0.7, seed=20 + seed, majority=0.5) for seed in range(3)],
+    }
+    references = measure_references(experiment, [table for tables in runs.values() for table in tables])
+    base = describe_gains(experiment, references, runs)
+    gains = base["methods"]["random"]["gains"]
+    assert [each["over"] for each in gains] == ["majority class", "majority class", "probe"]
+    assert gains[0]["value"] == pytest.approx(np.mean([t["correct"].mean() for t in runs["random", 10]]) - 0.5)
+    assert base["methods"]["random"]["pays_from"]["n_rows"] == 20
+    assert "always naming the most frequent label" in base["methods"]["random"]["sentence"]
+
+    runs = {("random", 100): [outcomes(0.7, 0.6, seed=seed, majority=0.8) for seed in range(3)]}
+    references = measure_references(experiment, [table for tables in runs.values() for table in tables])
+    base = describe_gains(experiment, references, runs)
+    assert base["strongest"] == "majority class"
+    assert base["methods"]["random"]["pays_from"] is None
+    assert base["methods"]["random"]["sentence"].startswith("never pays here: with 100 rows, worse than always naming")
 
 
 def test_without_a_probe_the_majority_class_is_the_reference(experiment):

@@ -1,8 +1,8 @@
 """The untouched model beside an experiment: is training better, and from how many rows on?
 
 The untouched language model is measured once for all cells, with rows of the whole pool in its
-prompts. A classifier is held against the majority class, and each cell against the probe that
-learned from the same rows (`trainer/untouched/probe.py`).
+prompts. A classifier is held against the majority class and the probe that learned from the same
+rows (`trainer/untouched/probe.py`), whichever is better at that size.
 """
 
 from __future__ import annotations
@@ -74,9 +74,10 @@ def describe_row_zero(runner: ExperimentRunner) -> dict[str, Any] | None:
 
     Returns:
         `references`: name, value and standard error; of the probe, its mean over the cells of the
-        largest size. `strongest`: its name. `methods`: per method the `gains` at each size over
-        the strongest, with 95 % intervals, and `pays_from`, None where training never pays, with
-        its `sentence`. None where the untouched model is left out.
+        largest size. `strongest`: the name of the best of these. `methods`: per method the `gains`
+        at each size `over` the reference that is best there, with 95 % intervals, and `pays_from`,
+        None where training never pays, with its `sentence`. None where the untouched model is left
+        out.
     """
     runs = {group: tables for group in runner.list_groups() if (tables := runner.list_tables(*group))}
     references = measure_references(
@@ -93,38 +94,56 @@ def describe_gains(experiment: Experiment, references: References, runs: Runs, u
     for name, table in references.fixed.items():
         score = metric.measure(table)
         entries.append({"name": name, "value": score.value, "stderr": score.stderr})
+    largest = max(size for _, size in runs)
     if references.has_probe:
-        largest = max(size for _, size in runs)
         probes = [_require_probe(table) for (_, size), tables in runs.items() if size == largest for table in tables]
         scores = [metric.measure(probe) for probe in probes]
         mean = float(np.mean([score.value for score in scores]))
         entries.append({"name": PROBE, "value": mean, "stderr": float(np.mean([score.stderr for score in scores]))})
-    sign = 1 if metric.is_higher_better else -1
-    strongest: str = (
-        PROBE if references.has_probe else max(entries, key=lambda entry: sign * float(entry["value"]))["name"]
-    )
     gains: dict[str, dict[int, Gain]] = {}
+    over: dict[str, dict[int, str]] = {}
     for (method, size), tables in sorted(runs.items()):
-        theirs = (
-            [_require_probe(table) for table in tables]
-            if strongest == PROBE
-            else [references.fixed[strongest]] * len(tables)
-        )
+        name, theirs = _choose_strongest(metric, references, tables)
         gain = estimate_gain(metric, tables, theirs)
         if gain is not None:
             gains.setdefault(method, {})[size] = gain
+            over.setdefault(method, {})[size] = name
     return {
         "references": [{name: _number(value) for name, value in entry.items()} for entry in entries],
-        "strongest": strongest,
+        "strongest": max(entries, key=lambda entry: _rank_value(metric, float(entry["value"])))["name"],
         "methods": {
             method: {
-                "gains": [{"n_rows": size, **gain.to_json()} for size, gain in by_size.items()],
+                "gains": [{"n_rows": size, "over": over[method][size], **g.to_json()} for size, g in by_size.items()],
                 "pays_from": find_paying_size(by_size),
-                "sentence": describe_paying_size(by_size, strongest, experiment.metric, unit),
+                "sentence": describe_paying_size(by_size, over[method], metric, unit),
             }
             for method, by_size in gains.items()
         },
     }
+
+
+def _choose_strongest(
+    metric: Metric, references: References, tables: Sequence[pl.DataFrame]
+) -> tuple[str, list[pl.DataFrame]]:
+    """Return the reference with the best mean over the runs of one size: name, outcomes per run.
+
+    A probe learned from the rows of its run, so that at one size it may be the best reference, and
+    at another the majority class.
+    """
+    known = {name: [table] * len(tables) for name, table in references.fixed.items()}
+    if references.has_probe:
+        known[PROBE] = [_require_probe(table) for table in tables]
+
+    def rank(name: str) -> float:
+        return _rank_value(metric, float(np.mean([metric.measure(table).value for table in known[name]])))
+
+    name = max(known, key=rank)
+    return name, known[name]
+
+
+def _rank_value(metric: Metric, value: float) -> float:
+    """Return a number that is higher for a better value; the lowest where there is no value."""
+    return -np.inf if np.isnan(value) else value if metric.is_higher_better else -value
 
 
 def find_paying_size(gains: Mapping[int, Gain]) -> dict[str, Any] | None:
@@ -151,15 +170,22 @@ def find_paying_size(gains: Mapping[int, Gain]) -> dict[str, Any] | None:
     return {"n_rows": first, "not_at": smaller[-1] if smaller else None, "gain": known[first].to_json()}
 
 
-def describe_paying_size(gains: Mapping[int, Gain], strongest: str, metric: Metric, unit: str = "rows") -> str:
-    """Return in one sentence whether training pays, and from how many rows on."""
+def describe_paying_size(gains: Mapping[int, Gain], over: Mapping[int, str], metric: Metric, unit: str = "rows") -> str:
+    """Return in one sentence whether training pays, and from how many rows on.
+
+    Args:
+        gains: by size.
+        over: name of the reference of each.
+        metric: that is compared.
+        unit: what sizes count.
+    """
     pays = find_paying_size(gains)
     if pays is not None:
-        sentence = describe_gain(gains[pays["n_rows"]], strongest, metric)
+        sentence = describe_gain(gains[pays["n_rows"]], over[pays["n_rows"]], metric)
         below = "" if pays["not_at"] is None else f"; not clearly so at {format_amount(pays['not_at'], unit)}"
         return f"pays from {format_amount(pays['n_rows'], unit)} on: {sentence.removeprefix('training pays: ')}{below}"
     largest = max(gains)
-    sentence = describe_gain(gains[largest], strongest, metric)
+    sentence = describe_gain(gains[largest], over[largest], metric)
     n_worse = sum(gain.direction < 0 for gain in gains.values())
     if gains[largest].direction > 0:  # in a single run, where other sizes have more
         better = sentence.removeprefix("training pays: ")
