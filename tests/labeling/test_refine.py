@@ -112,7 +112,7 @@ def test_labels_are_refined_where_that_helps_and_kept_where_it_does_not(rows, tm
         assert len(refined) == content["counts"]["learned_from"]
     else:
         assert [row["confidence"] for row in refined] == [1.0] * 120
-        assert content["answer"].startswith("self-training is left out")
+        assert content["answer"].startswith("self-training is not used")
     learned = refined.weights.filter("is_learned")
     assert refined.dataset.kind == "classification"
     assert learned.height > 60
@@ -199,3 +199,17 @@ def test_the_columns_of_weak_rows_can_be_named(rows, tmp_path):
     words += ["--map", "text=t,label=l", "--encoder", "static", "--seeds", "2", "--quiet"]
     assert main([*words, "--out", str(tmp_path / "out")]) == 0
     assert th.open(tmp_path / "out").manifest.content["schema"]["columns"] == {"text": ["t"], "label": ["l"]}
+
+
+def test_joined_rows_keep_their_confidence_where_their_labels_stay(rows, tmp_path):
+    folder, _ = rows
+    votes = [{"text": row["text"], "a": row["label"], "b": row["label"]} for row in read_lines(folder / "weak.jsonl")]
+    votes[0]["b"] = next(row["b"] for row in votes if row["b"] != votes[0]["a"])
+    joined = th.join_labels(votes, ["a", "b"], out=tmp_path / "joined")
+    call = {"eval": folder / "test.jsonl", "encoder": "static", "seeds": 2, "least": 1.0}  # nothing is learned from
+    for source in (tmp_path / "joined", joined):
+        refined = th.refine_labels(source, **call)
+        assert not refined.manifest.content["verdict"]["helps"]
+        assert [row["confidence"] for row in refined] == [row["confidence"] for row in joined]
+    with pytest.raises(InputError, match="the column confidence is written, and the rows have it already"):
+        th.refine_labels(list(joined), **call)

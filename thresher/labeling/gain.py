@@ -63,6 +63,8 @@ class Gain:
         sentence = f"the next {self.batch:,} labels are expected to raise the accuracy by {expected}"
         if self.says_stop:
             return f"stop: {sentence}, less than {least} {basis}"
+        if self.gain.median < self.delta:
+            return f"{sentence}, so probably less than {least}, which is not certain yet {basis}"
         later = (
             "" if self.stop_at is None else f"; a batch brings less than {least} from about {self.stop_at:,} labels on"
         )

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from thresher.artifacts.folder import MANIFEST, OutputFolder, write_atomic, write_parquet
+from thresher.artifacts.local_path import expand_path
 from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
 from thresher.artifacts.result import open_folder
 from thresher.artifacts.stored import read_json_lines, read_table
@@ -30,7 +31,8 @@ from thresher.labeling.exchange import write_jsonl
 from thresher.labeling.pool import choose_encoder, embed_texts
 from thresher.labeling.settings import RefineOptions, RefineSettings
 from thresher.labeling.weak.cosine import Confidence, CosineSettings, judge_targets, self_train
-from thresher.labeling.weak.join import CONFIDENCE
+from thresher.labeling.weak.join import CONFIDENCE, Joined
+from thresher.labeling.weak.join import KIND as JOINED
 from thresher.models.settings import ModelOptions, ModelSettings
 from thresher.models.stages import StageCost
 from thresher.numeric.arrays import Bool, Float32, Int64
@@ -214,7 +216,7 @@ def _load_sides(rows: Any, unlabeled: Any, eval_rows: Any, read: ReadSettings) -
     for name, side in (("label refine", weak), ("eval", test)):
         if side.kind != "classification":
             raise InputError(f"{name}: rows of a text and its label are required, found rows of kind '{side.kind}'")
-    if CONFIDENCE in weak.column_names:
+    if CONFIDENCE in weak.column_names and not _is_joined(rows):
         raise InputError(f"label refine: the column {CONFIDENCE} is written, and the rows have it already; rename it")
     text = "+".join(weak.schema.columns["text"])
     more = None if unlabeled is None else load_unlabeled(unlabeled, ReadSettings(columns={"text": text}))[0]
@@ -305,9 +307,9 @@ def _say(verdict: dict[str, Any], counts: dict[str, Any], n_weak: int) -> str:
     if verdict["helps"]:
         return (
             f"self-training helps: {measured}; {counts['kept']:,} rows have its labels, {counts['changed']:,} of them "
-            "other ones than given"
+            "different from the given ones"
         )
-    return f"self-training is left out, it is not better beyond doubt: {measured}; {n_weak:,} rows keep their labels"
+    return f"self-training is not used, because it is not clearly better: {measured}; {n_weak:,} rows keep their labels"
 
 
 def _count_changed(confidence: Confidence, label: Int64) -> int:
@@ -315,8 +317,18 @@ def _count_changed(confidence: Confidence, label: Int64) -> int:
     return int(changed.sum())
 
 
+def _is_joined(rows: Any) -> bool:
+    """Tell whether rows are those of `label join`, whose confidence is of the same kind."""
+    if isinstance(rows, Joined):
+        return True
+    if not isinstance(rows, str | Path) or not (expand_path(rows) / MANIFEST).is_file():
+        return False
+    return bool(Manifest.read(expand_path(rows)).content.get("kind") == JOINED)
+
+
 def _keep_labels(weak: Dataset) -> list[dict[str, Any]]:
-    return [{**row, CONFIDENCE: 1.0} for row in weak]
+    """Return the rows with their own labels, and their own confidence or 1."""
+    return [{**row, CONFIDENCE: row.get(CONFIDENCE, 1.0)} for row in weak]
 
 
 def _write_labels(sides: _Sides, confidence: Confidence, classes: list[str]) -> list[dict[str, Any]]:
