@@ -97,7 +97,8 @@ class Teacher:
                 self.end_headers()
                 self.wfile.write(text)
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 47_613), Handler)  # the address is part of the identity
+        # a fixed port: the address is part of the identity of the grown rows
+        self.server = ThreadingHTTPServer(("127.0.0.1", 47_613), Handler)
         self.server.daemon_threads = True
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
         self.address = "http://127.0.0.1:47613/v1#teacher"
@@ -174,7 +175,8 @@ def measure_failures(work: Path) -> dict:
     parts = {task: read(task) for task in (SLICE, *OTHERS)}
     seeds = pl.concat([part.head(N_EACH) for part in parts.values()])
     pairs = list(UNITS)
-    conversions = [convert(41 + k // 2, pairs[k % len(pairs)]) for k in range(N_TEST)]  # of numbers that no row has
+    # of numbers that no row of the pool has
+    conversions = [convert(41 + k // 2, pairs[k % len(pairs)]) for k in range(N_TEST)]
     others = pl.concat([parts[task].tail(20) for task in OTHERS]).head(N_TEST)
     seed_rows = write_rows(seeds, work / "seeds.jsonl")
     tests = {

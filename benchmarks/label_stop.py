@@ -37,7 +37,7 @@ TEMPERATURES = np.exp(np.linspace(-1, 2.5, 36))
 
 
 def get_logits(x: np.ndarray, y: np.ndarray, at: np.ndarray, k: int) -> np.ndarray:
-    """Return the (n, k) logits of a student of some rows; classes that it never saw are far down."""
+    """Return the (n, k) logits of a student of some rows; unseen classes are far down."""
     logits = np.full((len(at), k), -30.0)
     model = fit_student(x, y)
     if model is None:
@@ -55,7 +55,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def fit_temperature(x: np.ndarray, y: np.ndarray, k: int, seed: list[int]) -> float:
-    """Return the factor of the logits that fits the labels of left-out rows best."""
+    """Return the factor of the logits that fits left-out labels best."""
     order = np.random.default_rng(seed).permutation(len(y))
     logits = np.zeros((len(y), k))
     for fold in range(5):
@@ -140,21 +140,21 @@ def summarize(work: Path) -> dict:
     result: dict = {"machine": machine(), "delta": DELTA, "true": true, "families": {}}
     for family in next(iter(stops.values())):
         rules = list(next(iter(stops.values()))[family])
-        counts = {rule: count_within(stops, family, rule, true, TUNE) for rule in rules}
+        counts = {rule: count_hits(stops, family, rule, true, TUNE) for rule in rules}
         best = max(rules, key=lambda rule: (counts[rule], -abs(rules.index(rule) - len(rules) / 2)))
         said = {n: [stops[n, d][family][best] for d in JUDGE] for n in NAMES}
         lost = [accuracy[n][s or max(accuracy[n])] - accuracy[n][true[n]] for n in NAMES for s in said[n]]
         result["families"][family] = {
             "rule": best,
             "within_15_percent_of_20_chosen_on": counts[best],
-            "within_15_percent_of_20": count_within(stops, family, best, true, JUDGE),
+            "within_15_percent_of_20": count_hits(stops, family, best, true, JUDGE),
             "said": said,
             "accuracy_to_true_stop": {"mean": round(float(np.mean(lost)), 4), "lowest": round(float(np.min(lost)), 4)},
         }
     return result
 
 
-def count_within(stops: dict, family: str, rule: str, true: dict[str, int], draws: range) -> int:
+def count_hits(stops: dict, family: str, rule: str, true: dict[str, int], draws: range) -> int:
     """Return how many stops are within 15 % of the true ones."""
     said = [(stops[n, d][family][rule], true[n]) for n in NAMES for d in draws]
     return sum(at is not None and abs(at / right - 1) <= 0.15 for at, right in said)

@@ -206,7 +206,7 @@ def test_joined_rows_keep_their_confidence_where_their_labels_stay(rows, tmp_pat
     votes = [{"text": row["text"], "a": row["label"], "b": row["label"]} for row in read_lines(folder / "weak.jsonl")]
     votes[0]["b"] = next(row["b"] for row in votes if row["b"] != votes[0]["a"])
     joined = th.join_labels(votes, ["a", "b"], out=tmp_path / "joined")
-    call = {"eval": folder / "test.jsonl", "encoder": "static", "seeds": 2, "least": 1.0}  # nothing is learned from
+    call = {"eval": folder / "test.jsonl", "encoder": "static", "seeds": 2, "least": 1.0}
     for source in (tmp_path / "joined", joined):
         refined = th.refine_labels(source, **call)
         assert not refined.manifest.content["verdict"]["helps"]
