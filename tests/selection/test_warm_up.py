@@ -35,6 +35,7 @@ def test_after_it_the_usual_commands_compile_nothing(compiled, tmp_path):
     rows = th.load([{"text": f"listing {i} with {i % 13} parts", "label": str(i % 5)} for i in range(1000)])
     for method in ("facility-location", "k-center"):
         th.select(rows, method, budget="10%", encoder="static", device="cpu")
+    th.select(rows, "delift", settings={"kernel": "embedding"}, budget="10%", encoder="static", device="cpu")
     th.curate(rows, eval=rows.take(np.arange(9)))
     (tmp_path / "large.csv").write_text("text,label\n" + "".join(f'"row, {i}","{i % 3}"\n' for i in range(100_000)))
     assert len(th.load(tmp_path / "large.csv")) == 100_000

@@ -124,11 +124,7 @@ def score(name, data, n_ranked, seed=3):
     return score_rows(create(name), data, n_ranked=n_ranked, rng=np.random.default_rng(seed))
 
 
-# apricot-select compiles for a second or two in every call
-COMPILING = {"feature-based", "max-coverage"}
-
-
-@pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.slow] * (name in COMPILING)) for name in NAMES])
+@pytest.fixture(params=NAMES)
 def name(request):
     return request.param
 

@@ -30,12 +30,17 @@ def unit_rows(x: Array, *, round_once: bool = False) -> Float32:
 
     Args:
         x: (n, d) numbers.
-        round_once: multiply in float64 and round the product, in twice the memory; by default the
-            scale is rounded first, and a component may differ in the last bit.
+        round_once: multiply in float64 and round the product; by default the scale is rounded
+            first, and a component may differ in the last bit.
     """
     x = np.ascontiguousarray(x, dtype=np.float32)
     scale = inverse_norms(x)[:, None]
-    unit: Float32 = (x * (scale if round_once else scale.astype(np.float32))).astype(np.float32, copy=False)
+    if not round_once:
+        return x * scale.astype(np.float32)
+    unit = np.empty_like(x)
+    for first in range(0, len(x), N_AT_ONCE):
+        block = slice(first, first + N_AT_ONCE)
+        unit[block] = x[block] * scale[block]
     return unit
 
 

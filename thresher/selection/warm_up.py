@@ -9,6 +9,7 @@ CALLS = (
     ("facility-location", {"kernel": "dense"}),
     ("facility-location", {"kernel": "sparse"}),
     ("k-center", None),
+    ("delift", {"kernel": "embedding"}),
 )
 N_ROWS = 2200  # of fewer, all pairs are compared without compiled loops
 N_LINES = 300_000  # of a table that is too large for the interpreter

@@ -20,6 +20,7 @@ from thresher.errors import InputError
 from thresher.numeric.arrays import Bool, Int64
 
 BLOCK_BYTES = 4 << 20
+WRITTEN_BYTES = 1 << 18  # of short rows, written at once
 PIECE_ROWS = 256  # a refused block is tried in pieces; rows of a bad piece are read singly
 
 
@@ -271,13 +272,16 @@ class TextShard:
 
             def copy_rows(shard: TextShard, positions: Int64) -> None:
                 nonlocal is_first
+                parts: list[bytes] = []
+                n_bytes = 0
                 for span in shard.read_spans(positions):
-                    if not is_first:
-                        write(layout.between)
-                    is_first = False
-                    write(span)
-                    if layout.line_end and not span.endswith(layout.line_end):
-                        write(layout.line_end)
+                    needs_end = layout.line_end and not span.endswith(layout.line_end)
+                    parts += [b"" if is_first else layout.between, span, layout.line_end if needs_end else b""]
+                    is_first, n_bytes = False, n_bytes + len(span)
+                    if n_bytes > WRITTEN_BYTES:
+                        write(b"".join(parts))
+                        parts, n_bytes = [], 0
+                write(b"".join(parts))
 
             write(layout.before)
             yield copy_rows

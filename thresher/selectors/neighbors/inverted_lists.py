@@ -9,6 +9,7 @@ are found through groups of lists.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -296,6 +297,14 @@ def _compare_lists(
     n_products = 0
     n_parts = count_threads()
     with ThreadPoolExecutor(n_parts) as pool:
+
+        def keep(product: Float32, rows: NDArray[np.integer[Any]], part: Int32) -> None:
+            edges = np.linspace(0, len(part), n_parts + 1).astype(np.int64).tolist()
+            others = [pool.submit(_keep_largest, product, rows, part, e, *nearest) for e in pairwise(edges[1:])]
+            _keep_largest(product, rows, part, (edges[0], edges[1]), *nearest)
+            for other in others:
+                other.result()
+
         for number in np.flatnonzero(np.diff(asking.start)).tolist():
             member, at = lists.rows(number), asking.rows(number)
             if len(member) == 0:
@@ -304,8 +313,7 @@ def _compare_lists(
             for first in range(0, len(at), step):
                 part = at[first : first + step]
                 product, rows = x.largest_products(queries[part], base, member, nearest.row.shape[1])
-                edges = np.linspace(0, len(part), n_parts + 1).astype(np.int64)
-                list(pool.map(lambda e: _keep_largest(product, rows, part, e, *nearest), zip(edges, edges[1:])))  # noqa: B023, B905
+                keep(product, rows, part)
             n_products += len(member) * len(at)
     return n_products
 

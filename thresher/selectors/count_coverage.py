@@ -1,16 +1,16 @@
-"""Functions of counts (n-grams, topics) through apricot-select, behind a check of its picks."""
+"""Functions of counts (n-grams, topics): each count is worth the less, the more there is of it."""
 
 from __future__ import annotations
 
-import warnings
+import heapq
+from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from thresher.errors import InputError, MissingExtraError
 from thresher.features.container import Features
 from thresher.features.requirements import Requirements
 from thresher.numeric.arrays import Float64, Int64
@@ -21,11 +21,9 @@ from thresher.validation import option
 
 @dataclass(frozen=True, kw_only=True)
 class CountCoverage(Selector):
-    """A method on counts, ranked by one of apricot-select's functions.
+    """A method on counts: rows are picked greedily, so that the sum of what is covered grows most.
 
-    Its `naive` optimizer is the exact greedy; the others return rows twice
-    (https://github.com/jmschrei/apricot/issues/19). Rows without any count are ranked from the
-    lowest.
+    Rows without any count are ranked from the lowest.
 
     Attributes:
         counts: "ngram" (words and pairs of words) or "topic" (clusters of embeddings).
@@ -43,54 +41,71 @@ class CountCoverage(Selector):
         feature = "ngram" if self.counts == "ngram" else "embedding"
         return Requirements(features={feature}, side_features={"existing": {feature}})
 
-    @property
-    def _function(self) -> tuple[str, dict[str, Any]]:
-        """Name of apricot-select's class, and its settings."""
-        raise NotImplementedError
+    @abstractmethod
+    def _value_sums(self, total: Float64) -> Float64:
+        """Return what it is worth that features were counted so often in all, (m,) of (m,).
+
+        It is concave and does not fall.
+        """
 
     def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
-        """Rank `n_ranked` rows greedily; the others score -inf.
-
-        Raises:
-            MissingExtraError: apricot-select is not installed.
-            InputError: it returned a row twice, or too few.
-        """
-        n = features.n_rows
+        """Rank `n_ranked` rows greedily; the others score -inf."""
         counts, existing = count_features(features, self.counts, self.n_topics, rng)
-        ranking, gains = self._rank_counts(counts, existing, n_ranked)
-        if len(ranking) != n_ranked or len(np.unique(ranking)) != n_ranked:
-            raise InputError(
-                f"{self.name}: apricot-select must return {n_ranked} different rows, got {len(ranking)} of which "
-                f"{len(np.unique(ranking))} differ; choose another method"
-            )
+        picks = self._pick(counts, existing, n_ranked)
         return Scores(
             row_id=features.row_id,
-            value=ranked(n, ranking),
+            value=ranked(features.n_rows, picks.rows),
             by=self.name,
-            objective=np.cumsum(gains),
+            objective=np.cumsum(picks.gains),
             notes={
-                "optimizer": "apricot-select naive",
+                "optimizer": "lazy greedy",
                 "guarantee": "exact greedy: every prefix has at least 1 - 1/e of the largest objective",
                 "n_counts": int(counts.nnz),
                 "n_features": int(counts.shape[1]),
-                "n_gain_evaluations": n_ranked * n - n_ranked * (n_ranked - 1) // 2,
+                "n_gain_evaluations": picks.n_evaluations,
             },
         )
 
-    def _rank_counts(self, counts: Any, existing: Any, n_ranked: int) -> tuple[Int64, Float64]:
-        """Return what apricot-select picks, and what each pick gains."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # its numba signatures are older than numba
-            try:
-                import apricot
-            except ImportError as error:
-                raise MissingExtraError("apricot-select", self.name, "counts") from error
-            if not counts.nnz:  # apricot-select fails in numpy where there is nothing to count
-                return np.arange(n_ranked), np.zeros(n_ranked)
-            kind, settings = self._function
-            function = getattr(apricot, kind)(n_ranked, optimizer="naive", initial_subset=existing, **settings)
-            function.fit(counts)
-            return np.asarray(function.ranking, np.int64), np.asarray(function.gains, np.float64)
+    def _pick(self, counts: Any, existing: Float64 | None, n_ranked: int) -> _Picks:
+        """Pick the row that gains most, again and again; of equal rows the lowest (Minoux 1978).
+
+        What a row gained when it was last looked at is more than it gains now, so that most rows
+        need not be looked at again.
+        """
+        total = np.zeros(counts.shape[1]) if existing is None else existing.reshape(-1).astype(np.float64)
+        start = counts.indptr.tolist()
+
+        def gain(row: int) -> float:
+            span = slice(start[row], start[row + 1])
+            before = total[counts.indices[span]]
+            return float((self._value_sums(before + counts.data[span]) - self._value_sums(before)).sum())
+
+        # (-gain, row, number of picks at that time)
+        waiting = [(-gain(row), row, 0) for row in range(counts.shape[0])]
+        heapq.heapify(waiting)
+        rows: list[int] = []
+        gains: list[float] = []
+        n_evaluations = len(waiting)
+        while len(rows) < n_ranked:
+            lost, row, n_picks = waiting[0]
+            if n_picks < len(rows):
+                heapq.heapreplace(waiting, (-gain(row), row, len(rows)))
+                n_evaluations += 1
+                continue
+            heapq.heappop(waiting)
+            rows.append(row)
+            gains.append(-lost)
+            span = slice(start[row], start[row + 1])
+            total[counts.indices[span]] += counts.data[span]
+        return _Picks(np.array(rows, np.int64), np.array(gains), n_evaluations)
+
+
+class _Picks(NamedTuple):
+    """Rows in the order of the picks, (k,), what each gained, (k,), and how many gains were computed."""
+
+    rows: Int64
+    gains: Float64
+    n_evaluations: int
 
 
 def count_features(features: Features, kind: str, n_topics: int, rng: np.random.Generator) -> tuple[Any, Any]:

@@ -1,22 +1,17 @@
-"""Feature-based functions and maximum coverage by apricot-select, against brute force."""
+"""Feature-based functions and maximum coverage, against brute force."""
 
-import sys
 import tracemalloc
-from importlib.util import find_spec
 
 import numpy as np
 import polars as pl
 import pytest
 
 import thresher as th
-from thresher.errors import InputError, MissingExtraError
 from thresher.features import make_context
 from thresher.features.container import Features
 from thresher.features.ngram import MAX_DISTINCT, NGRAM, Ngram, ngram_counts
 from thresher.selectors.feature_based import FeatureBased
 from thresher.selectors.max_coverage import MaxCoverage
-
-pytestmark = pytest.mark.skipif(find_spec("apricot") is None, reason="the counts extra is not installed")
 
 
 def packed(counts):
@@ -72,10 +67,10 @@ CASES = [
 def test_objective_equals_plain_greedy(selector, value, with_existing):
     counts = random_counts()
     existing = random_counts(4, seed=9) if with_existing else None
-    _, values = plain_greedy(counts, 12, value, existing)
+    picks, values = plain_greedy(counts, 12, value, existing)
     found = selector.score(build(counts, existing), n_ranked=12, rng=np.random.default_rng(0))
-    assert len(set(found.ranking().tolist())) == 12
-    np.testing.assert_allclose(found.objective, values, rtol=1e-6)
+    assert found.ranking().tolist() == picks
+    np.testing.assert_allclose(found.objective, values, rtol=1e-12)
 
 
 @pytest.mark.parametrize("selector", [FeatureBased(), MaxCoverage()])
@@ -90,31 +85,6 @@ def test_ranking_for_k_is_a_prefix_of_the_ranking_for_all(selector):
     data = build(random_counts())
     longest, short = (selector.score(data, n_ranked=k, rng=np.random.default_rng(0)).ranking() for k in (30, 9))
     assert short.tolist() == longest[:9].tolist()
-
-
-def test_repeated_picks_of_apricot_are_refused(monkeypatch):
-    import apricot
-
-    class Repeating:
-        ranking, gains = [3, 3], [1.0, 1.0]
-
-        def __init__(self, *_, **__):
-            pass
-
-        def fit(self, counts):
-            return self
-
-    monkeypatch.setattr(apricot, "MaxCoverageSelection", Repeating)
-    with pytest.raises(InputError, match="must return 2 different rows, got 2 of which 1 differ"):
-        MaxCoverage().score(build(random_counts()), n_ranked=2, rng=np.random.default_rng(0))
-
-
-def test_without_apricot_the_extra_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "apricot", None)
-    with pytest.raises(
-        MissingExtraError, match=r"'apricot-select' is not installed; feature-based needs it.*\[counts\]"
-    ):
-        FeatureBased().score(build(random_counts()), n_ranked=2, rng=np.random.default_rng(0))
 
 
 def test_topics_take_turns():
