@@ -3,6 +3,8 @@
 import gc
 import weakref
 
+import pytest
+
 from thresher.numeric import memory
 
 
@@ -24,6 +26,14 @@ def test_the_smaller_of_machine_and_control_group_counts(monkeypatch, tmp_path):
     assert memory.available_bytes() is None
 
 
+@pytest.fixture
+def unfrozen():
+    """Undo what `conftest.py` has frozen, for one test."""
+    gc.unfreeze()
+    yield
+    gc.freeze()
+
+
 class Node:
     """An object that refers to itself, which only a collection frees."""
 
@@ -31,7 +41,7 @@ class Node:
         self.me = self
 
 
-def test_collections_free_what_is_new_and_leave_what_is_older_for_later():
+def test_collections_free_what_is_new_and_leave_what_is_older_for_later(unfrozen):
     assert gc.get_freeze_count() == 0
     older = weakref.ref(Node())
     with memory.collect_only_new():
@@ -47,7 +57,7 @@ def test_collections_free_what_is_new_and_leave_what_is_older_for_later():
     assert older() is None
 
 
-def test_what_a_program_has_frozen_stays_so():
+def test_what_a_program_has_frozen_stays_so(unfrozen):
     gc.freeze()
     with memory.collect_only_new():
         pass

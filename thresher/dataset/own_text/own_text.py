@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ import polars as pl
 
 from thresher.dataset.own_text.marking import SHARED, mark_shared
 from thresher.dataset.own_text.shared_text import SharedText, find_shared_text
-from thresher.dataset.own_text.words import Words, locate_words, split_series, split_words
+from thresher.dataset.own_text.words import Words, locate_words, map_pieces, split_words
 from thresher.numeric.arrays import Bool, Int32, Int64, UInt8, UInt32, UInt64
 from thresher.numeric.hashing import mix_bits
 from thresher.numeric.numba_jit import jit
@@ -69,7 +70,7 @@ def find_own_texts(sides: Sequence[pl.Series]) -> list[OwnTexts]:
         sides: texts of each side, such as the pool's and the evaluation set's; no nulls.
     """
     shared = find_shared_text([split_words(side) for side in sides])
-    pieces = [[divide_texts(chunk, shared) for chunk in split_series(side)] for side in sides]
+    pieces = [list(map_pieces(partial(divide_texts, shared=shared), side)) for side in sides]
     wrapper, wrappers = number_wrappers([piece.sets for side in pieces for piece in side])
     ends = np.cumsum([len(side) for side in sides])
     return [

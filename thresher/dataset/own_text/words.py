@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import polars as pl
@@ -12,7 +13,9 @@ from thresher.numeric.arrays import Bool, Int32, Int64, UInt32, UInt64
 from thresher.numeric.growing_array import GrowingArray
 from thresher.numeric.hashing import mix_bits
 from thresher.numeric.numba_jit import jit
+from thresher.numeric.threads import count_threads
 
+T = TypeVar("T")
 CHUNK_ROWS = 65_536
 CHUNK_BYTES = 1 << 21  # of text: what is read at once, so that long rows take no more memory
 FNV_PRIME = np.uint64(0x100000001B3)  # FNV-1a, 64 bit
@@ -46,6 +49,16 @@ def split_series(texts: pl.Series) -> Iterator[pl.Series]:
         yield texts[start:stop]
 
 
+def map_pieces(function: Callable[[pl.Series], T], texts: pl.Series) -> Iterator[T]:
+    """Yield what a function gives for each piece of texts, in their order; several run at once."""
+    pieces = list(split_series(texts))
+    if len(pieces) < 2:
+        yield from map(function, pieces)
+        return
+    with ThreadPoolExecutor(count_threads()) as pool:
+        yield from pool.map(function, pieces)
+
+
 def list_pieces(n_bytes: pl.Series, max_rows: int = CHUNK_ROWS) -> Iterator[tuple[int, int]]:
     """Yield where pieces of rows start and stop; only a single row has more than `CHUNK_BYTES`."""
     ends = np.concatenate([[0], np.cumsum(n_bytes.to_numpy(), dtype=np.int64)])
@@ -75,8 +88,7 @@ def split_words(texts: pl.Series) -> Words:
     """
     hashes, flags = GrowingArray(np.uint32), (GrowingArray(np.bool_), GrowingArray(np.bool_))
     counts = [np.zeros(1, np.int64)]
-    for chunk in split_series(texts):
-        words, _ = locate_words(chunk)
+    for words, _ in map_pieces(locate_words, texts):
         hashes.append(words.hashes)
         flags[0].append(words.is_last)
         flags[1].append(words.is_letter)
