@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import tempfile
@@ -31,6 +32,7 @@ LONGEST = [
 TINY = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+gc.set_threshold(10_000)  # imports make many objects and little garbage
 
 
 def pytest_configure():
@@ -42,6 +44,11 @@ def pytest_configure():
             pytest.exit(
                 f"{group}: {sorted(stale)} are not installed; run `make setup`, or `pip install --no-deps -e .`"
             )
+
+
+def pytest_collection_finish():
+    """Let no collection of garbage look at modules and tests again: a full one takes a second."""
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items):

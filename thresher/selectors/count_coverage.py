@@ -101,7 +101,7 @@ class CountCoverage(Selector):
 
 
 class _Picks(NamedTuple):
-    """Rows in the order of the picks, (k,), what each gained, (k,), and how many gains were computed."""
+    """Rows in the order of the picks, (k,), what each gained, (k,), and gains computed."""
 
     rows: Int64
     gains: Float64
