@@ -52,6 +52,12 @@ def escape_line(text: str) -> str:
     return escape_controls(text).replace("\n", "\\n")
 
 
+def split_sentence(text: str) -> tuple[str, str]:
+    """Return the first sentence of a text, and the rest."""
+    end = re.search(r"[.!?] (?=[A-Z])", text)
+    return (text, "") if end is None else (text[: end.start() + 1], text[end.end() :])
+
+
 def join_lines(lines: Iterable[str]) -> str:
     """Return lines one below the other, none of which is two."""
     return "\n".join(escape_line(line) for line in lines)

@@ -140,7 +140,7 @@ LOSS = fmt.MetricDisplay("loss", is_higher_better=False, is_rate=False)
         (ACCURACY.difference(-0.0001), "0.0 points"),
         (ACCURACY.difference_range(-0.004, 0.02), "−0.4 to +2.0 points"),
         (ACCURACY.amount(0.008), "0.8 points"),
-        (LOSS.text(1.23456, 0.05), "1.235 ± 0.05"),
+        (LOSS.text(1.23456, 0.05), "1.235 ± 0.050"),
         (LOSS.difference(-0.0312), "−0.031"),
         (fmt.rounded(6487), "6,500"),
         (fmt.rounded(879), "880"),

@@ -51,7 +51,7 @@ def choose_size(
         return Size(min(limit, best), f"rows chosen by {method} do best at this size: further ones make it worse")
     enough = curve.enough.get(method) or curve.enough.get(BASELINE)
     if enough is None or enough.verdict != "enough":
-        said = "" if enough is None else f" ({str(enough).rstrip('.')})"
+        said = "" if enough is None else f". {str(enough).rstrip('.')}"
         return Size(limit, f"{everything}: the curve does not show that fewer are enough{said}")
     return Size(min(limit, enough.high), f"the safe end of what the curve says is enough: {enough}")
 

@@ -24,13 +24,12 @@ from thresher.reporting.pages.row_zero import (
     build_references,
     describe_score,
     write_forgetting,
-    write_row_zero,
 )
+from thresher.trainer.untouched.summary import describe_verdict
 
 KEYS = ("task", "model", "counts", "held_out", "control", "comparison", "runs")
 MAX_CLASSES = 30  # in the figure, weakest first; the table has all
 N_CONFUSIONS = 12
-NORMAL_95 = 1.96  # standard errors on either side of a 95 % interval
 
 
 def build_adapter_page(folder: Path, manifest: Manifest) -> Page:
@@ -42,7 +41,7 @@ def build_adapter_page(folder: Path, manifest: Manifest) -> Page:
         title=f"LoRA adapter for {metrics['model']['name']}, {fmt.rows(metrics['counts']['train']['rows'])}",
         answer=_write_answer(metrics),
         more=[
-            *write_row_zero(metrics.get("base")),
+            *([] if describe_verdict(metrics) is None else [_write_score(metrics)]),
             *write_forgetting(metrics.get("general")),
             *_write_remarks(metrics),
         ],
@@ -76,25 +75,22 @@ def _without_classes(held_out: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _write_answer(metrics: Mapping[str, Any]) -> str:
+    verdict = describe_verdict(metrics)
+    return _write_score(metrics) if verdict is None else f"{verdict}."
+
+
+def _write_score(metrics: Mapping[str, Any]) -> str:
     scores, compared = _without_classes(metrics["held_out"]), metrics["comparison"]
     if not scores:
         return "The adapter was trained but not evaluated: no rows were held out."
     if compared is None:
         name, score = next(iter(scores.items()))
         return f"The {fmt.readable_name(name)} is {_format_estimate(name, score)} on {_held_out_rows(score['n'])}."
-    metric = _display_compared(compared)
-    ours, gap = compared["subset"], compared["difference"]
+    metric, ours = _display_compared(compared), compared["subset"]
     score = metric.text(ours["value"], ours["stderr"])
     text = f"The {fmt.readable_name(metric.name)} is {score} on {_held_out_rows(ours['n'])}"
-    if not fmt.is_number(gap["value"]) or not fmt.is_number(gap["stderr"]):
-        return f"{text}; the error of the difference from {describe_control(metrics)} is unknown."
-    reach = NORMAL_95 * gap["stderr"]
-    ends = metric.difference_range(gap["value"] - reach, gap["value"] + reach)
-    if abs(gap["value"]) <= reach:
-        return f"{text}, not clearly different from training on {describe_control(metrics)} ({ends})."
-    is_better = (gap["value"] > 0) == compared["is_higher_better"]
-    size = metric.amount(abs(gap["value"]))
-    return f"{text}: {size} {'better' if is_better else 'worse'} than {describe_control(metrics)} ({ends})."
+    is_known = fmt.is_number(compared["difference"]["stderr"])
+    return f"{text}." if is_known else f"{text}; the error of the difference from random rows is unknown."
 
 
 def _held_out_rows(n: int) -> str:
@@ -107,8 +103,8 @@ def _write_remarks(metrics: Mapping[str, Any]) -> list[str]:
     if compared is not None:
         n = len(compared["seeds"])
         sentences.append(
-            f"The interval is 95 %, paired over held-out rows{f' and {n} seeds' if n > 1 else ''}."
-            + ("" if n > 1 else " With one seed, it does not include the variance between seeds: run with --seeds 3.")
+            f"The intervals are 95 % intervals, paired over held-out rows{f' and {n} seeds' if n > 1 else ''}."
+            + ("" if n > 1 else " With one seed, they do not include the variance between seeds: run with --seeds 3.")
         )
     if metrics["settings"].get("early_stopping_patience") is not None and metrics["held_out"]:
         sentences.append(

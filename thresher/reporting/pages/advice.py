@@ -8,6 +8,7 @@ from typing import Any
 
 from thresher.artifacts.folder import MANIFEST
 from thresher.artifacts.manifest import Manifest
+from thresher.printable import split_sentence
 from thresher.reporting import formatting as fmt
 from thresher.reporting.files import read_json
 from thresher.reporting.page import Block, Page, Paragraph, Section, Table, Tile
@@ -35,13 +36,14 @@ def build_advice_page(folder: Path, manifest: Manifest) -> Page:
     if (folder / "adapter" / "metrics.json").is_file():
         metrics = read_json(folder / "adapter" / "metrics.json", ("counts",))
     first, *others = advice["answers"]
+    answer, scores = split_sentence(first["answer"])
     content, pool = manifest.content, advice["pool"]
     left_out = [f"Time ran out for: {', '.join(advice['left_out'])}."] if advice["left_out"] else []
     return Page(
         kind="advice",
         title=f"Advice for {fmt.rows(pool['given'])}",
-        answer=first["answer"],
-        more=left_out,
+        answer=answer,
+        more=[*([scores] if scores else []), *left_out],
         tiles=(
             Tile("Clean rows", fmt.count(pool["clean"]), f"of {fmt.count(pool['given'])}"),
             Tile("Chosen", fmt.count(advice["rows"]["n"]), f"by {advice['method']}"),
@@ -74,7 +76,7 @@ def _build_curve(folder: Path) -> list[Block]:
     is_higher_better = bool(fitted["is_higher_better"])
     experiment = read_experiment(own, Manifest.read(own), cells_file="curve.csv", is_higher_better=is_higher_better)
     figure = [build_curve_figure(experiment, fitted)] if len(experiment.done) else []
-    return [Paragraph(str(fitted["answer"])), *figure]
+    return [Paragraph(" ".join([str(fitted["answer"]), *fitted.get("outlook", [])])), *figure]
 
 
 def _build_steps(folder: Path, advice: Mapping[str, Any]) -> list[Block]:
