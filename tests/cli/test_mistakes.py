@@ -147,6 +147,31 @@ MISTAKES = [  # what was typed, and what the sentence must say
     ("correct sft.jsonl --model tiny --out out", "name the judge"),
     ("curve labels.jsonl --eval 20% --device cpu --train device=cuda --out out", "give one of them"),
     ("export taken --to torchtune --out out", "'trl', 'llama-factory'"),
+    (f"{SELECT} extra", "leave it out, or quote a value"),
+    (f"{SELECT} =3", "NAME=VALUE, with the name of an option"),
+    (f"{SELECT} --order price", "'file', 'rank'"),
+    (f"{SELECT} --split test", "only for a Hub dataset, a folder"),
+    (f"{SELECT} --device cuda:9", "needs a CUDA GPU of that number"),
+    (f"{SELECT} --push-to-hub nonsense", "must be owner/name"),
+    (f"{SELECT} --config bad.yaml", "at line 2, column 1"),
+    ("select labels.jsonl --method random --budget 5 --push-to-hub me/x", "add --out DIR"),
+    ("select labels.jsonl --method target-similarity --budget 5", "give --target FILE"),
+    ("select nohead.csv --method random --budget 5", "the first line must name the columns"),
+    ("select ftp://host/rows.jsonl --budget 5", "copy the files to a folder"),
+    ("help select", "thresher COMMAND --help"),
+    ("--verison", "did you mean --version"),
+    ("train labels.jsonl --eval sft.jsonl --out out", "must be of the same kind"),
+    ("train labels.jsonl --eval labels.jsonl --out out", "give other rows to --eval"),
+    (f"{TRAIN} --report-to wanb", "did you mean 'wandb'"),
+    (f"{TRAIN} --metric acuracy", "must be lm-eval:TASK"),
+    ("train labels.jsonl --eval 20% --model hollow --out out", "choose a transformers model"),
+    ("curve labels.jsonl --eval 20% --within 500% --out out", "a share below 100%"),
+    ("curve labels.jsonl --eval 20% --max-time soon --out out", "such as 90s, 30m or 4h"),
+    ("curve labels.jsonl --eval 20% --sizes 10,5000 --out out", "at most the 24 rows"),
+    ("cache prune --older-than 3", "did you mean --older-than-days"),
+    ("score labels.jsonl --features length --out scores.txt", "must end in one of .parquet"),
+    ("label refine labels.jsonl --eval sft.jsonl --out out", "rows of a text and its label"),
+    ("soup taken --dev labels.jsonl --eval labels.jsonl", "check the path"),
 ]
 
 
@@ -174,14 +199,18 @@ def place(tmp_path_factory):
     (folder / "thesis.tex").write_text("\\begin{document}")
     (folder / "typo.toml").write_text('ordr = "rank"\n')
     np.save(folder / "vectors.npy", np.ones((7, 4), dtype=np.float32))
+    (folder / "bad.yaml").write_text("budget: [5\n")
+    (folder / "nohead.csv").write_text(
+        "".join(f"a row with more words than a name {i},class {i % 3}\n" for i in range(9))
+    )
     (folder / "hollow").mkdir()
     (folder / "taken").mkdir()
     (folder / "taken" / "notes.txt").write_text("mine")
     return folder
 
 
-def test_there_are_85_mistakes_and_no_two_are_the_same():
-    assert len({typed for typed, _ in MISTAKES}) == len(MISTAKES) > 85
+def test_there_are_155_mistakes_and_no_two_are_the_same():
+    assert len({typed for typed, _ in MISTAKES}) == len(MISTAKES) > 155
 
 
 @pytest.mark.parametrize(("typed", "said"), MISTAKES, ids=[typed for typed, _ in MISTAKES])

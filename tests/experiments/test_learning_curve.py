@@ -285,7 +285,11 @@ def test_a_share_of_the_pool_is_held_out(pool, tiny_bert, quick):
         ({"seeds": 1}, SettingsError, "seeds must be a whole number of at least 2"),
         ({"methods": "randon"}, NotFoundError, "random"),
         ({"metric": "acuracy"}, NotFoundError, "accuracy"),
-        ({"within": 0.0}, SettingsError, "within must be a number above 0 or a share, as 0.02 or 1%, got 0.0"),
+        (
+            {"within": 0.0},
+            SettingsError,
+            "within must be a number above 0 or a share below 100%, as 0.02 or 1%, got 0.0",
+        ),
         ({"within": "one point"}, SettingsError, "within must be a number"),
         ({"equal": "time"}, SettingsError, "equal must be"),
         ({"engine": "spark"}, SettingsError, "engine"),

@@ -122,7 +122,7 @@ def test_a_device_that_is_not_there_is_refused_everywhere(files, tiny_bert, own_
     )
     out = ["--out", str(tmp_path / "out")]
     assert main([*name.split(), *words, *out, "--device", "cuda:7"]) == 2
-    assert "device: 'cuda:7' must be one of the CUDA GPUs of this machine, found" in capsys.readouterr().err
+    assert "device: 'cuda:7' needs a CUDA GPU of that number, found" in capsys.readouterr().err
     assert main([*name.split(), *words, *out, "--device", "gpu"]) == 2
     assert "device: must be cpu, cuda, cuda:1 or mps, got 'gpu'" in capsys.readouterr().err
 

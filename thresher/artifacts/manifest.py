@@ -57,7 +57,7 @@ class Manifest:
         """
         path = Path(folder) / MANIFEST
         if not path.exists():
-            raise ManifestError(f"{folder}: must be a folder that thresher wrote, found no {MANIFEST}")
+            raise ManifestError(f"{folder}: must be a folder that thresher wrote, found no {MANIFEST}; check the path")
         return Manifest.read_file(path)
 
     @staticmethod

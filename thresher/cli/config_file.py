@@ -107,8 +107,11 @@ def _parse_text(text: str, suffix: str, path: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        sentence = " ".join(str(error).split())
-        raise InputError(f"{path}: must be valid YAML, found an error: {sentence}") from None
+        sentence, where = " ".join(str(error).split()), ""
+        if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+            sentence = " ".join(str(error.problem).split())
+            where = f" (at line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1})"
+        raise InputError(f"{path}: must be valid YAML, found an error: {sentence}{where}") from None
 
 
 def to_flag(name: str, value: Any, where: str) -> bool:

@@ -12,6 +12,7 @@ from thresher.cli.with_options import with_options
 from thresher.curation.correction.settings import CorrectSettings
 from thresher.dataset.settings import PoolSettings
 from thresher.models.settings import ModelSettings
+from thresher.numeric.units import format_count
 from thresher.printable import join_lines
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def format_summary(corrected: Corrected, out: Path, read_as: str | None) -> str:
     """Return what happened, in a few lines."""
     content = corrected.manifest.content
     counts = content["counts"]
-    lines = [f"{counts['read']:,} rows read ({read_as}), {counts['rejected']:,} rejected as unusable"]
+    lines = [f"{format_count(counts['read'], 'row')} read ({read_as}), {counts['rejected']:,} rejected as unusable"]
     lines += options.format_rejected(counts["rejected_by_reason"])
     abstain = content.get("abstain")
     if abstain is None:

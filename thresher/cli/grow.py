@@ -15,6 +15,7 @@ from thresher.dataset.settings import PoolSettings
 from thresher.errors import InputError
 from thresher.growth.settings import GrowSettings
 from thresher.models.settings import ModelSettings
+from thresher.numeric.units import format_count
 from thresher.printable import join_lines
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def format_summary(grown: Grown, out: Path, pool: str | None, read_as: str | Non
     """Return what happened, in a few lines."""
     content = grown.manifest.content
     counts, facts = content["counts"], content["facts"]
-    lines = [f"{counts['read']:,} rows read ({read_as}), {counts['rejected']:,} rejected as unusable"]
+    lines = [f"{format_count(counts['read'], 'row')} read ({read_as}), {counts['rejected']:,} rejected as unusable"]
     lines += options.format_rejected(counts["rejected_by_reason"])
     if counts["written_by_models"]:
         lines.append(f"{counts['written_by_models']:,} rows written by a model are not used as seeds")

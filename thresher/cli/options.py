@@ -11,6 +11,7 @@ import typer
 
 from thresher.cli.output import print_line
 from thresher.dataset.settings import EvalReadSettings, PoolSettings, ReadSettings
+from thresher.numeric.units import format_count
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset, Source
@@ -93,11 +94,11 @@ def report_rows(name: str, rows: Dataset, *, quiet: bool) -> None:
         return
     for one in rows.readings:
         schema = one.schema.describe(one.column_names)
-        print_line(f"{one.name}: {one.n_read:,} rows read ({rows.kind}; {schema})", err=True)
+        print_line(f"{one.name}: {format_count(one.n_read, 'row')} read ({rows.kind}; {schema})", err=True)
         if one.rejected:
             print_line(f"{one.name}: {describe_rejected(one.n_read, one.rejected)}", err=True)
     if not rows.readings:
-        print_line(f"{name}: {rows.n_read:,} rows read ({rows.kind}; {describe_schema(rows)})", err=True)
+        print_line(f"{name}: {format_count(rows.n_read, 'row')} read ({rows.kind}; {describe_schema(rows)})", err=True)
     if rows.n_rejected and (
         not rows.readings or rows.n_rejected > sum(sum(r.rejected.values()) for r in rows.readings)
     ):
@@ -197,7 +198,7 @@ def format_read(content: Mapping[str, Any], schema: str | None) -> list[str]:
         schema: how the columns were read; None where only the name of the schema is known.
     """
     counts = content["counts"]
-    read = f"{counts['read']:,} rows read ({schema or content['schema']['name']})"
+    read = f"{format_count(counts['read'], 'row')} read ({schema or content['schema']['name']})"
     return [f"{read}, {counts['rejected']:,} rejected as unusable", *format_rejected(counts["rejected_by_reason"])]
 
 

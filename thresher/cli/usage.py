@@ -41,8 +41,19 @@ def describe_usage_error(error: TyperException) -> str:
     for theirs, ours in _REWORDED.items():
         sentence = sentence.replace(theirs, ours)
     if sentence.startswith(_EXTRA):
-        sentence += "; give several files as a quoted glob ('data/*.jsonl') or as their folder"
+        sentence += _advise_extra(sentence.partition("(")[2].rstrip(")"))
+    if sentence.startswith("No such command 'help'"):  # as of git and cargo
+        return "no such command 'help'; did you mean 'thresher COMMAND --help'?"
     return f"{sentence[0].lower()}{sentence[1:]}; see '{command} --help'"
+
+
+def _advise_extra(words: str) -> str:
+    """Say what to do about words that no argument takes."""
+    if any(mark in words for mark in ("/", ".", "*")):
+        return "; give several files as a quoted glob ('data/*.jsonl') or as their folder"
+    if "=" in words:
+        return "; what overrides a config file is NAME=VALUE, with the name of an option"
+    return "; leave it out, or quote a value that has spaces"
 
 
 def _find_train_setting(option: str, context: Any) -> str | None:

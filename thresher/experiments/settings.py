@@ -237,8 +237,10 @@ class CurveSettings(MethodExperimentSettings):
         problems = super().find_problems()
         if self.trainer is not None and (self.ranks or self.models or self.equal == "steps"):
             problems.append("ranks, models and equal=steps are of our trainer; leave them or trainer out")
-        if not 0 < self.tolerance.amount < float("inf"):
-            problems.append(f"within must be a number above 0 or a share, as 0.02 or 1%, got {self.within!r}")
+        if not 0 < self.tolerance.amount < (1 if self.tolerance.is_share else float("inf")):
+            problems.append(
+                f"within must be a number above 0 or a share below 100%, as 0.02 or 1%, got {self.within!r}"
+            )
         if self.max_time is not None and not 0 < parse_seconds(self.max_time) < float("inf"):
             problems.append(f"max_time must be a time above 0, such as 90s, 30m or 4h, got {self.max_time!r}")
         if self.axis is not None and (self.ranks or self.models or set(self.methods) - {BASELINE}):

@@ -63,7 +63,7 @@ def check_device(name: str | None) -> None:
         n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= n_gpus:
             raise SettingsError(
-                f"device: '{name}' must be one of the CUDA GPUs of this machine, found {n_gpus} of them"
+                f"device: '{name}' needs a CUDA GPU of that number, found {n_gpus} on this machine; leave it out"
             )
     elif device.type == "mps" and not torch.backends.mps.is_available():
         raise SettingsError(f"device: '{name}' needs an Apple GPU, found none; leave it out")

@@ -97,7 +97,8 @@ def split_rows(
     is_known = match >= 0
     train = data.take(np.flatnonzero(~(is_known | is_held_out)))
     if not len(train):
-        raise InputError(f"train: all {len(data)} rows are among the held-out rows; give other rows to --eval")
+        every = "the only row is" if len(data) == 1 else f"all {len(data)} rows are"
+        raise InputError(f"train: {every} among the held-out rows; give other rows to --eval")
     control_rows = None
     if control and pool is not None:
         control_rows = pool.take(np.flatnonzero(match_rows(pool, held_out) < 0))

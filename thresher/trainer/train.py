@@ -17,6 +17,7 @@ from thresher.artifacts.manifest import digest
 from thresher.artifacts.scratch import make_scratch_folder
 from thresher.dataset.rejection import describe_rejected
 from thresher.errors import InputError, MissingExtraError, OutputError
+from thresher.numeric.units import format_count
 from thresher.trainer.adapter import Adapter
 from thresher.trainer.events import OnEvent, TrainEvent, ignore
 from thresher.trainer.settings import TrainSettings
@@ -195,7 +196,7 @@ def _announce_rows(context: RunContext) -> None:
     """Tell how rows were read, which cannot be used, and which ask held-out questions."""
     split = context.split
     messages = [
-        f"{name}: {rows.n_read:,} rows read ({rows.kind}; {rows.schema.describe(rows.column_names)})"
+        f"{name}: {format_count(rows.n_read, 'row')} read ({rows.kind}; {rows.schema.describe(rows.column_names)})"
         for name, rows in context.loaded.items()
     ]
     for name, by_reason in context.unusable.items():

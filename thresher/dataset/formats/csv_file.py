@@ -17,6 +17,7 @@ from thresher.dataset.formats.spans import Spans
 from thresher.dataset.formats.text_shard import Layout, TextShard
 from thresher.errors import InputError
 
+LONGEST_NAME, MOST_WORDS = 60, 4  # of a column; a header with more may be a row
 _HEADER_LIMIT = 1 << 20
 _EXCEL_LINE = re.compile(rb'"?sep=(.)"?\r?\n', re.IGNORECASE)  # Excel's delimiter line
 
@@ -57,6 +58,8 @@ def open_csv(file: PlainFile, suffix: str, compression: str, max_row_bytes: int)
     records, syntax = _mark_records(rows.spans, len(header), FAULTS), CsvRows(header, delimiter)
     shard = TextShard(file, records, syntax, layout, suffix=suffix + compression, max_row_bytes=max_row_bytes)
     shard.column_names, shard.has_fixed_columns = header, True
+    if any(len(name) > LONGEST_NAME or len(name.split()) > MOST_WORDS or name.isdigit() for name in header):
+        shard.advice = "; the first line must name the columns, and seems to be a row: add such a line"
     if rows.n_swallowing:
         shard.requote_rows(rows.literal - 1, lambda record: requote(record, delimiter.encode()))
         shard.notes = (_describe_quotes(file.name, rows.n_swallowing, rows.n_swallowed),)

@@ -64,10 +64,10 @@ def _build_verdicts(result: Mapping[str, Any]) -> list[Block]:
 
 def _build_adapters(result: Mapping[str, Any], metric: fmt.MetricDisplay, best: str) -> Table:
     rows = [
-        (str(number), str(each["path"]), metric.text(each["dev"]), "best" if str(each["path"]) == best else "")
+        (f"{number}, best" if str(each["path"]) == best else str(number), str(each["path"]), metric.text(each["dev"]))
         for number, each in enumerate(result["adapters"], start=1)
     ]
-    columns = ("adapter", "folder", f"{metric.label}, dev rows", "")
+    columns = ("adapter", "folder", f"{metric.label}, dev rows")
     return Table(caption="What was merged", columns=columns, rows=rows, numeric=(2,))
 
 

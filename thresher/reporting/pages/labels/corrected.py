@@ -63,10 +63,13 @@ def _build_replaced(changed: pl.DataFrame, content: Mapping[str, Any]) -> list[B
         hint = "A lower --least-entropy replaces more." if "abstain" in content else "A lower --eta replaces more."
         return [Paragraph(f"No answer was replaced. {hint}")]
     first = changed.sort("confidence", "row_id", descending=[True, False], nulls_last=True).head(N_PAIRS)
-    pairs = [(_write_example(row, "original"), _write_example(row, "candidate")) for row in first.iter_rows(named=True)]
+    pairs = [
+        (_write_example(row, "candidate"), _write_example({**row, "reason": ""}, "original"))
+        for row in first.iter_rows(named=True)
+    ]
     title = f"{len(pairs)} of {fmt.rows(len(changed))}" + ("" if "abstain" in content else ", most confident first")
     note = f"All are in audit.parquet; rows.jsonl keeps each original answer in the column {content['column']}."
-    return [Pairs(title, ("Original answer", "New answer"), pairs), Paragraph(note)]
+    return [Pairs(title, ("New answer", "Original answer"), pairs), Paragraph(note)]
 
 
 def _build_decisions(audit: pl.DataFrame, decisions: Mapping[str, int]) -> list[Block]:
