@@ -27,8 +27,9 @@ from curves_linear import N_SEEN, run_adaptive
 from machine import machine
 from scipy.stats import norm
 
-from thresher.evaluation.curves.curve_fit import fit_curve, summarize_samples
+from thresher.evaluation.curves.curve_fit import fit_curve
 from thresher.evaluation.curves.enough import judge
+from thresher.evaluation.curves.interval import summarize_samples
 from thresher.evaluation.curves.row_noise import estimate_test_covariance
 from thresher.experiments.settings import CurveSettings
 

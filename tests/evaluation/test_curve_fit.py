@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -137,6 +138,56 @@ def test_no_score_is_foretold_that_a_score_cannot_have():
         assert interval.low < interval.median <= interval.high <= 1
     loss = fit_curve(SIZES, [[1 - value for value in run] for run in near], is_higher_better=False, test_stderr=0.02)
     assert loss.asymptote().low >= 0
+
+
+def rate_and_turned(times, plus):
+    """Fits of one set of runs as it is, outside of 0..1, and as a times it plus b."""
+    values = [[5 * value + 1 for value in run] for run in runs(early, sd=0.005)]
+    turned = [[times * value + plus for value in run] for run in values]
+    fits = [
+        fit_curve(SIZES, values, is_higher_better=True),
+        fit_curve(SIZES, turned, is_higher_better=times > 0),
+    ]
+    return *fits, values
+
+
+@pytest.mark.parametrize(("times", "plus"), [(2.0, -30.0), (-1.0, 0.0), (-0.3, 1.5)])
+def test_a_score_of_any_range_and_sign_is_foretold_in_its_own_units(times, plus):
+    score, turned, values = rate_and_turned(times, plus)
+    assert not score.scale.is_rate
+    assert score.predict(1600).median == pytest.approx(np.mean(values[-1]), abs=0.05)
+    assert turned.predict(1600).median == pytest.approx(times * score.predict(1600).median + plus, abs=1e-3)
+    assert turned.gain(1600, 1600).high == pytest.approx(abs(times) * score.gain(1600, 1600).high, rel=0.01)
+    sizes = [fit.sampled_enough_sizes(0.05 * scale, 1600) for fit, scale in ((score, 1), (turned, abs(times)))]
+    assert np.median(sizes[0]) == pytest.approx(np.median(sizes[1]), rel=0.01)
+
+
+def test_curves_on_scales_of_their_own_are_compared_by_their_scores():
+    values = [[5 * value for value in run] for run in runs(early, sd=0.003)]
+    base = fit_curve(SIZES, values, is_higher_better=True)
+    other = fit_curve(SIZES, values, is_higher_better=True, scale=replace(base.scale, offset=40.0))
+    assert other.errors - base.errors == pytest.approx(40 - base.scale.offset)
+    assert base.equivalent_rows(other, 200).median == pytest.approx(200, rel=0.1)
+
+
+def test_fewer_rows_than_the_smallest_size_are_told_by_a_zero():
+    curve = fit(early, sd=0.001)
+    poor = fit(lambda n: early(n) + 0.3, sd=0.001)
+    assert curve.equivalent_rows(poor, 400).high == 0
+    assert poor.equivalent_rows(curve, 400).low == math.inf
+    assert curve.rows_needed(1 - float(early(50.0)) - 0.1).to_json() == {"median": 0, "low": 0, "high": 0}
+
+
+def test_curves_that_fall_are_sampled_as_often_where_the_constant_law_takes_all():
+    curve = fit_curve([62, 248, 495], [[0.68, 0.66], [0.672], [0.67]], is_higher_better=True)
+    assert curve.weights["constant"] > 0.97
+    for is_cautious in (False, True):
+        falling = curve.sampled_errors([62, 495], is_falling=True, is_cautious=is_cautious)
+        assert len(falling) == 1000
+        assert (falling[:, 0] >= falling[:, 1]).all()
+    # n_samples of 3 leaves none of them among the others
+    few = fit_curve([62, 248, 495], [[0.68, 0.66], [0.672], [0.67]], is_higher_better=True, n_samples=3)
+    assert few.sampled_enough_sizes(0.01, 495).shape == (3,)
 
 
 def test_a_tail_that_goes_on_slowly_after_a_fast_start_is_not_called_flat():

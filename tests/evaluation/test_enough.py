@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,6 +25,28 @@ def early(n):
 
 def steep(n):
     return 0.9 - 0.1 * np.log2(n / 25)
+
+
+def test_a_score_that_is_no_rate_is_answered_in_its_own_units():
+    rng = np.random.default_rng(0)
+    values = [list(2 + 0.36 * np.log2(n / 50) + rng.normal(0, 0.03, 3)) for n in SIZES]
+    enough = find_enough(fit_curve(SIZES, values, is_higher_better=True), n_pool=1600, n_test=500)
+    assert enough.within == pytest.approx(0.038, abs=0.001)
+    assert enough.verdict == "all"
+    assert "do not come within 0.0377 of the score of all of them: the last doubling still raises the score by" in str(
+        enough
+    )
+    assert "point" not in f"{enough}{enough.describe_next()}"
+    assert Enough.from_json(json.loads(json.dumps(enough.to_json()))) == enough
+
+
+def test_answers_that_were_not_generated_are_the_remedy_before_further_test_rows():
+    enough = answer(steep, sd=0.15, test_covariance=np.diag([0.1] * 5 + [0]) ** 2)
+    doubt = replace(enough, verdict="cannot tell", n_test=100, n_unanswered=400, test_rows_needed=300)
+    assert "with 100 answered test rows" in str(doubt)
+    assert "300 answered test rows (--train eval_generations=300)" in str(doubt)
+    more = str(replace(doubt, test_rows_needed=5700))
+    assert "5,700 answered test rows (--train eval_generations=5700 and 5,700 test rows, not 500)" in more
 
 
 def find_exactly(truth, within):

@@ -118,7 +118,7 @@ def _format_methods(result: LearningCurve) -> list[str]:
         lines += [] if is_said else [f"{method}: {answer}"]
         lines += [f"  {note}" for note in notes]
         for target in entry.get("targets", ()):
-            lines.append(f"  {result.content['metric']} {target['target']:g}: {_format_rows(target)} rows")
+            lines.append(f"  {result.content['metric']} {target['target']:g}: {_format_rows(target)}")
         for gain in entry.get("gains", ()):
             low, high = gain["low"], gain["high"]
             lines.append(
@@ -143,6 +143,8 @@ def _format_points(content: Mapping[str, Any]) -> list[str]:
 
 
 def _format_rows(interval: Mapping[str, float | None]) -> str:
+    """Return "250 rows [200, 310]"; 0 stands for fewer than the smallest size."""
+    fewer = f"fewer than {interval.get('smallest', 0):,}"
     ends = [interval[name] for name in ("median", "low", "high")]
-    median, low, high = ("out of reach" if end is None else f"{end:,.0f}" for end in ends)
-    return f"{median} [{low}, {high}]"
+    median, low, high = ("out of reach" if end is None else f"{end:,.0f}" if end else fewer for end in ends)
+    return f"{fewer} rows" if interval["high"] == 0 else f"{median} rows [{low}, {high}]"

@@ -15,6 +15,7 @@ from thresher.artifacts.manifest import Manifest
 from thresher.artifacts.result import Result
 from thresher.evaluation.curves.curve_fit import CurveFit, fit_curve
 from thresher.evaluation.curves.enough import Enough
+from thresher.evaluation.curves.error_scale import choose_scale
 from thresher.experiments.runner import CellId, ExperimentRunner
 from thresher.experiments.settings import CurveSettings
 
@@ -97,7 +98,7 @@ def fit_method(runner: ExperimentRunner, progress: CurveProgress, method: str) -
     """Return the law of a method, or None where there are too few runs."""
     sizes = progress.find_sizes(method)
     return fit_runs(
-        {name: value for name, value in progress.runs.items() if name[1] in sizes},
+        {name: value for name, value in progress.runs.items() if name[1] <= progress.sizes[-1]},
         method,
         is_higher_better=runner.experiment.metric.is_higher_better,
         test_stderr=runner.estimate_test_stderr(method, sizes[-1]) if sizes else 0.0,
@@ -113,7 +114,10 @@ def fit_runs(
     test_stderr: float = 0.0,
     test_covariance: ArrayLike | None = None,
 ) -> CurveFit | None:
-    """Return the law of a method, or None where there are too few runs."""
+    """Return the law of a method, or None where there are too few runs.
+
+    Its errors are on one scale with those of all other methods among the runs.
+    """
     values = group_values(runs, method)
     if len(values) < MIN_SIZES or max(map(len, values.values())) < MIN_SEEDS:
         return None
@@ -121,6 +125,10 @@ def fit_runs(
         list(values),
         list(values.values()),
         is_higher_better=is_higher_better,
+        scale=choose_scale(
+            (value for value in runs.values() if value is not None and np.isfinite(value)),
+            is_higher_better=is_higher_better,
+        ),
         test_stderr=test_stderr,
         test_covariance=test_covariance,
     )

@@ -161,9 +161,11 @@ def _describe_axis(runner: ExperimentRunner) -> dict[str, Any]:
 def _answer(runner: ExperimentRunner, progress: CurveProgress, fit: CurveFit) -> Enough:
     experiment, axis = runner.experiment, runner.axis
     # documents of an lm-eval task are as many as the task has: nobody can add some
-    n_test = None if isinstance(experiment.metric, LmEvalMetric) else len(experiment.test)
+    n_test = None if isinstance(experiment.metric, LmEvalMetric) else runner.count_test_values()
+    n_unanswered = 0 if n_test is None else len(experiment.test) - n_test
     n_pool, unit = (len(runner.experiment.pool), "rows") if axis is None else (len(axis.places), axis.unit)
-    return find_enough(fit, within=progress.settings.tolerance, n_pool=n_pool, n_test=n_test, unit=unit)
+    tolerance = progress.settings.tolerance
+    return find_enough(fit, within=tolerance, n_pool=n_pool, n_test=n_test, n_unanswered=n_unanswered, unit=unit)
 
 
 def name_sentences(sentences: Sequence[str]) -> dict[str, Any]:
@@ -250,7 +252,10 @@ def describe_fit(fit: CurveFit, enough: Enough, settings: CurveSettings) -> dict
         "test_covariance": fit.test_covariance.tolist(),
         "band": [{"n_rows": int(size), **fit.predict(float(size)).to_json()} for size in band],
         "gain_of_doubling": [{"n_rows": int(size), **fit.gain(size, size).to_json()} for size in fit.sizes],
-        "targets": [{"target": target, **fit.rows_needed(target).to_json()} for target in settings.targets],
+        "targets": [
+            {"target": target, **fit.rows_needed(target).to_json(), "smallest": int(fit.sizes[0])}
+            for target in settings.targets
+        ],
         "gains": [{"from": int(last), "more": more, **fit.gain(last, more).to_json()} for more in settings.more],
     }
 
@@ -292,7 +297,10 @@ def describe_least_steps(runner: ExperimentRunner, sizes: Iterable[int]) -> list
 
 
 def compute_trades(fits: Mapping[str, CurveFit], sizes: Mapping[str, Sequence[int]]) -> list[dict[str, Any]]:
-    """Return how many random rows are as good as so many chosen ones."""
+    """Return how many random rows are as good as so many chosen ones.
+
+    Fewer than `smallest`, the smallest measured size, are told as 0.
+    """
     base = fits.get(BASELINE)
     if base is None:
         return []
@@ -301,7 +309,7 @@ def compute_trades(fits: Mapping[str, CurveFit], sizes: Mapping[str, Sequence[in
             "method": method,
             "n_rows": size,
             "baseline": BASELINE,
-            "baseline_rows": base.equivalent_rows(fit, size).to_json(),
+            "baseline_rows": {**base.equivalent_rows(fit, size).to_json(), "smallest": int(base.sizes[0])},
         }
         for method, fit in fits.items()
         if method != BASELINE

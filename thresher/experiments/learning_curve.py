@@ -10,7 +10,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from thresher.errors import InputError, SettingsError
-from thresher.evaluation.metric import Metric
+from thresher.evaluation.metric import RATES, Metric
 from thresher.experiments.curve import MIN_SEEDS, MIN_SIZES, CurveProgress, LearningCurve, fit_method
 from thresher.experiments.curve_io import write_curve
 from thresher.experiments.design.group_axis import GroupAxis
@@ -231,5 +231,5 @@ def choose_sizes(settings: CurveSettings, experiment: Experiment) -> tuple[int, 
 
 
 def _check_target(value: float, metric: Metric) -> None:
-    if metric.is_higher_better and value > 1:
+    if metric.name in RATES and value > 1:  # a metric of the user's own has any values
         raise SettingsError(f"curve: a target of {metric.name} must be in 0..1, got {value}")

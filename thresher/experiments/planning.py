@@ -16,8 +16,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from thresher.evaluation.curves.curve_fit import COVERAGE, CurveFit
+from thresher.evaluation.curves.curve_fit import CurveFit
 from thresher.evaluation.curves.enough import judge
+from thresher.evaluation.curves.interval import COVERAGE
 
 MIN_CELLS = 4  # of each method: the first ones, without which there is no answer
 START_SIZES = 4  # spread over all sizes, the largest among them

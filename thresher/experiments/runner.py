@@ -172,8 +172,7 @@ class ExperimentRunner:
     def estimate_stderr(self, method: str, n_rows: int) -> float:
         """Return the standard error, over rows and seeds, of the mean of a method at a size."""
         tables, metric = self.list_tables(method, n_rows), self.experiment.metric
-        if metric.column is None:
-            return self.estimate_test_stderr(method, n_rows)
+        # of a metric of all rows, such as macro-F1, these are linearized values
         return mean_over_seeds(np.stack([metric.per_row(table) for table in tables]), metric.weights(tables[0])).stderr
 
     def estimate_test_stderr(self, method: str, n_rows: int) -> float:
@@ -228,6 +227,14 @@ class ExperimentRunner:
         overlaps = [estimate_overlap(rows, len(self.experiment.pool)) for rows in choices if rows]
         # both sides are lucky alike: the luck of the difference is half of each
         return min(float(np.mean(overlaps)), MOST_SHARED) if overlaps else 0.0
+
+    def count_test_values(self) -> int:
+        """Return the test rows on which the metric has a value: of answers, those generated.
+
+        At least one cell must be finished.
+        """
+        tables = (outcome.outcomes for outcome in self.outcomes.values() if outcome.outcomes is not None)
+        return len(self.experiment.metric.per_row(next(tables)))
 
     def list_unfinished(self) -> list[dict[str, Any]]:
         """Return `method`, `n_rows`, `seed` and `reason` of the cells that the machine ended."""

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from thresher.errors import InputError
-from thresher.evaluation.curves.curve_fit import CurveFit, Interval, fit_curve
+from thresher.evaluation.curves.curve_fit import CurveFit, fit_curve
+from thresher.evaluation.curves.interval import Interval
 from thresher.numeric.arrays import Float32, Float64, Int64
 from thresher.numeric.vectors import unit_rows
 from thresher.selectors.pilot.student import fit_student

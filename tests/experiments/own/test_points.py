@@ -62,8 +62,13 @@ def test_percent_and_losses_are_read_as_such():
     points = make_points()
     rates = th.learning_curve(points=points)
     percent = th.learning_curve(points=points.with_columns(pl.col("acc") * 100))
-    assert percent.content["read"] == ["acc goes above 1, so it is read as percent"]
+    assert percent.content["read"] == ["acc goes above 10, so it is read as percent"]
     assert percent.enough["rows"].rows == pytest.approx(rates.enough["rows"].rows, rel=0.01)
+    judged = th.learning_curve(points=points.select("n_train", "run", grade=1 + 4 * pl.col("acc")))
+    assert judged.content["read"][0].startswith("grade lies in 3.5")
+    assert " of the score of all of them" in judged.content["answer"]
+    low = th.learning_curve(points=points.select("n_train", "run", reward=pl.col("acc") - 1))
+    assert low.content["methods"]["rows"]["band"][0]["median"] == pytest.approx(0.65 - 1, abs=0.01)
     loss = points.select("n_train", "run", eval_loss=1 - pl.col("acc"))
     assert not th.learning_curve(points=loss).content["is_higher_better"]
     mine = points.select("n_train", "run", score=5 * (1 - pl.col("acc")))
@@ -87,7 +92,6 @@ def test_runs_without_a_score_are_left_out_and_single_runs_have_no_answer():
         (lambda t: t, {"point_columns": "rows=n"}, "no column 'n' for the rows"),
         (lambda t: t, {"point_columns": "size=n"}, "ROLE=COLUMN"),
         (lambda t: t.with_columns(n_train=pl.lit(0.5)), {}, "whole numbers of rows from 1 on, found 0.5"),
-        (lambda t: t.with_columns(acc=pl.lit(250.0)), {}, "0..1 or in 0..100, found 250"),
         (lambda t: t.with_columns(run=pl.lit(1)), {}, "a seed of its own, found two of 100 rows"),
         (lambda t: t.clear(), {}, "one line per run, found none"),
         (lambda t: t, {"pool_rows": 50}, "at least the 3,200 rows"),

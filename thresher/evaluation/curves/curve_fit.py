@@ -28,11 +28,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from thresher.errors import InputError
-from thresher.evaluation.curves.laws import N_LINEAR, N_PARAMETERS, Fits, LawName, fit_law, weigh_shapes
+from thresher.evaluation.curves.crossing import find_crossing_or_zero, find_first_crossing
+from thresher.evaluation.curves.error_scale import ErrorScale, choose_scale
+from thresher.evaluation.curves.interval import Interval, summarize_samples
+from thresher.evaluation.curves.laws import N_LINEAR, N_PARAMETERS, Fits, LawName, ShapeWeights, fit_law, weigh_shapes
 from thresher.evaluation.curves.seed_spread import estimate_seed_variance
-from thresher.numeric.arrays import Float64, Int64
+from thresher.numeric.arrays import Float64
 
-COVERAGE = 0.8
 # power of the laws' weights in `cautious_curves`: 1 would trust that one of the laws is true
 CAUTION = 0.4
 _HORIZON = 64  # the search covers sizes up to this many times the largest one
@@ -41,16 +43,16 @@ _MOST_DOF = 1e4  # beyond, Student's t is the normal distribution
 
 
 @dataclass(frozen=True)
-class Interval:
-    """Median and central 80 % interval over sampled curves; infinite beyond the sizes searched."""
+class FallingCurves:
+    """Sampled curves without those of the constant law.
 
-    median: float
-    low: float
-    high: float
+    Attributes:
+        likely: as `CurveFit.curves`.
+        cautious: as `CurveFit.cautious_curves`.
+    """
 
-    def to_json(self) -> dict[str, float | None]:
-        """Return JSON values; infinity becomes null."""
-        return {name: value if math.isfinite(value) else None for name, value in vars(self).items()}
+    likely: tuple[Fits, ...]
+    cautious: tuple[Fits, ...]
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class CurveFit:
 
     Attributes:
         sizes: (m,) measured sizes, rising.
-        errors: (m,) mean error over seeds (one minus the metric where higher is better).
+        errors: (m,) mean error over seeds, see `scale`.
         n_seeds: (m,) runs behind each point.
         seed_sd: (m,) standard deviation between seeds at each size.
         dof: degrees of freedom of `seed_sd`.
@@ -72,7 +74,9 @@ class CurveFit:
         curves: sampled curves that the points allow, per law.
         cautious_curves: the same with the weights of the laws to a power below one, so that a law
             counts that fits less well.
-        is_higher_better: direction of the metric.
+        falling: as many curves again of each kind, but of the constant law: where that law takes
+            nearly all of the weight, few others are left among `curves`.
+        scale: of the errors.
     """
 
     sizes: Float64
@@ -87,18 +91,21 @@ class CurveFit:
     best: Mapping[LawName, Fits]
     curves: tuple[Fits, ...]
     cautious_curves: tuple[Fits, ...]
-    is_higher_better: bool
+    falling: FallingCurves
+    scale: ErrorScale
 
     def sampled_errors(self, sizes: ArrayLike, *, is_falling: bool = False, is_cautious: bool = False) -> Float64:
         """Return the error of every sampled curve at each size: (samples, m).
 
         Args:
             sizes: (m,) rows.
-            is_falling: leave out the curves of the constant law.
+            is_falling: without the constant law.
             is_cautious: of `cautious_curves`.
         """
-        curves = self.cautious_curves if is_cautious else self.curves
-        return np.concatenate([fits.errors(sizes) for fits in curves if fits.law != "constant" or not is_falling])
+        likely, cautious = self.curves, self.cautious_curves
+        if is_falling:
+            likely, cautious = self.falling.likely, self.falling.cautious
+        return np.concatenate([fits.errors(sizes) for fits in (cautious if is_cautious else likely)])
 
     def predict(self, size: float, *, same_test: bool = False) -> Interval:
         """Return the metric expected at a size.
@@ -128,24 +135,28 @@ class CurveFit:
         return summarize_samples(errors[:, 0] - errors[:, 1])
 
     def rows_needed(self, target: float) -> Interval:
-        """Return the rows needed for a value of the metric; infinite where it is out of reach."""
-        target_error = 1 - target if self.is_higher_better else target
+        """Return the rows needed for a value of the metric.
+
+        They are infinite where it is out of reach, and 0 where the smallest measured size is more
+        than enough.
+        """
         sizes = self._grid()
         errors = self.sampled_errors(sizes)
         errors += self._test_noise(len(errors))[:, None]
-        return summarize_samples(_first_crossing(sizes, target_error - errors))
+        return summarize_samples(find_crossing_or_zero(sizes, float(self.scale.to_error(target)) - errors))
 
     def equivalent_rows(self, other: CurveFit, size: int) -> Interval:
         """Return how many rows on this curve reach what another curve reaches at a size.
 
-        Samples of the two are paired at random.
+        Samples of the two are paired at random. The rows are infinite where this curve never gets
+        there, and 0 where its smallest measured size is better.
         """
-        reached = other.sampled_errors([size])[:, 0]
+        reached = other.sampled_errors([size])[:, 0] - other.scale.offset + self.scale.offset
         sizes = self._grid()
         errors = self.sampled_errors(sizes)
         n = min(len(reached), len(errors))
         shuffled = np.random.default_rng(0).permutation(len(reached))[:n]
-        return summarize_samples(_first_crossing(sizes, reached[shuffled, None] - errors[:n]))
+        return summarize_samples(find_crossing_or_zero(sizes, reached[shuffled, None] - errors[:n]))
 
     @property
     def stderr(self) -> Float64:
@@ -171,7 +182,7 @@ class CurveFit:
         sizes = np.geomspace(self.sizes[0], reference, octaves * _PER_OCTAVE + 1)
         errors = self.sampled_errors(sizes, is_falling=True, is_cautious=is_cautious)
         # at the reference itself the difference is 0, so that every curve crosses
-        rows: Float64 = np.minimum(_first_crossing(sizes, within - (errors - errors[:, -1:])), reference)
+        rows: Float64 = np.minimum(find_first_crossing(sizes, within - (errors - errors[:, -1:])), reference)
         return rows
 
     def _grid(self) -> Float64:
@@ -186,9 +197,7 @@ class CurveFit:
         return noise
 
     def _metric_interval(self, errors: Float64) -> Interval:
-        # noise may exceed the range
-        possible = np.clip(errors, 0.0, 1.0 if self.is_higher_better else None)
-        return summarize_samples(1 - possible if self.is_higher_better else possible)
+        return summarize_samples(self.scale.to_metric(errors))  # noise may exceed the range
 
 
 def fit_curve(
@@ -196,6 +205,7 @@ def fit_curve(
     values: Sequence[Sequence[float]],
     *,
     is_higher_better: bool,
+    scale: ErrorScale | None = None,
     test_stderr: float = 0.0,
     test_covariance: ArrayLike | None = None,
     n_samples: int = 1000,
@@ -206,7 +216,8 @@ def fit_curve(
     Args:
         sizes: (m,) rows of each point, at least 3 different ones.
         values: the metric of each run, per size; at least one size with two runs.
-        is_higher_better: True for rates in 0..1 (their error is one minus them), False for losses.
+        is_higher_better: direction of the metric, whatever values it has.
+        scale: of its errors; None for that of these values. Curves that are compared need one.
         test_stderr: standard error of the metric over test rows, where all runs share them: it
             widens predictions for other rows like them, but not differences between sizes.
         test_covariance: (m, m) covariance over test rows of the differences to the largest size, as
@@ -222,7 +233,8 @@ def fit_curve(
     runs = [np.asarray(values[i], dtype=np.float64) for i in order]
     _check(n, runs)
     # one point per size: mean error over seeds
-    errors = [1 - run if is_higher_better else run for run in runs]
+    scale = choose_scale(np.concatenate(runs), is_higher_better=is_higher_better) if scale is None else scale
+    errors = [scale.to_error(run) for run in runs]
     y = np.array([run.mean() for run in errors])
     n_seeds = np.array([len(run) for run in errors], dtype=np.float64)
     variance, dof = estimate_seed_variance(n, errors)
@@ -235,7 +247,7 @@ def fit_curve(
         dof=dof,
         test_covariance=shared[np.ix_(order, order)],
         test_stderr=test_stderr,
-        is_higher_better=is_higher_better,
+        scale=scale,
         n_samples=n_samples,
         seed=seed,
     )
@@ -250,7 +262,7 @@ def fit_points(
     dof: float,
     test_covariance: Float64,
     test_stderr: float,
-    is_higher_better: bool,
+    scale: ErrorScale,
     n_samples: int = 1000,
     seed: int = 0,
 ) -> CurveFit:
@@ -264,32 +276,28 @@ def fit_points(
         dof: its degrees of freedom.
         test_covariance: (m, m) of the points over test rows.
         test_stderr: of the metric over test rows.
-        is_higher_better: direction of the metric.
+        scale: of the errors.
         n_samples: curves to sample.
         seed: of the samples.
     """
-    between_seeds = np.diag(seed_sd**2 / n_seeds)
-    covariance = between_seeds + test_covariance
+    covariance = (between_seeds := np.diag(seed_sd**2 / n_seeds)) + test_covariance
     # the part over test rows is known from many rows: the more of it, the surer the covariance
     dof_of_all = min(dof * float(np.trace(covariance) / np.trace(between_seeds)) ** 2, _MOST_DOF)
     precision = np.linalg.inv(covariance)
-    # where no law fits within that spread, it is widened
     best = {law: fit_law(law, sizes, errors[None], precision) for law in N_PARAMETERS}
     misfit = _misfit(best, len(sizes), dof_of_all)
+    widened = precision / misfit**2  # where no law fits within that spread
     # every law with all of its shapes, weighted by likelihood, shares out the sampled curves
-    widened = precision / misfit**2
     shapes = {law: weigh_shapes(law, sizes, errors, widened, dof=dof_of_all) for law in N_PARAMETERS}
-    weights = _weights({law: each.log_evidence for law, each in shapes.items()}, int(n_seeds.sum()))
+    weights, falling = (
+        _weights({law: each.log_evidence for law, each in shapes.items() if law not in left_out}, int(n_seeds.sum()))
+        for left_out in ((), ("constant",))
+    )
 
-    def sample(power: float, *stream: int) -> tuple[Fits, ...]:
-        shares = np.array(list(weights.values())) ** power
-        counts = np.random.default_rng([seed, *stream, 0]).multinomial(n_samples, shares / shares.sum())
-        return tuple(
-            shapes[law].sample(count, np.random.default_rng([seed, *stream, 1, number]))
-            for number, (law, count) in enumerate(zip(weights, counts, strict=True))
-            if count
-        )
+    def sample(weights: Mapping[LawName, float], power: float, *stream: int) -> tuple[Fits, ...]:
+        return _sample_curves(shapes, weights, power, n_samples, (seed, *stream))
 
+    curves, cautious = sample(weights, 1.0), sample(weights, CAUTION, 2)
     return CurveFit(
         sizes=sizes,
         errors=errors,
@@ -301,10 +309,35 @@ def fit_points(
         misfit=misfit,
         weights=weights,
         best=best,
-        curves=sample(1.0),
-        cautious_curves=sample(CAUTION, 2),
-        is_higher_better=is_higher_better,
+        curves=curves,
+        cautious_curves=cautious,
+        falling=FallingCurves(
+            likely=curves if _is_falling(curves) else sample(falling, 1.0, 3),
+            cautious=cautious if _is_falling(cautious) else sample(falling, CAUTION, 4),
+        ),
+        scale=scale,
     )
+
+
+def _sample_curves(
+    shapes: Mapping[LawName, ShapeWeights],
+    weights: Mapping[LawName, float],
+    power: float,
+    n_samples: int,
+    stream: Sequence[int],
+) -> tuple[Fits, ...]:
+    """Return curves of the laws in proportion to their weights, raised to a power."""
+    shares = np.array(list(weights.values())) ** power
+    counts = np.random.default_rng([*stream, 0]).multinomial(n_samples, shares / shares.sum())
+    return tuple(
+        shapes[law].sample(count, np.random.default_rng([*stream, 1, number]))
+        for number, (law, count) in enumerate(zip(weights, counts, strict=True))
+        if count
+    )
+
+
+def _is_falling(curves: Sequence[Fits]) -> bool:
+    return all(fits.law != "constant" for fits in curves)
 
 
 def _check(n: Float64, runs: list[Float64]) -> None:
@@ -360,27 +393,3 @@ def _weights(log_evidence: Mapping[LawName, float], n_runs: int) -> dict[LawName
     raw = {law: math.exp(value - highest) for law, value in score.items()}
     total = sum(raw.values())
     return {law: value / total for law, value in raw.items()}
-
-
-def summarize_samples(values: Float64) -> Interval:
-    """Return median and central interval, picked from the values: infinity cannot be averaged."""
-    tail = (1 - COVERAGE) / 2
-    low, median, high = np.quantile(values, [tail, 0.5, 1 - tail], method="inverted_cdf")
-    return Interval(float(median), float(low), float(high))
-
-
-def _first_crossing(sizes: Float64, above: Float64) -> Float64:
-    """Return the first size at which each row of `above` is at least zero; infinite if none is."""
-    is_above = above >= 0
-    first = is_above.argmax(axis=1)  # 0 also where no place is above
-    crossing = np.where(is_above.any(axis=1), sizes[0], np.inf)
-    rows = np.flatnonzero(is_above.any(axis=1) & (first > 0))
-    crossing[rows] = _interpolate(sizes, above, rows, first[rows] - 1)
-    return crossing
-
-
-def _interpolate(sizes: Float64, above: Float64, rows: Int64, i: Int64) -> Float64:
-    """Return where rows of `above` cross zero between places i and i + 1, linearly in log size."""
-    share = above[rows, i] / (above[rows, i] - above[rows, i + 1])
-    crossing: Float64 = sizes[i] * (sizes[i + 1] / sizes[i]) ** share
-    return crossing

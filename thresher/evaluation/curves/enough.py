@@ -23,7 +23,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from thresher.evaluation.curves.curve_fit import CurveFit, Interval, fit_points, summarize_samples
+from thresher.evaluation.curves.curve_fit import CurveFit, fit_points
+from thresher.evaluation.curves.interval import Interval, summarize_samples
 from thresher.numeric.units import format_count
 
 Verdict = Literal["enough", "all", "cannot tell"]
@@ -50,10 +51,12 @@ class Enough:
         smallest: smallest measured size; fewer rows are not asked about.
         last_doubling: gain from half of `of` to `of`, by the curves that the verdict is read from.
         next_doubling: gain expected from twice as many rows as `of`; it is not measured.
-        n_test: test rows; None where that is not known.
+        n_test: test rows with a value; None where that is not known.
         test_rows_needed: in all, to tell; None where as many do not help, or the verdict is known.
         more_seeds_needed: at each size, to tell; likewise.
         is_rate: the metric lies in 0..1 and its differences are points.
+        is_higher_better: direction of the metric.
+        n_unanswered: test rows besides `n_test`, for which no answer was generated.
         unit: what is counted: rows, or groups of a column.
     """
 
@@ -71,6 +74,8 @@ class Enough:
     test_rows_needed: int | None = None
     more_seeds_needed: int | None = None
     is_rate: bool = True
+    is_higher_better: bool = True
+    n_unanswered: int = 0
     unit: str = "rows"
 
     def to_json(self) -> dict[str, Any]:
@@ -85,7 +90,8 @@ class Enough:
     def from_json(entry: dict[str, Any]) -> Enough:
         """Return the answer that `to_json` wrote."""
         intervals = {name: _read_interval(entry[name]) for name in ("last_doubling", "next_doubling")}
-        return Enough(**{**entry, **intervals})
+        # earlier versions knew rates and losses alone
+        return Enough(**{"is_higher_better": entry["is_rate"], **entry, **intervals})
 
     def __str__(self) -> str:
         """Return the answer as a sentence."""
@@ -122,14 +128,15 @@ class Enough:
         return f"Doubling to {2 * self.of:,} {self.unit} is expected to {gain}."
 
     def _describe_doubt(self, everything: str) -> str:
-        these = "these runs" if self.n_test is None else format_count(self.n_test, "test row")
+        row = "answered test row" if self.n_unanswered else "test row"
+        these = "these runs" if self.n_test is None else format_count(self.n_test, row)
         between = f"anywhere from {self.low:,} to {self.high:,} of the {everything}"
         return f"Cannot tell yet: with {these}, {between} may be enough to come within {self.tolerance} of all of them"
 
     def _describe_remedy(self) -> str:
         remedies = []
         if self.test_rows_needed is not None:
-            remedies.append(format_count(self.test_rows_needed, "test row"))
+            remedies.append(self._describe_test_rows(self.test_rows_needed))
         if self.more_seeds_needed is not None:
             remedies.append(format_count(self.more_seeds_needed, "more seed"))
         if not remedies:
@@ -138,22 +145,30 @@ class Enough:
             return "; a larger tolerance, or more test rows together with more seeds, would settle it."
         return f"; {' or '.join(remedies)} would settle it."
 
+    def _describe_test_rows(self, needed: int) -> str:
+        if not self.n_unanswered:
+            return format_count(needed, "test row")
+        n_known = (self.n_test or 0) + self.n_unanswered
+        more = "" if needed <= n_known else f" and {format_count(needed, 'test row')}, not {n_known:,}"
+        return f"{format_count(needed, 'answered test row')} (--train eval_generations={needed}{more})"
+
     def format_number(self, value: float) -> str:
         """Return a difference of the metric as a number: points for rates."""
         return f"{100 * value:.1f}" if self.is_rate else f"{value:.3g}"
 
     def _describe_gain(self, gain: Interval, *, ending: str = "") -> str:
-        """Return "brings 2.1 points [1.2, 3.0]", or "lowers the loss by 0.02 [0.01, 0.03]"."""
+        """Return "brings 2.1 points [1.2, 3.0]" or "lowers the loss by 0.02 [0.01, 0.03]"."""
         median, low, high = (self.format_number(value) for value in (gain.median, gain.low, gain.high))
         if self.is_rate:
             return f"bring{ending} {median} points [{low}, {high}]"
-        return f"lower{ending} the loss by {median} [{low}, {high}]"
+        verb = f"raise{ending} the score" if self.is_higher_better else f"lower{ending} the loss"
+        return f"{verb} by {median} [{low}, {high}]"
 
     @property
     def tolerance(self) -> str:
         """`within` with its unit."""
         if not self.is_rate:
-            return f"{self.within:.3g} of the loss"
+            return f"{self.within:.3g} of the {'score' if self.is_higher_better else 'loss'}"
         return f"{100 * self.within:.3g} point{'' if math.isclose(100 * self.within, 1) else 's'}"
 
 
@@ -167,21 +182,32 @@ class Tolerance:
 
     Attributes:
         amount: in units of the metric, or a share.
-        is_share: the amount is a share of a loss; of a rate it is points in any case.
+        is_share: the amount is a share of the score; of a rate it is points in any case.
     """
 
     amount: float = 0.01
     is_share: bool = True
 
     def resolve(self, fit: CurveFit) -> float:
-        """Return the tolerance in units of the metric."""
-        if fit.is_higher_better or not self.is_share:
+        """Return the tolerance in units of the metric.
+
+        The share is of the score at the largest size; where that may be near 0 because it has any
+        sign, at least of the range between the measured sizes.
+        """
+        if fit.scale.is_rate or not self.is_share:
             return self.amount
-        return self.amount * float(np.median(fit.sampled_errors([fit.sizes[-1]])))
+        score = abs(float(np.median(fit.scale.to_metric(fit.sampled_errors([fit.sizes[-1]])))))
+        return self.amount * (score if fit.scale.is_bounded else max(score, float(np.ptp(fit.errors))))
 
 
 def find_enough(
-    fit: CurveFit, *, within: Tolerance = Tolerance(), n_pool: int, n_test: int | None, unit: str = "rows"
+    fit: CurveFit,
+    *,
+    within: Tolerance = Tolerance(),
+    n_pool: int,
+    n_test: int | None,
+    n_unanswered: int = 0,
+    unit: str = "rows",
 ) -> Enough:
     """Return the smallest number of rows that is about as good as the largest measured size.
 
@@ -189,7 +215,8 @@ def find_enough(
         fit: of the curve.
         within: by how much worse the score may be.
         n_pool: rows there are.
-        n_test: test rows; None where that is not known.
+        n_test: test rows with a value; None where that is not known.
+        n_unanswered: further test rows, which have none.
         unit: what the sizes count.
     """
     tolerance = within.resolve(fit)
@@ -217,7 +244,9 @@ def find_enough(
         n_test=n_test,
         test_rows_needed=test_rows_needed,
         more_seeds_needed=more_seeds_needed,
-        is_rate=fit.is_higher_better,
+        is_rate=fit.scale.is_rate,
+        is_higher_better=fit.scale.is_higher_better,
+        n_unanswered=n_unanswered,
         unit=unit,
     )
 
@@ -273,7 +302,7 @@ def _quieten(fit: CurveFit, *, test_rows: float = 1.0, seeds: float = 1.0) -> Cu
         dof=fit.dof * seeds,
         test_covariance=fit.test_covariance / test_rows,
         test_stderr=fit.test_stderr,
-        is_higher_better=fit.is_higher_better,
+        scale=fit.scale,
         n_samples=_PLANNING_SAMPLES,
     )
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from thresher.errors import InputError
-from thresher.evaluation.curves.curve_fit import Interval, summarize_samples
+from thresher.evaluation.curves.interval import Interval, summarize_samples
 from thresher.evaluation.curves.laws import solve_line
 from thresher.numeric.arrays import Float64
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from thresher.evaluation.curves.curve_fit import CurveFit, Interval, summarize_samples
+from thresher.evaluation.curves.curve_fit import CurveFit
+from thresher.evaluation.curves.interval import Interval, summarize_samples
 from thresher.numeric.arrays import Float64
 
 SURE = 0.8  # probability of being best from which a kind is named without reserve
@@ -122,13 +123,12 @@ def compare_kinds(kinds: Sequence[Kind], money: float, *, seed: int = 0) -> Offe
     best = int(errors.mean(axis=1).argmin())
     winners = np.bincount(errors.argmin(axis=0), minlength=len(affordable)) / errors.shape[1]
     chance = {kind.name: float(share) for kind, share in zip(affordable, winners, strict=True)}
-    is_rate = affordable[0].fit.is_higher_better
     return Offer(
         money=money,
         best=affordable[best].name,
         rows=whole,
         score={
-            kind.name: summarize_samples(1 - values if is_rate else values)
+            kind.name: summarize_samples(kind.fit.scale.to_metric(values + kind.fit.scale.offset))
             for kind, values in zip(affordable, errors, strict=True)
         },
         chance={name: chance.get(name, 0.0) for name in rows},
@@ -187,7 +187,9 @@ def _sample_errors(kinds: Sequence[Kind], money: Sequence[float] | Float64, seed
     tables = []
     for kind in kinds:
         rows = np.array([kind.count_rows(float(amount)) for amount in money])
-        errors = kind.fit.sampled_errors(np.maximum(rows, 1.0))
+        # kinds may have scales of their own: without the offset, errors are the metric itself,
+        # turned
+        errors = kind.fit.sampled_errors(np.maximum(rows, 1.0)) - kind.fit.scale.offset
         tables.append(np.where(rows > 0, errors, np.inf))
     n = min(len(table) for table in tables)
     rng = np.random.default_rng(seed)

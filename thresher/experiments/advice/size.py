@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from thresher.evaluation.curves.curve_fit import Interval
+from thresher.evaluation.curves.interval import Interval
 from thresher.experiments.curve import LearningCurve
 from thresher.experiments.settings import BASELINE
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from thresher.errors import InputError
 from thresher.evaluation.curves.curve_fit import CurveFit
+from thresher.evaluation.curves.error_scale import ErrorScale
 from thresher.evaluation.curves.joint_law import JointAnswer, fit_joint_law
 from thresher.experiments.experiment import Experiment
 from thresher.experiments.settings import BASELINE, CurveSettings
@@ -131,18 +132,21 @@ def compare_factors(variants: Sequence[Variant], fits: Mapping[str, CurveFit]) -
         **exponents,
         "misfit": joint.misfit,
         "answer": describe_factors(
-            answer, largest, rows=rows, is_rate=fits[largest.label].is_higher_better, is_misfit=joint.misfit > 2
+            answer, largest, rows=rows, scale=fits[largest.label].scale, is_misfit=joint.misfit > 2
         ),
     }
 
 
-def describe_factors(answer: JointAnswer, largest: Variant, *, rows: int, is_rate: bool, is_misfit: bool) -> str:
+def describe_factors(answer: JointAnswer, largest: Variant, *, rows: int, scale: ErrorScale, is_misfit: bool) -> str:
     """Return the answer as a sentence."""
-    scale, is_rank = POINTS if is_rate else 1, largest.factor == "rank"
+    is_rate, is_rank = scale.is_rate, largest.factor == "rank"
+    verb, by = ("bring", "") if scale.is_higher_better else ("lower the loss by", "by ")
 
     def tell(gain: Any) -> str:
         digits = 1 if is_rate else 3
-        low, median, high = (f"{scale * value:.{digits}f}" for value in (gain.low, gain.median, gain.high))
+        low, median, high = (
+            f"{(POINTS if is_rate else 1) * value:.{digits}f}" for value in (gain.low, gain.median, gain.high)
+        )
         return f"{median}{' points' if is_rate else ''} [{low}, {high}]"
 
     named = "twice the rank" if is_rank else "a model of twice the size"
@@ -157,6 +161,6 @@ def describe_factors(answer: JointAnswer, largest: Variant, *, rows: int, is_rat
     doubt = "; the joint law misses the points by more than their errors, so do not rely on it" if is_misfit else ""
     return (
         f"{better}: from {rows:,} rows and {'rank ' if is_rank else ''}{largest.value}, the rows are expected to "
-        f"{'bring' if is_rate else 'lower the loss by'} {tell(answer.gain_of_rows)}, the "
-        f"{'rank' if is_rank else 'model'} {'' if is_rate else 'by '}{tell(answer.gain_of_factor)}{doubt}."
+        f"{verb} {tell(answer.gain_of_rows)}, the "
+        f"{'rank' if is_rank else 'model'} {by}{tell(answer.gain_of_factor)}{doubt}."
     )

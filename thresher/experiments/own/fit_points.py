@@ -104,8 +104,10 @@ def _check_values(points: Points, settings: CurveSettings) -> None:
     largest = int(points.cells["n_rows"].max())  # type: ignore[arg-type]
     if settings.pool_rows is not None and settings.pool_rows < largest:
         raise InputError(f"curve: pool_rows must be at least the {largest:,} rows of a run, got {settings.pool_rows:,}")
+    values = points.cells["value"].drop_nulls()
+    is_rate = points.is_higher_better and bool(values.is_between(0, 1).all())
     for target in settings.targets:
-        if points.is_higher_better and target > 1:
+        if is_rate and target > 1:
             raise InputError(f"curve: a target of {points.metric} must be in 0..1, got {target}")
 
 

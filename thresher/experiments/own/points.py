@@ -12,9 +12,10 @@ import polars as pl
 
 from thresher.artifacts.local_path import expand_path
 from thresher.errors import InputError
-from thresher.evaluation.metric import names_loss
+from thresher.evaluation.metric import RATES, names_loss
 from thresher.experiments.tables import CELL_SCHEMA
 
+_MOST_GRADE = 10.0  # judges grade up to 5 or 10
 ONE_ARM = "rows"  # name of the curve where the table has only one
 NAMES: dict[str, tuple[str, ...]] = {  # names of columns that need not be told, in lower case
     "rows": ("n_rows", "rows", "n", "size", "n_train", "train_size", "train_rows", "n_examples", "examples", "samples"),
@@ -39,7 +40,7 @@ class Points:
     Attributes:
         cells: one line per run, with the columns of a curve's table of cells.
         metric: name of the score.
-        is_higher_better: its direction; such scores are rates in 0..1.
+        is_higher_better: its direction.
         source: where they came from, for people.
         notes: how they were read, where that is a choice.
     """
@@ -90,15 +91,15 @@ def read_points(source: Any, columns: Mapping[str, str] | None = None, *, lower_
     score = _read_numbers(table, roles["score"], place)
     notes: list[str] = []
     is_higher = not (lower_is_better or names_loss(metric))
-    highest = float(np.nanmax(score, initial=0.0))
-    if is_higher and (highest > 100 or float(np.nanmin(score, initial=0.0)) < 0):
-        raise InputError(
-            f"curve: {place}, column {roles['score']}: a score of which more is better must lie in 0..1 or in 0..100, "
-            f"found {highest:g}; give --lower-is-better where it is a loss"
-        )
-    if is_higher and highest > 1:
+    lowest, highest = _find_range(score)
+    if is_higher and _is_percent(metric, lowest, highest):
         score = score / 100
-        notes.append(f"{roles['score']} goes above 1, so it is read as percent")
+        notes.append(f"{roles['score']} goes above {_MOST_GRADE:g}, so it is read as percent")
+    elif is_higher and (lowest < 0 or highest > 1):
+        notes.append(
+            f"{roles['score']} lies in {lowest:g}..{highest:g}, so its differences stay in its own units; more is "
+            f"taken to be better (give --lower-is-better where it is a loss)"
+        )
     return Points(
         cells=_build_cells(table, roles, score, metric, place),
         metric=metric,
@@ -106,6 +107,17 @@ def read_points(source: Any, columns: Mapping[str, str] | None = None, *, lower_
         source=place,
         notes=tuple(notes),
     )
+
+
+def _find_range(score: Any) -> tuple[float, float]:
+    known = score[np.isfinite(score)]
+    return (float(known.min()), float(known.max())) if len(known) else (0.0, 0.0)
+
+
+def _is_percent(metric: str, lowest: float, highest: float) -> bool:
+    """Tell whether scores are shares in percent: above what grades go to, or by their name."""
+    is_named = bool({"acc", "f1", "em", "percent"} & set(_fold(metric).split("_"))) or _fold(metric) in RATES
+    return lowest >= 0 and highest <= 100 and (highest > _MOST_GRADE or (is_named and highest > 1))
 
 
 def _read_table(source: Any) -> tuple[pl.DataFrame, str]:

@@ -100,7 +100,7 @@ def label_budget(
         Kind(name=name, fit=_read_fit(name, given), price=float(price[name]), fixed=float((fixed or {}).get(name, 0)))
         for name, given in curves.items()
     ]
-    if len({kind.fit.is_higher_better for kind in kinds}) > 1:
+    if len({kind.fit.scale.is_higher_better for kind in kinds}) > 1:
         raise InputError(
             "label budget: the curves must be of one metric, found some in which higher is better, some not"
         )
@@ -112,7 +112,7 @@ def label_budget(
         "offers": [offer.to_json() for offer in offers],
         "crossings": [crossing.to_json() for crossing in crossings],
         "kinds": {kind.name: _describe_kind(kind) for kind in kinds},
-        "is_rate": kinds[0].fit.is_higher_better,
+        "is_rate": all(kind.fit.scale.is_rate for kind in kinds),
     }
     manifest = Manifest(
         {

@@ -109,10 +109,17 @@ def _by_method(
 
 
 def _format_rows_needed(place: Mapping[str, Any]) -> str:
-    """Return "1,113 (1,006 to 1,225)", or words where the laws never reach it."""
+    """Return "1,113 (1,006 to 1,225)", or words where it is out of what was measured."""
     low, median, high = (place[name] for name in ("low", "median", "high"))
     if not fmt.is_number(low):
         return OUT_OF_REACH
+    if high == 0:
+        return f"fewer than {fmt.count(place['smallest'])}"
+    if low == 0:
+        below = f"fewer than {fmt.count(place['smallest'])}"
+        most = f"to {fmt.count(high)}" if fmt.is_number(high) else "or any number"
+        middle = OUT_OF_REACH if not fmt.is_number(median) else fmt.count(median) if median else below
+        return f"{middle} ({below} {most})"
     ends = f"{fmt.count(low)} to {fmt.count(high)}" if fmt.is_number(high) else f"{fmt.count(low)} or more"
     return f"{fmt.count(median) if fmt.is_number(median) else OUT_OF_REACH} ({ends})"
 
@@ -122,7 +129,10 @@ def _build_trades(fitted: Mapping[str, Any]) -> Table:
     cells = []
     for trade in fitted.get("trade") or []:
         rows = trade["baseline_rows"]
-        factor = f"{rows['median'] / trade['n_rows']:.2g} ×" if fmt.is_number(rows["median"]) else fmt.NOTHING
+        factor = fmt.NOTHING
+        if fmt.is_number(rows["median"]):
+            least = "" if rows["median"] else "below "
+            factor = f"{least}{(rows['median'] or rows['smallest']) / trade['n_rows']:.2g} ×"
         cells.append((trade["method"], fmt.count(trade["n_rows"]), _format_rows_needed(rows), factor))
     return Table(
         caption="Better selection or more labels",
