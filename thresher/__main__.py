@@ -4,7 +4,7 @@ import gc
 
 from thresher.cli.signals import exit_on_signals
 
-N_OBJECTS = 100_000  # new ones between two looks for unreachable ones: imports leave none of these
+N_OBJECTS = 200_000  # new ones between two looks for unreachable ones: imports leave none of these
 
 
 def run() -> None:
