@@ -53,17 +53,21 @@ def normalize_texts(
         space: make each run of white space one space, none at the ends.
         punctuation: make each run of punctuation (Unicode category P, so not + < = $) a space.
     """
-    column = pl.col("text")
-    if unicode:
-        column = column.str.normalize("NFKC")
+    column = pl.col("normal")
     if case:
         column = column.str.to_lowercase()
     if punctuation:
         column = column.str.replace_all(r"\p{P}+", " ")
     if space:
         column = column.str.replace_all(r"\s+", " ").str.strip_chars(" ")
-    frame = texts.alias("text").to_frame()
-    return frame.select(pl.when(column == "").then(pl.col("text")).otherwise(column)).to_series()
+    frame = pl.DataFrame([texts.alias("text"), (_normalize_unicode(texts) if unicode else texts).alias("normal")])
+    return frame.select(pl.when(column == "").then(pl.col("text")).otherwise(column).alias("text")).to_series()
+
+
+def _normalize_unicode(texts: pl.Series) -> pl.Series:
+    """Return texts with compatible characters in one form; ASCII is in it already."""
+    rows = (texts.str.len_bytes() != texts.str.len_chars()).arg_true()
+    return texts.scatter(rows, texts.gather(rows).str.normalize("NFKC")) if len(rows) else texts
 
 
 def normalize_words(rows: Dataset, scope: Scope) -> pl.Series:
