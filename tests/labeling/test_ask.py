@@ -101,6 +101,18 @@ def test_rows_to_judge_by_are_read_as_the_pool_or_as_told(pool, tmp_path):
         th.ask_labels(path, eval=path, columns={"text": "a", "label": "words"}, encoder="static", batch=5)
 
 
+def test_rows_to_judge_by_are_neither_asked_for_nor_labeled_already(pool):
+    texts = list(pool[1].items())
+    labeled = [{"text": text, "label": label} for text, label in texts[:12]]
+    test = [{"text": text.upper(), "label": label} for text, label in texts[6:24]]
+    asked = th.ask_labels(pool[0], labeled=labeled, eval=test, encoder="static", batch=len(texts))
+    counts = asked.content["counts"]
+    assert (counts["held_out_with_label"], counts["same_text_as_held_out"]) == (6, 12)
+    assert {row["text"] for row in asked.rows} == {text for text, _ in texts[24:]}
+    with pytest.raises(InputError, match="eval: rows that are not among the labeled ones are required, found none"):
+        th.ask_labels(pool[0], labeled=labeled, eval=labeled, encoder="static", batch=5)
+
+
 def test_rows_labeled_in_the_pool_itself_count(pool):
     rows = [
         {"text": text, "kind of": "x", "label": label if i < 12 else None}

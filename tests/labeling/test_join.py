@@ -10,6 +10,7 @@ import thresher as th
 from thresher.cli.main import main
 from thresher.errors import InputError, SettingsError
 from thresher.labeling.weak.dawid_skene import NO_VOTE, SMOOTHING, fit_label_model
+from thresher.labeling.weak.join import describe_rule
 
 
 def draw_votes(n, accuracy, *, silent=0.3, k=3, seed=0):
@@ -71,6 +72,21 @@ def test_the_model_finds_who_can_be_trusted_and_beats_the_majority():
     assert right > (counts.argmax(axis=1) == truth).mean() + 0.1
     sure = model.probability.max(axis=1)
     assert (model.probability.argmax(axis=1) == truth)[sure > 0.9].mean() > 0.9
+
+
+def test_nothing_is_said_of_a_rule_that_no_other_can_be_compared_with():
+    votes, _ = draw_votes(300, (0.6, 0.6, 0.9), silent=0, k=2)
+    rows = [{"text": f"row {i}", "a": None, "b": None, "c": None} for i in range(300)]
+    for i, row in enumerate(rows):
+        row["a" if i % 2 else "b"] = f"class {votes[i, i % 2]}"
+    alone = th.join_labels(rows, ["a", "b"]).manifest.content["rules"]
+    assert [rule["accuracy"] for rule in alone.values()] == [None, None]
+    assert describe_rule(alone["a"]).endswith("which no other rule labels")
+    for i, row in enumerate(rows[:60]):
+        row["c"] = f"class {votes[i, 2]}"
+    rule = th.join_labels(rows, ["a", "b", "c"]).manifest.content["rules"]["a"]
+    assert rule["compared"] == 30
+    assert "of the 30 that others label too" in describe_rule(rule)
 
 
 def test_rules_are_joined_by_command_and_by_function(tmp_path, capsys):

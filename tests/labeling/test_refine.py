@@ -10,7 +10,14 @@ import torch
 import thresher as th
 from thresher.cli.main import main
 from thresher.errors import InputError
-from thresher.labeling.weak.cosine import CosineSettings, compute_loss, contrast, judge_rows, judge_targets
+from thresher.labeling.weak.cosine import (
+    CosineSettings,
+    compute_loss,
+    contrast,
+    judge_rows,
+    judge_targets,
+    self_train,
+)
 
 
 def test_soft_targets_and_confidence_are_those_of_a_hand():
@@ -155,11 +162,13 @@ def test_a_verdict_that_helps_gives_out_its_labels(rows, monkeypatch):
         right = np.array([names.index(truth[row["text"]]) for row in texts])
         soft = np.full((len(texts), 3), 0.01)
         soft[np.arange(len(texts)), right] = 0.98
+        probability = soft.copy()
         soft[0] = 1 / 3
+        soft[1] = np.roll(soft[1], 1)  # leans towards another class than the student's
         judged = [names.index(row["label"]) for row in read_lines(folder / "test.jsonl")]
         judged = np.array(judged)
         before = np.where(np.arange(60) % 2, judged, (judged + 1) % 3)
-        return Outcome(before, judged, judge_targets(soft, settings.least))
+        return Outcome(before, judged, judge_targets(soft, settings.least), probability)
 
     monkeypatch.setattr(refine, "self_train", train)
     refined = th.refine_labels(
@@ -213,3 +222,12 @@ def test_joined_rows_keep_their_confidence_where_their_labels_stay(rows, tmp_pat
         assert [row["confidence"] for row in refined] == [row["confidence"] for row in joined]
     with pytest.raises(InputError, match="the column confidence is written, and the rows have it already"):
         th.refine_labels(list(joined), **call)
+
+
+def test_labels_given_out_are_those_of_the_model_that_is_judged():
+    rng = np.random.default_rng(0)
+    label = (rng.random(60) < 0.15).astype(np.int64)  # soft targets lean towards the rare class
+    vectors = (rng.normal(size=(60, 4)) + 0.7 * label[:, None]).astype(np.float32)
+    outcome = self_train(vectors, label, vectors, 2, seed=0, settings=CosineSettings())
+    np.testing.assert_array_equal(outcome.probability.argmax(axis=1), outcome.after)
+    assert (outcome.confidence.soft.argmax(axis=1) != outcome.after).any()

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+import thresher as th
 from thresher.evaluation.curves.curve_fit import fit_curve
 from thresher.evaluation.curves.spending import Kind, compare_kinds, find_crossings
 
@@ -51,6 +52,17 @@ def test_the_interval_of_the_crossing_covers_the_truth():
         crossing = find_crossings(make_kinds(noise=0.01, seed=seed), 30, 4000)[-1]
         covered += crossing.money.low <= true <= crossing.money.high
     assert covered >= 8  # of 12 intervals of 80 %: fewer have a chance of 2 %
+
+
+def test_no_change_is_told_where_neither_kind_was_measured():
+    curves = {
+        name: [{"rows": n, "value": 1 - floor - height * n**-0.5, "seed": seed} for n in SIZES for seed in (0, 1)]
+        for name, floor, height in (("gold", 0.05, 2.0), ("taught", 0.15, 1.6))
+    }
+    result = th.label_budget(curves, price={"gold": 1.0, "taught": 0.1}, fixed={"taught": 20}, money=[10, 2000])
+    crossings = result.content["crossings"]
+    assert all(each["money"]["median"] >= 25 for each in crossings)  # half of the 50 gold rows measured
+    assert result.content["offers"][0]["is_beyond"] == ("gold",)
 
 
 def test_an_amount_buys_rows_after_what_is_fixed():

@@ -165,6 +165,7 @@ def join(
 
     [bold]Example:[/bold] thresher label join votes.jsonl --rules anna,ben,regex --out joined
     """
+    from thresher.labeling.weak.dawid_skene import MAX_ITERATIONS
     from thresher.labeling.weak.join import describe_rule, join_labels
 
     names = [part.strip() for part in rules.split(",") if part.strip()]
@@ -179,6 +180,8 @@ def join(
             f"{counts['unlabeled']:,} have none"
         ]
         lines += [f"  {name}: {describe_rule(rule)}" for name, rule in content["rules"].items()]
+        if content["n_iterations"] == MAX_ITERATIONS:
+            lines.append(f"the model had not settled after {MAX_ITERATIONS} iterations: few rows have several votes")
         lines += _tell_rejected(counts)
         lines.append(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
         folder = shlex.quote(str(out))
@@ -261,6 +264,10 @@ def summarize_asked(asked: Asked, out: Path) -> str:
         lines.append(f"{content['annotator']} labeled {counts['answered_by_annotator']:,} rows")
     if counts["conflicting_texts"]:
         lines.append(f"{counts['conflicting_texts']:,} texts have conflicting labels, and count as unlabeled")
+    if counts["same_text_as_held_out"]:
+        lines.append(f"{counts['same_text_as_held_out']:,} texts stand in --eval too, and are not asked for")
+    if counts["held_out_with_label"]:
+        lines.append(f"{counts['held_out_with_label']:,} rows of --eval are labeled rows too, and do not count")
     lines += _tell_rejected(counts)
     lines.append(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
     lines.append(f"next: thresher label add {shlex.quote(str(out))}{' ANSWERS' if asked.rows else ''} --out labeled")

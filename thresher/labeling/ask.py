@@ -36,7 +36,7 @@ from thresher.labeling.exchange import (
 )
 from thresher.labeling.gain import TOO_FEW, Gain, estimate_gain
 from thresher.labeling.page import PAGE, render_page
-from thresher.labeling.pool import LabelingPool, choose_encoder, embed_texts, read_pool
+from thresher.labeling.pool import LabelingPool, choose_encoder, embed_texts, read_pool, separate_test_rows
 from thresher.labeling.scores import check_sources, identify_source, measure_scores
 from thresher.labeling.settings import AskOptions, AskSettings
 from thresher.models.settings import ModelOptions, ModelSettings
@@ -45,7 +45,7 @@ from thresher.numeric.vectors import unit_rows
 from thresher.progress import Progress, report_done
 from thresher.validation import document_options, split_options
 
-KIND, LABELED, RECIPE = "asked", "labeled.jsonl", "label-ask-2"
+KIND, LABELED, RECIPE = "asked", "labeled.jsonl", "label-ask-3"
 
 
 class AllAskOptions(AskOptions, ModelOptions, ReadOptions, total=False):
@@ -190,9 +190,14 @@ def plan_call(
     check_sources(settings, models.model)
     split_check_rows([], settings.check)  # an illegal share is told before anything is read
     rows = read_pool(pool, labeled, read, settings.label_column)
-    test = None if eval_rows is None else _load_test(eval_rows, read)
+    test, n_test = None, 0
+    if eval_rows is not None:
+        test = _load_test(eval_rows, read)
+        n_test = len(test)
+        rows, test = separate_test_rows(rows, test)
     context = choose_encoder(FeatureContext(models=models, on_progress=on_progress))
-    return AskCall(rows=rows, test=test, context=context, settings=settings)
+    n_known = 0 if test is None else n_test - len(test)
+    return AskCall(rows=rows, test=test, n_known=n_known, context=context, settings=settings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,6 +206,7 @@ class AskCall:
 
     rows: LabelingPool
     test: Dataset | None
+    n_known: int  # test rows that left, as labeled rows ask the same
     context: FeatureContext
     settings: AskSettings
 
@@ -311,6 +317,7 @@ class AskCall:
         annotator = describe_annotator(self.context, settings)
         n_answered = sum(each.label is not None and not each.is_checked for each in machine)
         counts = {"labeled": len(rows.label), "unlabeled": len(rows.open_rows), "conflicting_texts": rows.n_conflicts}
+        counts |= {"same_text_as_held_out": rows.n_leaked, "held_out_with_label": self.n_known}
         counts |= {"asked": n_people, "answered_by_annotator": n_answered}
         return Manifest(
             {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import polars as pl
 
 from thresher.dataset import Dataset, load
 from thresher.dataset.loading import load_unlabeled
+from thresher.dataset.own_text.matching import match_rows
 from thresher.dataset.settings import ReadSettings
 from thresher.errors import InputError, first_three
 from thresher.features import FeatureContext, compute, resolve_encoder
@@ -35,6 +36,7 @@ class LabelingPool:
         labeled_rows: the user's own columns of each labeled row.
         n_conflicts: texts that were given several labels, which count as not labeled.
         given: the labeled rows that were given beside the pool, or None.
+        n_leaked: texts that ask what a test row asks, and are not asked for.
     """
 
     texts: Dataset
@@ -45,6 +47,7 @@ class LabelingPool:
     labeled_rows: list[dict[str, Any]]
     n_conflicts: int
     given: Dataset | None
+    n_leaked: int = 0
 
     @property
     def classes(self) -> list[str]:
@@ -58,6 +61,27 @@ class LabelingPool:
         code = {name: i for i, name in enumerate(self.classes)}
         label = np.array([code[name] for name in self.label], dtype=np.int64) if code else None
         return vectors[self.open_rows], Known(embed_texts(self.text, context, vectors.shape[1]), label)
+
+
+def separate_test_rows(rows: LabelingPool, test: Dataset) -> tuple[LabelingPool, Dataset]:
+    """Return the pool without texts of test rows, and the test rows that have no label among its own.
+
+    Raises:
+        InputError: no row is left to ask for, or none to judge by.
+    """
+    is_open = match_rows(rows.texts, test)[rows.open_rows] < 0
+    if not is_open.any():
+        raise InputError("label ask: rows without a label that --eval does not hold are required, found none")
+    own = load([{"text": text} for text in rows.text]) if rows.text else None
+    is_new = np.ones(len(test), np.bool_) if own is None else match_rows(test, own) < 0
+    if not is_new.any():
+        raise InputError(
+            f"eval: rows that are not among the labeled ones are required, found none in {len(test):,}; "
+            "draw them at random from the pool, label them, and keep them apart"
+        )
+    return replace(rows, open_rows=rows.open_rows[is_open], n_leaked=int((~is_open).sum())), test.take(
+        np.flatnonzero(is_new)
+    )
 
 
 def embed_texts(texts: Sequence[str], context: FeatureContext, d: int) -> Float32:

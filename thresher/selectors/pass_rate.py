@@ -29,7 +29,8 @@ class PassRate(PassRateSettings, Selector):
     another check or more samples pay for none twice. Needs: `pass_rate`, from --model (a model, an
     adapter or the address of a server) or the default one. Ties: to the lowest row, and with few
     samples there are many. An empty pool is refused. A row in whose response the check finds
-    nothing to compare, or whose answers were cut, is excluded with its reason. Fails: rows that are
+    nothing to compare, or whose answers were all cut before one was right, is excluded with its
+    reason. Fails: rows that are
     always wrong come last although some would be learned later: draw again as the model gets
     better. A wrong reference that is guessed sometimes looks like a hard row. The check reads the
     final answer, not the way to it.
@@ -41,7 +42,7 @@ class PassRate(PassRateSettings, Selector):
             "json", "regex:PATTERN", or the name of a check of yours (`thresher.checks`).
         n_samples: answers drawn of each prompt.
         temperature: they are drawn at.
-        max_new_tokens: limit of each; one that is cut before it is right is not counted.
+        max_new_tokens: limit of each; one that is cut counts as it stands.
         seed: of the draws.
     """
 

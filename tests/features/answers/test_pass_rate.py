@@ -28,8 +28,10 @@ class Pupil:
             n = int(json.loads(conversation)["messages"][-1]["content"].split()[3])
             right, wrong = Generation(f"It is {2 * n}."), Generation(f"It is {2 * n + 1}.")
             answers.append([right if i < n else wrong for i in range(decoding.n_samples)])
-            if n >= 3:  # neither a problem nor a cut answer decides
-                answers[-1][0] = Generation(None, problem="no room") if n == 3 else Generation("It is", is_cut=True)
+            if n == 3:  # a problem decides nothing
+                answers[-1][0] = Generation(None, problem="no room")
+            if n in (2, 4):  # a cut answer counts as it stands
+                answers[-1][3 if n == 2 else 0] = Generation("It is" if n == 2 else "It is 8.", is_cut=True)
         return answers
 
     def notes(self):
@@ -46,10 +48,10 @@ def measure(rows, settings, **more):
     return compute(th.load(rows), ["pass_rate"], context)
 
 
-def test_passes_are_counted_over_answers_that_decide(pupil):
+def test_passes_are_counted_over_answers_and_cut_ones_count_as_they_stand(pupil):
     values = measure(ROWS, PassRateSettings(n_samples=4))["pass_rate"]
-    assert values["passed"].tolist() == [0, 1, 2, 2, 3]
-    assert values["drawn"].tolist() == [4, 4, 4, 3, 3]
+    assert values["passed"].tolist() == [0, 1, 2, 2, 4]
+    assert values["drawn"].tolist() == [4, 4, 4, 3, 4]
 
 
 def test_the_selector_puts_rows_that_are_right_half_of_the_time_first(pupil):

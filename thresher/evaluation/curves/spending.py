@@ -135,7 +135,9 @@ def compare_kinds(kinds: Sequence[Kind], money: float, *, seed: int = 0) -> Offe
         regret=float((errors[best] - errors.min(axis=0)).mean()),
         is_sure=bool(winners[best] >= SURE),
         advice="" if winners[best] >= SURE else _advise(affordable, errors, best, rows),
-        is_beyond=tuple(kind.name for kind in affordable if rows[kind.name] > 2 * kind.fit.sizes[-1]),
+        is_beyond=tuple(
+            kind.name for kind in affordable if not kind.fit.sizes[0] / 2 <= rows[kind.name] <= 2 * kind.fit.sizes[-1]
+        ),
     )
 
 

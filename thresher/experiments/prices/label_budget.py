@@ -75,8 +75,9 @@ def label_budget(
     Curves are sampled from the laws that the measured points allow; each sample has its best kind.
 
     Source: the question is that of Kang et al. 2023, arXiv:2305.01645 (distill or annotate); the
-    laws are those of `curve`. Fails: beyond twice the rows that were measured a law is a guess,
-    which is told; curves on different test rows are not comparable.
+    laws are those of `curve`. Fails: below half and beyond twice the rows that were measured a law
+    is a guess: such offers are marked, and no change of the best kind is looked for below; curves
+    on different test rows are not comparable.
 
     Args:
         curves: name of the kind -> what `learning_curve` returned or its folder (FOLDER#METHOD for
@@ -105,8 +106,9 @@ def label_budget(
             "label budget: the curves must be of one metric, found some in which higher is better, some not"
         )
     offers = [compare_kinds(kinds, amount) for amount in amounts]
-    low = min(kind.fixed + kind.price for kind in kinds)
-    crossings = find_crossings(kinds, min(low, amounts[0]), max(amounts[-1], 2 * low))
+    # below half of the rows that a kind was measured at, its curve is a guess
+    low = max(kind.fixed + kind.price * max(1.0, kind.fit.sizes[0] / 2) for kind in kinds)
+    crossings = find_crossings(kinds, low, amounts[-1]) if low < amounts[-1] else []
     content = {
         "answer": write_answer(offers, crossings),
         "offers": [offer.to_json() for offer in offers],
@@ -144,6 +146,9 @@ def write_answer(offers: Sequence[Offer], crossings: Sequence[Crossing]) -> str:
     answer = f"for {last.money:,.2f} take {last.rows[last.best]:,} {last.best} rows{sure}"
     for crossing in crossings:
         at = crossing.money
+        if at.median == float("inf"):
+            answer += f"; whether {crossing.after} overtakes {crossing.before} cannot be told"
+            continue
         ends = f"[{_format_money(at.low)}, {_format_money(at.high)}]"
         answer += f"; {crossing.after} is better than {crossing.before} from about {_format_money(at.median)} on {ends}"
     return answer
@@ -160,7 +165,7 @@ def describe_offers(content: Mapping[str, Any]) -> list[tuple[str, str]]:
                 f"{name} {offer['rows'][name]:,} rows: {value[0]:.1f} [{value[1]:.1f}, {value[2]:.1f}], "
                 f"best with {100 * offer['chance'][name]:.0f} %"
             )
-        beyond = "".join(f"; {name}: beyond twice what was measured" for name in offer["is_beyond"])
+        beyond = "".join(f"; {name}: outside half to twice the measured rows" for name in offer["is_beyond"])
         advice = f"; {offer['advice']}" if offer["advice"] else ""
         lines.append((f"{offer['money']:,.2f}", "; ".join(parts or ["buys no row"]) + beyond + advice))
     return lines

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from thresher.dataset import Dataset
     from thresher.models.generation.generator import Generation
 
-RECIPE = "pass-rate-1"
+RECIPE = "pass-rate-2"
 PASS_RATE = np.dtype([("passed", np.float64), ("drawn", np.float64)])
 NOT_CHECKABLE = "the check '{}' finds nothing to compare in its response"
 CUT = "fewer than two of its answers ended before max_new_tokens; raise max_new_tokens"
@@ -30,9 +30,10 @@ class PassRate(FeatureProvider):
     """How many of a row's drawn answers are right: `passed` of `drawn`.
 
     The model answers the row's prompt `n_samples` times, and the check compares each answer with
-    the row's response by reading alone. An answer that ends at `max_new_tokens` before it is right
-    decides nothing and is not counted. A row in whose response the check finds nothing, or of whose
-    answers fewer than two count, has no value. The answers are kept one by one: asking for more of
+    the row's response by reading alone. An answer that is cut off at `max_new_tokens` counts as it
+    stands, right or wrong, as a trainer with that limit rewards it. A row in whose response the
+    check finds nothing, of whose answers fewer than two count, or whose answers are all cut off
+    before any is right, has no value. The answers are kept one by one: asking for more of
     them, or checking them in another way, pays for no answer twice.
 
     Source: pass@k as in Chen et al. 2021, arXiv:2107.03374.
@@ -73,8 +74,11 @@ class PassRate(FeatureProvider):
         for row, samples in zip(askable, answers, strict=True):
             outcomes = judge_samples(samples, rows.responses[row], check)
             counted = [outcome for outcome in outcomes if outcome is not None]
-            n_cut += sum(answer.is_cut and outcome is None for answer, outcome in zip(samples, outcomes, strict=True))
-            if len(counted) < 2:
+            n_failed = sum(
+                answer.is_cut and outcome is False for answer, outcome in zip(samples, outcomes, strict=True)
+            )
+            n_cut += n_failed
+            if len(counted) < 2 or n_failed == len(counted):
                 problems[row] = next((each.problem for each in samples if each.problem is not None), CUT)
             else:
                 values[row] = (sum(counted), len(counted))
@@ -82,21 +86,14 @@ class PassRate(FeatureProvider):
         notes = {"rows": len(dataset), "rows_missing": len(missing) - missing.null_count(), "answers_cut": n_cut}
         sentences = [*generator.notes(), *describe_missing(self.name, notes)]
         if n_cut:
-            sentences.append(f"{self.name}: {n_cut:,} answers were cut off at max_new_tokens before they were right")
+            sentences.append(f"{self.name}: {n_cut:,} answers were cut off at max_new_tokens and count as wrong")
         context.report_notes(self.name, len(values), sentences)
         return FeatureValues(values=values, missing=missing, notes=notes)
 
 
 def judge_samples(samples: Sequence[Generation], reference: str, check: Check) -> list[bool | None]:
-    """Tell which answers are right; None for none, and for one that was cut and is not right."""
-    outcomes: list[bool | None] = []
-    for answer in samples:
-        if answer.text is None:
-            outcomes.append(None)
-            continue
-        is_right = check.is_right(answer.text, reference)
-        outcomes.append(None if answer.is_cut and not is_right else is_right)
-    return outcomes
+    """Tell which answers are right, cut ones as they stand; None where there is no answer."""
+    return [None if answer.text is None else check.is_right(answer.text, reference) for answer in samples]
 
 
 def estimate_pass_k(n_drawn: int, n_passed: int, k: int) -> float:

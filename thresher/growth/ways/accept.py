@@ -8,7 +8,7 @@ from thresher.checks.automatic import choose_check
 from thresher.checks.number import Number, list_numbers
 from thresher.features.answers.pass_rate import estimate_pass_k
 from thresher.features.answers.prompts import plain
-from thresher.growth.candidate import CUT, ENOUGH, NO_ANSWER, REPEATED, SAME, Candidate
+from thresher.growth.candidate import ENOUGH, NO_ANSWER, REPEATED, SAME, Candidate
 from thresher.growth.seeds import Seeds
 
 
@@ -59,13 +59,13 @@ def _sign(text: str, *, is_number: bool) -> tuple[object, ...]:
 
 
 def _measure_pass_rates(judged: Sequence[Candidate], n_seeds: int, k: int) -> dict[str, float]:
-    """Return the mean of pass@1 and pass@k over the seeds of which every answer counts."""
+    """Return the mean of pass@1 and pass@k over the seeds of which all k answers came; cut ones are wrong."""
     first, best, n = 0.0, 0.0, 0
     for number in range(n_seeds):
         own = [each.reason for each in judged[number * k : (number + 1) * k]]
-        decided = [reason is None for reason in own if reason not in (CUT, NO_ANSWER)]
-        if decided:
+        if NO_ANSWER not in own:
+            n_passed = sum(reason is None for reason in own)
             n += 1
-            first += sum(decided) / len(decided)
-            best += estimate_pass_k(len(decided), sum(decided), min(k, len(decided)))
+            first += n_passed / k
+            best += estimate_pass_k(k, n_passed, k)
     return {"pass_at_1": round(first / n, 4), f"pass_at_{k}": round(best / n, 4), "seeds_decided": n} if n else {}

@@ -62,11 +62,13 @@ class Outcome(NamedTuple):
         before: (m,) class of each test row by the beginning, which learned the weak labels.
         after: (m,) by the self-trained one.
         confidence: of the last teacher, on all rows.
+        probability: (n, k) of all rows by the self-trained one.
     """
 
     before: Int64
     after: Int64
     confidence: Confidence
+    probability: Float64
 
 
 def judge_rows(probability: Float64, least: float) -> Confidence:
@@ -166,7 +168,8 @@ def self_train(
         before = _predict(student, judged).argmax(axis=1)
         confidence = _teach(student, x, rng, settings)
         after = _predict(student, judged).argmax(axis=1)
-    return Outcome(before.astype(np.int64), after.astype(np.int64), confidence)
+        probability = _predict(student, x)
+    return Outcome(before.astype(np.int64), after.astype(np.int64), confidence, probability)
 
 
 def _predict(student: _Student, x: torch.Tensor) -> Float64:

@@ -26,7 +26,7 @@ from thresher.labeling.weak.dawid_skene import NO_VOTE, LabelModel, count_votes,
 from thresher.numeric.arrays import Float64, Int64
 from thresher.validation import document_options, split_options
 
-KIND, ROWS, UNLABELED, RECIPE = "joined", "rows.jsonl", "unlabeled.jsonl", "label-join-1"
+KIND, ROWS, UNLABELED, RECIPE = "joined", "rows.jsonl", "unlabeled.jsonl", "label-join-2"
 LABEL, CONFIDENCE = "label", "confidence"
 FEWEST_TOLD, MOST_UNIQUE = 5, 0.9  # votes of a rule; share of them that occur once, as texts do
 How = Literal["model", "majority"]
@@ -97,7 +97,13 @@ class Joined(KeptRows):
 def describe_rule(rule: Mapping[str, Any]) -> str:
     """Return what a rule is worth, in a few words."""
     accuracy = rule["accuracy"]
-    told = "" if accuracy is None else f", right in about {100 * accuracy:.0f} % by the model"
+    told = (
+        ", which no other rule labels"
+        if not rule["compared"]
+        else ""
+        if accuracy is None
+        else f", right in about {100 * accuracy:.0f} % of the {rule['compared']:,} that others label too, by the model"
+    )
     return f"labels {rule['n']:,} rows ({100 * rule['coverage']:.0f} %), {rule['conflicts']:,} against others{told}"
 
 
@@ -226,7 +232,8 @@ def _build(texts: Dataset, votes: Int64, names: list[str], classes: list[str], h
             continue
         confidence = round(float(probability[i, chosen[i]]), 6)
         labeled.append({**row, LABEL: classes[chosen[i]], CONFIDENCE: confidence})
-    rules = {name: _describe(votes[:, j], shares, model, j) for j, name in enumerate(names)}
+    n_votes = count_votes(votes, len(classes)).sum(axis=1)
+    rules = {name: _describe(votes[:, j], shares, n_votes, model) for j, name in enumerate(names)}
     counts = {"labeled": len(labeled), "unlabeled": len(unlabeled), "conflicts": int(disagrees.sum())}
     identity = {
         "recipe": RECIPE,
@@ -249,11 +256,21 @@ def _build(texts: Dataset, votes: Int64, names: list[str], classes: list[str], h
     return Joined(joined=labeled, unlabeled=unlabeled, manifest=Manifest(content))
 
 
-def _describe(column: Int64, shares: Float64, model: LabelModel | None, j: int) -> dict[str, Any]:
-    """Return what a rule covers, its conflicts with others, and what the model thinks of it."""
+def _describe(column: Int64, shares: Float64, n_votes: Float64, model: LabelModel | None) -> dict[str, Any]:
+    """Return what a rule covers, its conflicts with others, and what the model thinks of it.
+
+    Of rows that no other rule labels, nothing can be learned about it.
+    """
     said = np.flatnonzero(column != NO_VOTE)
+    compared = said[n_votes[said] > 1]
     accuracy = None
-    if model is not None and len(said):
-        accuracy = float(model.probability[said, column[said]].mean())
+    if model is not None and len(compared):
+        accuracy = float(model.probability[compared, column[compared]].mean())
     conflicts = int((shares[said, column[said]] < 1).sum())
-    return {"n": len(said), "coverage": len(said) / len(column), "conflicts": conflicts, "accuracy": accuracy}
+    return {
+        "n": len(said),
+        "coverage": len(said) / len(column),
+        "conflicts": conflicts,
+        "accuracy": accuracy,
+        "compared": len(compared),
+    }

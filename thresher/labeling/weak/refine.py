@@ -38,7 +38,7 @@ from thresher.models.stages import StageCost
 from thresher.numeric.arrays import Bool, Float32, Int64
 from thresher.validation import document_options, split_options
 
-KIND, ROWS, WEIGHTS, RECIPE = "refined", "rows.jsonl", "weights.parquet", "label-refine-1"
+KIND, ROWS, WEIGHTS, RECIPE = "refined", "rows.jsonl", "weights.parquet", "label-refine-2"
 N_TRIAL_ROWS, TRIAL_WIDTH = 1000, 384  # of the run that is timed by a dry run
 
 
@@ -266,10 +266,15 @@ def _refine(sides: _Sides, settings: RefineSettings, context: FeatureContext, id
     effect = estimate_effect(after, before, is_higher_better=True)
     soft = np.mean([outcome.confidence.soft for outcome in outcomes], axis=0)
     confidence = judge_targets(soft, settings.least)
+    # the labels that the verdict is about: soft targets lean towards rare classes
+    likeliest = np.mean([outcome.probability for outcome in outcomes], axis=0).argmax(axis=1)
     verdict = _describe(effect, before, after, settings.seeds)
-    rows = _write_labels(sides, confidence, classes) if verdict["helps"] else _keep_labels(sides.weak)
+    rows = _write_labels(sides, confidence, likeliest, classes) if verdict["helps"] else _keep_labels(sides.weak)
     counts = {"kept": len(rows), "unlabeled": n_more, "same_text_as_held_out": sides.n_leaked}
-    counts |= {"learned_from": int(confidence.is_learned.sum()), "changed": _count_changed(confidence, label)}
+    counts |= {
+        "learned_from": int(confidence.is_learned.sum()),
+        "changed": _count_changed(confidence, likeliest, label),
+    }
     content = {
         "format": FORMAT,
         "kind": KIND,
@@ -283,7 +288,9 @@ def _refine(sides: _Sides, settings: RefineSettings, context: FeatureContext, id
         "versions": versions(("torch", "numpy")),
         "run": {},
     }
-    return Refined(refined=rows, weights=_tabulate(sides, confidence, label, classes), manifest=Manifest(content))
+    return Refined(
+        refined=rows, weights=_tabulate(sides, confidence, likeliest, label, classes), manifest=Manifest(content)
+    )
 
 
 def _describe(effect: Effect, before: Bool, after: Bool, seeds: int) -> dict[str, Any]:
@@ -312,8 +319,8 @@ def _say(verdict: dict[str, Any], counts: dict[str, Any], n_weak: int) -> str:
     return f"self-training is not used, because it is not clearly better: {measured}; {n_weak:,} rows keep their labels"
 
 
-def _count_changed(confidence: Confidence, label: Int64) -> int:
-    changed = (confidence.soft.argmax(axis=1) != label) & (label >= 0) & confidence.is_learned
+def _count_changed(confidence: Confidence, likeliest: Int64, label: Int64) -> int:
+    changed = (likeliest != label) & (label >= 0) & confidence.is_learned
     return int(changed.sum())
 
 
@@ -331,24 +338,25 @@ def _keep_labels(weak: Dataset) -> list[dict[str, Any]]:
     return [{**row, CONFIDENCE: row.get(CONFIDENCE, 1.0)} for row in weak]
 
 
-def _write_labels(sides: _Sides, confidence: Confidence, classes: list[str]) -> list[dict[str, Any]]:
+def _write_labels(sides: _Sides, confidence: Confidence, likeliest: Int64, classes: list[str]) -> list[dict[str, Any]]:
     """Return the rows that are learned from, with the labels of self-training."""
     label, more = sides.weak.schema.columns["label"][0], sides.more or ()
-    best = confidence.soft.argmax(axis=1)
     return [
-        {**row, label: classes[best[i]], CONFIDENCE: round(float(confidence.weight[i]), 6)}
+        {**row, label: classes[likeliest[i]], CONFIDENCE: round(float(confidence.weight[i]), 6)}
         for i, row in enumerate([*sides.weak, *more])
         if confidence.is_learned[i]
     ]
 
 
-def _tabulate(sides: _Sides, confidence: Confidence, label: Int64, classes: list[str]) -> pl.DataFrame:
+def _tabulate(
+    sides: _Sides, confidence: Confidence, likeliest: Int64, label: Int64, classes: list[str]
+) -> pl.DataFrame:
     more = [] if sides.more is None else sides.more.frame["row_id"].to_list()
     return pl.DataFrame(
         {
             "row_id": [*sides.weak.frame["row_id"].to_list(), *more],
             "given": [None if code < 0 else classes[code] for code in label],
-            "label": [classes[code] for code in confidence.soft.argmax(axis=1)],
+            "label": [classes[code] for code in likeliest],
             "confidence": confidence.weight,
             "is_learned": confidence.is_learned,
             "soft": confidence.soft.tolist(),

@@ -50,7 +50,7 @@ def _build_offers(result: Mapping[str, Any]) -> list[Block]:
     blocks: list[Block] = [Table(caption="Offers", columns=columns, rows=cells, numeric=(0, 2, 3, 4))]
     notes = [f"{offer['money']:,.2f}: {offer['advice']}" for offer in result["offers"] if offer["advice"]]
     notes += [
-        f"{offer['money']:,.2f}: {name} lies beyond twice the rows that were measured"
+        f"{offer['money']:,.2f}: {name} lies outside half to twice the rows that were measured"
         for offer in result["offers"]
         for name in offer["is_beyond"]
     ]
