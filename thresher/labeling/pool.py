@@ -64,7 +64,7 @@ class LabelingPool:
 
 
 def separate_test_rows(rows: LabelingPool, test: Dataset) -> tuple[LabelingPool, Dataset]:
-    """Return the pool without texts of test rows, and the test rows that have no label among its own.
+    """Return the pool without texts of test rows, and the test rows that are no labeled rows of it.
 
     Raises:
         InputError: no row is left to ask for, or none to judge by.

@@ -59,7 +59,7 @@ def _sign(text: str, *, is_number: bool) -> tuple[object, ...]:
 
 
 def _measure_pass_rates(judged: Sequence[Candidate], n_seeds: int, k: int) -> dict[str, float]:
-    """Return the mean of pass@1 and pass@k over the seeds of which all k answers came; cut ones are wrong."""
+    """Return the mean of pass@1 and pass@k of seeds with all k answers; cut ones are wrong."""
     first, best, n = 0.0, 0.0, 0
     for number in range(n_seeds):
         own = [each.reason for each in judged[number * k : (number + 1) * k]]
