@@ -2,6 +2,7 @@
 
     ThresherError
     ├── InputError         the data or an argument is not what is required   (ValueError)
+    │   └── NothingKeptError   no row of a pool fits a budget
     ├── SettingsError      a setting has an unknown name or an illegal value  (ValueError)
     │   └── ProblemsError  several have: a line for each
     ├── NotFoundError      a name was looked up and does not exist            (LookupError)
@@ -74,6 +75,10 @@ class ThresherError(Exception):
 
 class InputError(ThresherError, ValueError):
     """The data or an argument is not what the call requires."""
+
+
+class NothingKeptError(InputError):
+    """No row of a pool fits a budget: none scores above it, or the first has too many tokens."""
 
 
 class SettingsError(ThresherError, ValueError):

@@ -172,6 +172,9 @@ MISTAKES = [  # what was typed, and what the sentence must say
     ("score labels.jsonl --features length --out scores.txt", "must end in one of .parquet"),
     ("label refine labels.jsonl --eval sft.jsonl --out out", "rows of a text and its label"),
     ("soup taken --dev labels.jsonl --eval labels.jsonl", "check the path"),
+    ("select labels.jsonl --method random --budget 5 --address auto --dry-run", "add --engine ray"),
+    ("curate clean labels.jsonl --rules pii --report near-duplicates --dry-run", "report"),
+    ("score labels.jsonl --features column:label --reference tiny", "only reference_loss reads it"),
 ]
 
 

@@ -179,3 +179,18 @@ def test_tools_beside_texts_are_read_and_other_columns_of_that_name_are_not(name
     assert dataset.frame["row_id"].to_list()[1:] == without.frame["row_id"].to_list()[1:]
     assert dataset.frame["row_id"][0] != without.frame["row_id"][0]
     assert load([{names[0]: "q", names[1]: "a", "tools": tools}]).frame["row_id"][0] == dataset.frame["row_id"][0]
+
+
+@pytest.mark.parametrize("call", ["get_weather(Bonn)", 5, None])
+def test_a_tool_call_that_is_no_object_rejects_its_row(call):
+    good = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
+    bad = [good[0], {"role": "assistant", "content": None, "tool_calls": [call]}]
+    rows = load([{"messages": good}, {"messages": bad}])
+    assert len(rows) == 1
+    assert "a tool call of a message of 'messages' must be an object" in next(iter(rows.rejected_by_reason))
+
+
+def test_an_empty_system_turn_leaves_its_place_to_the_column():
+    turns = [{"role": role, "content": text} for role, text in (("system", ""), ("user", "q"), ("assistant", "a"))]
+    row = load([{"system": "S", "messages": turns}]).frame["prompt"][0]
+    assert row.startswith("system: S")

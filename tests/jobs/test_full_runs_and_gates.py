@@ -115,3 +115,15 @@ def test_quality_gates(kit, rows, gate, message_part):
     assert kit.run().outcome == "gate"
     assert any(message_part in message for message in kit.warnings())
     assert not (kit.out / "latest").exists()
+
+
+def test_a_night_whose_rows_all_score_low_keeps_the_old_ones(kit, rows):
+    kit.write(select='method = "length"\nbudget = "score>5"\n')
+    kit.add("a", rows(10, 1))
+    kit.run()
+    kit.add("b", [{"prompt": "x", "completion": "y"}])
+    kit.run()
+    assert len(kit.table()) == 10
+    dropped = pl.read_parquet(kit.out / "latest" / "dropped.parquet")
+    assert dropped["explanation"].str.contains("keeps no row of the 1 scored by length").to_list() == [True]
+    assert kit.run().outcome == "nothing-new"  # the row was seen

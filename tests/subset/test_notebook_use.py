@@ -197,3 +197,11 @@ def test_the_board_of_a_notebook_shows_stages_and_notes(monkeypatch):
     board = ProgressBoard(drawn.append)
     board.draw()
     assert drawn[-1] == ""
+
+
+def test_kept_rows_of_one_score_have_ranks_of_their_own():
+    rows = [{"text": f"row {i}", "worth": 1} for i in range(6)]
+    subset = th.select(rows, "top", budget=3, settings={"by": "worth"})
+    assert sorted(subset.explain(int(at)).partition("rank ")[2] for at in subset.kept) == [
+        f"{rank} of 6 by top" for rank in (1, 2, 3)
+    ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -75,11 +74,11 @@ def clean(
         options.check_side_settings(role, source, own)
     rows = given.attach(options.read_rows(pool, read))
     with progress_display(quiet=quiet) as show:
-        call |= {"models": models} if dry_run else {"report": report or (), "seed": seed, **vars(models)}
+        call |= {"report": report or ()} | ({"models": models} if dry_run else {"seed": seed, **vars(models)})
         if out is None or dry_run:
             _print_plan(rows, call, has_eval=eval is not None, as_json=as_json, on_progress=show)
             return
-        side = replace(read.to_read_settings(), strict=False)
+        side = options.get_side_settings(read)
         call |= {
             role: options.read_side_rows(source, side, quiet=quiet, own=own) for role, (source, own) in sides.items()
         }

@@ -164,7 +164,7 @@ def read_side_rows(
 
 def get_side_settings(read: ReadSettings) -> ReadSettings:
     """Return how rows beside the pool are read where nothing is said of them."""
-    return ReadSettings(schema=read.schema, columns=read.columns, wanted=read.wanted)
+    return ReadSettings(schema=read.schema, columns=read.columns, wanted=read.wanted, max_row_bytes=read.max_row_bytes)
 
 
 def describe_schema(rows: Dataset | PoolFiles) -> str | None:

@@ -75,6 +75,7 @@ def select(
     from thresher.experiments.advice.choose import select as select_rows
     from thresher.selection.distributed import shards
     from thresher.selection.request import check_roles_first
+    from thresher.selection.run import check_cluster_options
 
     if as_json and out is None and not dry_run:
         raise InputError("--json: needs --out DIR, because without it the kept rows go to stdout; add --out")
@@ -89,6 +90,7 @@ def select(
         sides = {role: options.read_side_rows(getattr(selection, role), side, quiet=quiet) for role in SIDES}
         settings: dict[str, Any] = {**vars(selection), **vars(given), **vars(models), **sides, "strict": read.strict}
         if dry_run:
+            check_cluster_options(engine.value, address, partitions)
             _print_plan(rows, method, as_json=as_json, on_progress=show, **settings)
             return
         settings |= {"engine": engine.value, "address": address, "partitions": partitions}

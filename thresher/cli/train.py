@@ -92,7 +92,8 @@ def train(
     call: dict[str, Any] = {"model": model, "eval": held_out, "control": control, "seeds": seeds}
     call |= {"task": task, "settings": settings, "seed": seed, "start_from": start_from}
     if dry_run and experts.k is None:
-        _print_plan(rows, call, as_json=as_json)
+        checked = {"is_merged": merge, "is_diagnosed": diagnose, "untouched": untouched}
+        _print_plan(rows, {**call, **checked}, as_json=as_json)
         return
     result: dict[str, Any] = {"out": out if dry_run else _require_folder(out), "force": force}
     if experts.k is not None:

@@ -133,6 +133,7 @@ def plan_cleaning(
     *,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     has_eval: bool = False,
+    report: Collection[str] = (),
     models: ModelSettings,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> FeaturesPlan:
@@ -143,6 +144,7 @@ def plan_cleaning(
         rules: as for `curate`.
         settings: as for `curate`.
         has_eval: there are rows to evaluate on, so that "contamination" runs in any case.
+        report: as for `curate`.
         models: which models are run, and how.
         on_progress: listener.
     """
@@ -150,6 +152,7 @@ def plan_cleaning(
     from thresher.features.plan import plan_features
 
     built = build_rules(rules, settings, has_eval=has_eval)
+    _check_names("report", _split_names(report), [rule.name for rule in built])
     names = sorted({name for rule in built for name in rule.requirements.all_features})
     context = FeatureContext(models=models, on_progress=on_progress, given=hash_given(pool))
     return plan_features(pool, names, context.resolved())

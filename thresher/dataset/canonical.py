@@ -119,8 +119,10 @@ def _read_tools_beside_text(row: Mapping[str, Any], name: str) -> list[Any] | No
 
 def _add_system(turns: list[dict[str, Any]], system: str | None) -> list[dict[str, Any]]:
     """Return the turns behind the system prompt of another column, unless they have their own."""
-    if system is None or turns[0]["role"] == "system":
+    if system is None:
         return turns
+    if turns[0]["role"] == "system":
+        return turns if turns[0]["content"] else [{**turns[0], "content": system}, *turns[1:]]
     return [{"role": "system", "content": system}, *turns]
 
 

@@ -161,7 +161,7 @@ def resolve_role(name: str) -> str | None:
     return ROLES.get(name.lower())
 
 
-def _get_first(turn: Mapping[str, Any], name: str, other: str) -> Any:
+def get_first(turn: Mapping[str, Any], name: str, other: str) -> Any:
     """Return a member, or the other where it is null, as in tables that hold both forms."""
     value = turn.get(name)
     return turn.get(other) if value is None else value
@@ -170,14 +170,14 @@ def _get_first(turn: Mapping[str, Any], name: str, other: str) -> Any:
 def _parse_message(turn: Any, field: str) -> dict[str, Any]:
     if not isinstance(turn, dict):
         raise BadRow(f"field '{field}' must hold objects, found {describe_type(turn)}")
-    role = _get_first(turn, "role", "from")
+    role = get_first(turn, "role", "from")
     if not isinstance(role, str):
         raise BadRow(f"a message of '{field}' has no role")
     known = resolve_role(role)
     if known is None:
         raise BadRow(f"a message of '{field}' has an unknown role '{role[:_LONGEST_ROLE]}'; known: {', '.join(ROLES)}")
     message: dict[str, Any] = {"role": known}
-    message["content"] = _parse_content(_get_first(turn, "content", "value"), field)
+    message["content"] = _parse_content(get_first(turn, "content", "value"), field)
     if len(turn) == 2 and message["content"] is not None:
         return message  # of role and content alone, as most are
     for key in _OTHER_KEYS:
@@ -197,12 +197,13 @@ def _parse_calls(calls: Any, field: str) -> Any:
     """Return tool calls with their arguments as objects, and without null members but in these."""
     if not isinstance(calls, list):
         raise BadRow(f"the tool_calls of a message of '{field}' must be a list, found {describe_type(calls)}")
+    for call in calls:
+        if not isinstance(call, dict):
+            raise BadRow(f"a tool call of a message of '{field}' must be an object, found {describe_type(call)}")
     return [_parse_call(call) for call in calls]
 
 
-def _parse_call(call: Any) -> Any:
-    if not isinstance(call, dict):
-        return call
+def _parse_call(call: dict[str, Any]) -> dict[str, Any]:
     call = {key: value for key, value in call.items() if value is not None}
     if isinstance(call.get("function"), dict):
         call["function"] = _parse_call(call["function"])

@@ -157,6 +157,10 @@ def score(
 
     names = parse_names(features)
     refuse_unused_examples(names, examples)
+    if reference is not None and "reference_loss" not in names:
+        raise InputError(
+            f"reference: only reference_loss reads it, found {', '.join(names)}; add reference_loss, or leave it out"
+        )
     given, models = split_options("score", options, GivenSettings, ModelSettings)
     rows = given.attach(pool if isinstance(pool, Dataset) else load(pool))
     beside = examples if examples is None or isinstance(examples, Dataset) else load(examples)

@@ -74,11 +74,20 @@ def select(
         OutputError: `out` holds something else.
     """
     call = SelectCall.of_options(pool, method, options, on_progress)
+    check_cluster_options(engine, address, partitions)
     if engine != "local":
         return _select_on_ray(engine, call, out, address=address, partitions=partitions, force=force)
-    if address is not None or partitions is not None:
-        raise InputError("address, partitions: are for the engine 'ray', got 'local'; add --engine ray")
     return select_here(call, out, force=force)
+
+
+def check_cluster_options(engine: str, address: str | None, partitions: int | None) -> None:
+    """Refuse options of a cluster where there is none.
+
+    Raises:
+        InputError: there is one.
+    """
+    if engine == "local" and (address is not None or partitions is not None):
+        raise InputError("address, partitions: are for the engine 'ray', got 'local'; add --engine ray")
 
 
 def select_here(

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from thresher.errors import InputError
+from thresher.errors import InputError, NothingKeptError
 from thresher.subset.budget import Budget
 from thresher.subset.quota import Quota
 from thresher.subset.scores import EXISTING, Scores
@@ -57,7 +57,7 @@ def cut(
         names: the value behind each code, for a quota.
 
     Raises:
-        InputError: the budget does not fit the pool.
+        InputError: the budget does not fit the pool; NothingKeptError where it keeps no row.
     """
     n, ranking = len(scores), scores.ranking()
     if not len(ranking) and scores.excluded is not None:
@@ -74,14 +74,14 @@ def cut(
         kept = ranking[scores.value[ranking] > budget.amount]
         if not len(kept):
             best = f"the highest is {scores.value.max():.4g}"
-            raise InputError(f"budget: {budget} keeps no row of the {n} scored by {scores.by}; {best}")
+            raise NothingKeptError(f"budget: {budget} keeps no row of the {n} scored by {scores.by}; {best}")
     elif budget.unit == "tokens":
         if lengths is None:
             raise AssertionError("a budget in tokens needs the lengths")
         budget.n_rows(n, lengths)
         kept = ranking[: int(np.searchsorted(np.cumsum(lengths[ranking]), budget.amount, side="right"))]
         if not len(kept):
-            raise InputError(
+            raise NothingKeptError(
                 f"budget: must allow at least the first row of the ranking ({int(lengths[ranking[0]])} tokens), "
                 f"got {budget.amount:.0f} tokens; choose more"
             )

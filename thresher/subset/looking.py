@@ -13,7 +13,7 @@ from thresher.artifacts.manifest import Manifest, digest
 from thresher.dataset.rejection import count_values
 from thresher.errors import InputError, MissingExtraError, NotFoundError, RowIndexError
 from thresher.subset.budget import Budget, parse_budget
-from thresher.subset.cut import build_dropped_table, build_verdict_table, cut
+from thresher.subset.cut import build_dropped_table, build_rank_column, build_verdict_table, cut
 from thresher.subset.scores import EXISTING, Scores
 
 if TYPE_CHECKING:
@@ -63,8 +63,8 @@ def explain_row(subset: Chosen, row: int | str) -> str:
     row_id, file, line = subset.pool.frame.select("row_id", pl.col("file").cast(pl.String), "line").row(position)
     where = f"row {position} ({file}:{line})"
     if position in set(subset.kept.tolist()):
-        ahead = int((subset.scores.value > subset.scores.value[position]).sum())
-        return f"{where} is kept: rank {ahead + 1:,} of {len(ids):,} by {subset.scores.by}"
+        rank = build_rank_column(subset.scores)[position]
+        return f"{where} is kept: rank {rank:,} of {len(ids):,} by {subset.scores.by}"
     reason, explanation = subset.dropped.filter(pl.col("row_id") == row_id).select("reason", "explanation").row(0)
     return f"{where} is dropped ({reason}): {explanation}"
 

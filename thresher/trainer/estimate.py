@@ -167,7 +167,7 @@ def measure_run(context: RunContext) -> RunCost:
         start_seconds=max(0.0, start - row_seconds * len(few)),
         row_seconds=row_seconds,
         step_seconds=(steps + more_steps) / 2,
-        step_tokens=batch_size * examples.n_tokens / len(examples),
+        step_tokens=min(batch_size, len(train)) * examples.n_tokens / len(examples),
         eval_row_seconds=eval_row,
         answer_seconds=answer,
         memory_bytes=get_peak_bytes(),

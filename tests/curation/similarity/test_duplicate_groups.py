@@ -208,3 +208,11 @@ def test_the_preferred_row_needs_one_number_per_row():
     pool = text_rows(["a", "b"], embedding=np.eye(2, dtype=np.float32))
     with pytest.raises(SettingsError, match="keep: 'highest:embedding' must name one number per row, got 2"):
         judged(ExactDuplicates(keep="highest:embedding"), pool)
+
+
+def test_a_name_of_a_feature_and_of_a_column_is_not_guessed():
+    rows = [{"text": "the same words", "length": n} for n in (1, 9)]
+    with pytest.raises(SettingsError, match="write highest:number:length for the column"):
+        th.curate(rows, ["exact-duplicates"], settings={"exact-duplicates": {"keep": "highest:length"}})
+    kept = th.curate(rows, ["exact-duplicates"], settings={"exact-duplicates": {"keep": "highest:number:length"}})
+    assert [row["length"] for row in kept.rows] == [9]

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from thresher.dataset import load
+from thresher.dataset.formats.json_shape import read_columns
 from thresher.errors import InputError
 
 ROWS = [{"prompt": f"p {i}", "completion": f"c {i}", "tags": [i, {"a": None}]} for i in range(5)]
@@ -92,3 +93,8 @@ def test_a_large_table_by_column_is_read(tmp_path):
     path = tmp_path / "rows.json"
     path.write_text(json.dumps(write_labeled(rows, range(len(rows)))))
     assert len(load(path)) == 60_000
+
+
+@pytest.mark.parametrize("data", [[[1, 2]], ["a", "b"]])
+def test_a_schema_beside_other_lists_is_no_table_of_pandas(data):
+    assert read_columns({"schema": {"fields": []}, "data": data}) is None

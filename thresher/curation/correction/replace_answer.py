@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from thresher.dataset.conversation import resolve_role
+from thresher.dataset.conversation import get_first, resolve_role
 from thresher.dataset.schema import Schema
 
 Row = dict[str, Any]
@@ -60,7 +60,7 @@ def _replace_last_turn(value: Any, text: str, role: str) -> Any:
     """Return messages with another last turn of a role, as JSON text where they are."""
     turns = orjson.loads(value) if isinstance(value, str) else value
     at = _find_last(turns, role)
-    content = "content" if "content" in turns[at] else "value"
+    content = "content" if turns[at].get("content") is not None or "value" not in turns[at] else "value"
     replaced = [*turns[:at], {**turns[at], content: text}, *turns[at + 1 :]]
     return orjson.dumps(replaced).decode() if isinstance(value, str) else replaced
 
@@ -70,4 +70,4 @@ def _find_column(schema: Schema) -> str:
 
 
 def _find_last(turns: list[Mapping[str, Any]], role: str) -> int:
-    return max(i for i, turn in enumerate(turns) if resolve_role(turn.get("role", turn.get("from", ""))) == role)
+    return max(i for i, turn in enumerate(turns) if resolve_role(get_first(turn, "role", "from") or "") == role)

@@ -81,7 +81,7 @@ def order_by_preference(pool: Rows, existing: Rows | None, keep: str) -> Prefere
             go to the first, and rows without a number come last.
 
     Raises:
-        SettingsError: NAME is a feature of more than one number per row.
+        SettingsError: NAME is a feature of more than one number per row, or a column's name, too.
     """
     n_existing = 0 if existing is None else len(existing)
     rows = np.concatenate([np.arange(n_existing), n_existing + _rank_pool(pool, keep)]).astype(np.int64)
@@ -96,6 +96,12 @@ def _rank_pool(pool: Rows, keep: str) -> Int64:
         value = (frame["prompt"].str.len_chars() + frame["response"].str.len_chars()).to_numpy().astype(np.float64)
     else:
         (feature,) = find_keep_features(keep)
+        if ":" not in feature and feature in pool.dataset.column_names:
+            way, _, name = keep.partition(":")
+            raise SettingsError(
+                f"keep: '{keep}' names both a feature and a column of the rows; write {way}:number:{name.strip()} "
+                "for the column, or rename it"
+            )
         value = np.asarray(pool.features[feature], dtype=np.float64)
         if value.ndim != 1:
             raise SettingsError(f"keep: '{keep}' must name one number per row, got {value.shape[1]:,}; name another")

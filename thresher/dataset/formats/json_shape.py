@@ -29,6 +29,11 @@ def parse_one_object(file: PlainFile) -> Mapping[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
+def is_list_of_objects(value: Any) -> bool:
+    """Tell whether a value is a list of objects, empty or not."""
+    return isinstance(value, list) and all(isinstance(each, dict) for each in value)
+
+
 def read_columns(content: Mapping[str, Any]) -> list[dict[str, Any]] | None:
     """Return the rows of a table that pandas, or another program, wrote by column; else None.
 
@@ -39,7 +44,7 @@ def read_columns(content: Mapping[str, Any]) -> list[dict[str, Any]] | None:
     values = list(content.values())
     if values and all(isinstance(value, dict) and value for value in values):
         return _read_labeled(content)
-    if isinstance(content.get("schema"), dict) and isinstance(content.get("data"), list):
+    if isinstance(content.get("schema"), dict) and is_list_of_objects(content.get("data")):
         return [{name: value for name, value in row.items() if name != "index"} for row in content["data"]]
     names, data = content.get("columns"), content.get("data")
     if isinstance(names, list) and isinstance(data, list) and all(isinstance(row, list) for row in data):

@@ -27,7 +27,9 @@ def load_eval_rows(job: Job) -> Dataset | None:
         return None
     named = [_resolve(job, text) for text in job.settings.eval]
     rows = job.settings.rows
-    read = ReadSettings(columns=rows.columns, wanted=rows.wanted)
+    read = ReadSettings(
+        schema=rows.schema_name, columns=rows.columns, wanted=rows.wanted, max_row_bytes=rows.max_row_bytes
+    )
     is_plain = not any(source.settings for source in named)
     return load_side_rows([source.rows for source in named] if is_plain else named, read)
 

@@ -10,6 +10,7 @@ import polars as pl
 import pyarrow as pa
 
 from thresher.dataset import Dataset, load
+from thresher.errors import NothingKeptError
 from thresher.features import FeatureContext, compute
 from thresher.jobs.job_file import Job
 from thresher.jobs.snapshots.read import Pool
@@ -32,6 +33,7 @@ from thresher.jobs.update.dropped_rows import (
     collect_budget_drops,
     collect_cap_drops,
     collect_rule_drops,
+    describe_unfit,
     merge_drops,
 )
 from thresher.numeric.arrays import Int64
@@ -106,11 +108,17 @@ def _apply_budget(job: Job, candidates: Candidates, context: FeatureContext) -> 
         return _Picks(everything, weight, [])
     avoids_existing = "existing" in job.selector.requirements.side_features
     existing = candidates.pool.rows if candidates.pool is not None and avoids_existing else None
-    subset = _select(job, passed, budget, existing, context)
-    positions = np.concatenate([everything[:n_old], n_old + np.sort(subset.kept)])
+    try:
+        subset = _select(job, passed, budget, existing, context)
+        kept, left_out = np.sort(subset.kept), subset.dropped
+    except NothingKeptError as error:  # as of a night whose rows all score low: the old rows stay
+        if not n_old:
+            raise
+        kept, left_out = np.empty(0, np.int64), describe_unfit(passed, str(error))
+    positions = np.concatenate([everything[:n_old], n_old + kept])
     if len(positions):
         weight = transfer_weight(weight, assign_representatives(candidates.require_embedding(), positions))
-    return _Picks(positions, weight[positions], [collect_budget_drops(candidates, subset.dropped)])
+    return _Picks(positions, weight[positions], [collect_budget_drops(candidates, left_out)])
 
 
 def _has_room(budget: Budget, rows: Dataset, context: FeatureContext) -> bool:

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from thresher.curation.pipeline import preview_rows
+from thresher.dataset import Dataset
 from thresher.jobs.snapshots.read import Pool
 from thresher.jobs.snapshots.seen_ids import PackedIds, mask_known, pack_row_ids
 from thresher.jobs.snapshots.table import FILE, ROW_ID, SOURCE
@@ -69,6 +70,17 @@ def collect_budget_drops(candidates: Candidates, left_out: pl.DataFrame) -> pl.D
         .join(places, on="row_id", how="left", maintain_order="left")
         .with_columns(stage=pl.lit(BUDGET), rule=pl.lit(None, pl.String), duplicate_of=pl.col("covered_by"))
         .select(_TYPED)
+    )
+
+
+def describe_unfit(rows: Dataset, why: str) -> pl.DataFrame:
+    """Return rows of which a budget keeps none, as `Subset.dropped` has them."""
+    located = rows.frame.select("row_id", pl.col("file").cast(pl.String), "line", preview=preview_rows(rows))
+    return located.with_columns(
+        reason=pl.lit("over-budget"),
+        explanation=pl.lit(why),
+        covered_by=pl.lit(None, pl.String),
+        similarity=pl.lit(None, pl.Float32),
     )
 
 
