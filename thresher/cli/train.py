@@ -84,16 +84,15 @@ def train(
     given |= {"push_to_hub": push_to_hub, "control": control != "auto", "task": task != "auto"}
     check_experts(experts, eval, {**given, **untouched.list_changed()})
     check_push(push_to_hub)
-    parse_trackers(report_to)  # refused, if at all, before any row is read
+    parse_trackers(report_to)
     is_subset = _is_subset(data, read)
     is_first = not int(os.environ.get("RANK", "0"))  # of several processes, the first one speaks
-    held_out = options.name_eval_rows(eval, eval_read)  # refused, if at all, before any row is read
+    held_out = options.name_eval_rows(eval, eval_read)
     rows = data if is_subset else options.read_and_report(data, read, quiet=quiet or not is_first)
     call: dict[str, Any] = {"model": model, "eval": held_out, "control": control, "seeds": seeds}
     call |= {"task": task, "settings": settings, "seed": seed, "start_from": start_from}
     if dry_run and experts.k is None:
-        checked = {"is_merged": merge, "is_diagnosed": diagnose, "untouched": untouched}
-        _print_plan(rows, {**call, **checked}, as_json=as_json)
+        _print_plan(rows, call, as_json=as_json, is_merged=merge, is_diagnosed=diagnose, untouched=untouched)
         return
     result: dict[str, Any] = {"out": out if dry_run else _require_folder(out), "force": force}
     if experts.k is not None:
@@ -120,10 +119,10 @@ def _print_result(adapter: Adapter, push_to_hub: str | None, *, as_json: bool, q
     options.publish(adapter.path, push_to_hub, quiet=quiet)
 
 
-def _print_plan(rows: Any, call: Mapping[str, Any], *, as_json: bool) -> None:
+def _print_plan(rows: Any, call: Mapping[str, Any], *, as_json: bool, **checked: Any) -> None:
     from thresher.trainer.estimate import plan_training
 
-    print_plan(plan_training(rows, **call), as_json=as_json)
+    print_plan(plan_training(rows, **call, **checked), as_json=as_json)
 
 
 def _is_subset(data: str | None, read: PoolSettings) -> bool:
