@@ -5,16 +5,14 @@
 SmolLM2-135M-Instruct and the embedded instructions (data/instructions), two seeds a side, all sides
 with the same steps. Both are cases in which the effect should show.
 
-own: 48 rows of three tasks with a number as the answer, so that the model often finds a right
+own: 32 rows of three tasks with a number as the answer, so that the model often finds a right
 answer of its own in place of the row's terse one. It is trained on the rows' answers or on those
-of `grow --how own`, with a large learning rate. Compared, by row and seed: bits per byte of 90
-embedded general texts after training. Held against it: the share of 24 other questions of these
-tasks that the trained model answers with the right number.
+of `grow --how own`, with a large learning rate. Compared, by row and seed: bits per byte of 60
+embedded general texts after training.
 
 failures: 10 rows of each of four tasks; the model fails on convert-unit. A teacher behind a server
 on loopback writes four right conversions for each failed one. Training without and with them is
-compared on 40 conversions of other numbers, by loss and by right numbers, and on 40 rows of the
-other tasks.
+compared on 40 conversions of other numbers, by loss and by right numbers.
 """
 
 from __future__ import annotations
@@ -43,7 +41,7 @@ POOL = HERE.parent / "data/instructions/pool.jsonl"
 RESULT = HERE / "results/grow_effects.json"
 SEEDS = (0, 1)
 COLUMNS = ("instruction", "input", "output")
-OWN_TASKS, N_OWN, N_OWN_TEST, N_GENERAL = ("convert-unit", "solve-sum", "tell-opening-hours"), 48, 24, 90
+OWN_TASKS, N_OWN, N_OWN_TEST, N_GENERAL = ("convert-unit", "solve-sum", "tell-opening-hours"), 32, 24, 60
 SLICE, OTHERS, N_EACH, N_TEST = "convert-unit", ("solve-sum", "write-date", "sort-words"), 10, 40
 UNITS = {
     ("hours", "minutes"): 60,
@@ -135,9 +133,7 @@ def grade(folder: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def measure_own(work: Path) -> dict:
     """Compare forgetting after the rows' own answers and after those of `grow --how own`."""
-    settings = TrainSettings(
-        max_steps=24, batch_size=8, max_length=256, learning_rate=1e-3, eval_generations=N_OWN_TEST, max_new_tokens=64
-    )
+    settings = TrainSettings(max_steps=16, batch_size=8, max_length=256, learning_rate=1e-3, eval_generations=0)
     rows = read(*OWN_TASKS)
     gold = write_rows(rows.head(N_OWN), work / "gold.jsonl")
     test = write_rows(rows.tail(N_OWN_TEST), work / "test.jsonl")
@@ -147,20 +143,18 @@ def measure_own(work: Path) -> dict:
     own = write_rows(list(grown.rows), work / "own.jsonl")
     general = work / "general.jsonl"
     general.write_text("".join(line + "\n" for line in EMBEDDED[0].read_text().splitlines()[:N_GENERAL]))
-    after, right, task = {}, {}, {}
+    after, task = {}, {}
     for name, path in (("gold", gold), ("own", own)):
         folders = [train_side(path, test, work / f"{name}-{s}", s, settings, general=str(general)) for s in SEEDS]
         tables = [pl.read_parquet(folder / "predictions_general.parquet").sort("row_id") for folder in folders]
         after[name] = np.stack([table["bits_after"].to_numpy() for table in tables])
         before = tables[0]["bits_before"].to_numpy()
-        task[name], right[name] = (np.stack(each) for each in zip(*(grade(f) for f in folders), strict=True))
+        task[name] = np.stack([grade(folder)[0] for folder in folders])
     return {
         "answers": grown.manifest.content["counts"]["answer_from"],
         "refused": grown.manifest.content["counts"]["refused_by_reason"],
         "forgetting": {name: round(float((values - before).mean()), 5) for name, values in after.items()},
         "difference": describe(estimate_effect(after["own"], after["gold"], is_higher_better=False)),
-        "right": {name: round(float(values.mean()), 4) for name, values in right.items()},
-        "right_difference": describe(estimate_effect(right["own"], right["gold"], is_higher_better=True)),
         "loss": {name: round(float(values.mean()), 4) for name, values in task.items()},
         "rows": N_OWN,
         "general_rows": len(before),
@@ -177,39 +171,30 @@ def measure_failures(work: Path) -> dict:
     pairs = list(UNITS)
     # of numbers that no row of the pool has
     conversions = [convert(41 + k // 2, pairs[k % len(pairs)]) for k in range(N_TEST)]
-    others = pl.concat([parts[task].tail(20) for task in OTHERS]).head(N_TEST)
     seed_rows = write_rows(seeds, work / "seeds.jsonl")
-    tests = {
-        "slice": write_rows(conversions, work / "slice-test.jsonl"),
-        "others": write_rows(others, work / "others-test.jsonl"),
-    }
+    test = write_rows(conversions, work / "slice-test.jsonl")
     asked = write_rows(parts[SLICE].head(N_EACH), work / "slice.jsonl")
     teacher = Teacher()
     grown = th.grow(
         str(asked), how="failures", check="number", model="smollm2", teacher=teacher.address, per_seed=4,
-        max_new_tokens=128, encoder="static", eval=str(tests["slice"]), out=work / "failures",
+        max_new_tokens=128, encoder="static", eval=str(test), out=work / "failures",
     )  # fmt: skip
     teacher.server.shutdown()
     more = [{name: row[name] for name in COLUMNS} for row in grown.rows]
     both = write_rows([*seeds.select(COLUMNS).to_dicts(), *more], work / "seeds-grown.jsonl")
-    measured: dict = {}
-    for part, test in tests.items():
-        losses, right = {}, {}
-        for name, path in (("without", seed_rows), ("with", both)):
-            folders = [train_side(path, test, work / f"{part}-{name}-{s}", s, settings, general="none") for s in SEEDS]
-            losses[name], right[name] = (np.stack(each) for each in zip(*(grade(f) for f in folders), strict=True))
-        measured[part] = {
-            "loss": {name: round(float(values.mean()), 4) for name, values in losses.items()},
-            "loss_difference": describe(estimate_effect(losses["with"], losses["without"], is_higher_better=False)),
-            "right": {name: round(float(values.mean()), 4) for name, values in right.items()},
-            "right_difference": describe(estimate_effect(right["with"], right["without"], is_higher_better=True)),
-            "test_rows": losses["with"].shape[1],
-        }
+    losses, right = {}, {}
+    for name, path in (("without", seed_rows), ("with", both)):
+        folders = [train_side(path, test, work / f"slice-{name}-{s}", s, settings, general="none") for s in SEEDS]
+        losses[name], right[name] = (np.stack(each) for each in zip(*(grade(f) for f in folders), strict=True))
     return {
         "facts": grown.manifest.content["facts"],
         "grown": len(more),
         "refused": grown.manifest.content["counts"]["refused_by_reason"],
-        **measured,
+        "loss": {name: round(float(values.mean()), 4) for name, values in losses.items()},
+        "loss_difference": describe(estimate_effect(losses["with"], losses["without"], is_higher_better=False)),
+        "right": {name: round(float(values.mean()), 4) for name, values in right.items()},
+        "right_difference": describe(estimate_effect(right["with"], right["without"], is_higher_better=True)),
+        "test_rows": losses["with"].shape[1],
         "rows": len(seeds),
         "seeds": len(SEEDS),
     }

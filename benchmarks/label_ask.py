@@ -217,8 +217,27 @@ def summarize_set(name: str, cells: list[dict]) -> dict:
                 "said": said,
                 "ratios": ratios,
                 "within_15_percent": sum(r is not None and abs(r - 1) <= 0.15 for r in ratios),
+                "accuracy_to_true_stop": compare_stops(curves["auto"], longer, said, true, sizes[-1]),
             }
     return entry
+
+
+def compare_stops(
+    curves: np.ndarray, sizes: list[int], said: list[int | None], true: int | None, last: int
+) -> list[float]:
+    """Return, per draw, how many points the accuracy at a stop is above that at the true one.
+
+    Args:
+        curves: (draws, sizes) accuracies.
+        sizes: labels.
+        said: stops; None counts as the last size that was tried.
+        true: stop of all draws together.
+        last: size that was tried.
+    """
+    if true is None:
+        return []
+    at = [sizes.index(last if stop is None else stop) for stop in said]
+    return [round(100 * float(curve[i] - curve[sizes.index(true)]), 1) for curve, i in zip(curves, at, strict=True)]
 
 
 def says_stop(gain: dict | None, delta: float) -> bool:

@@ -46,7 +46,7 @@ def _build_offers(result: Mapping[str, Any]) -> list[Block]:
         for offer in result["offers"]
         for name, score in offer["score"].items()
     ]
-    columns = ("money", "kind", "rows", "expected score, 80 %", "best with")
+    columns = ("money", "kind", "rows", "expected score, 80 %", "probability of being best")
     blocks: list[Block] = [Table(caption="Offers", columns=columns, rows=cells, numeric=(0, 2, 3, 4))]
     notes = [f"{offer['money']:,.2f}: {offer['advice']}" for offer in result["offers"] if offer["advice"]]
     notes += [
