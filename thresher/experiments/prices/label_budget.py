@@ -142,7 +142,7 @@ def write_answer(offers: Sequence[Offer], crossings: Sequence[Crossing]) -> str:
     last = offers[-1]
     if last.best is None:
         return f"{last.money:,.2f} buys no row of any kind"
-    sure = "" if last.is_sure else f", which is not sure ({100 * last.chance[last.best]:.0f} %)"
+    sure = "" if last.is_sure else f" ({100 * last.chance[last.best]:.0f} % likely to be the best kind)"
     answer = f"for {last.money:,.2f} take {last.rows[last.best]:,} {last.best} rows{sure}"
     for crossing in crossings:
         at = crossing.money
@@ -163,7 +163,7 @@ def describe_offers(content: Mapping[str, Any]) -> list[tuple[str, str]]:
             value = [100 * v if content["is_rate"] else v for v in (score["median"], score["low"], score["high"])]
             parts.append(
                 f"{name} {offer['rows'][name]:,} rows: {value[0]:.1f} [{value[1]:.1f}, {value[2]:.1f}], "
-                f"best with {100 * offer['chance'][name]:.0f} %"
+                f"{100 * offer['chance'][name]:.0f} % likely to be the best"
             )
         beyond = "".join(f"; {name}: outside half to twice the measured rows" for name in offer["is_beyond"])
         advice = f"; {offer['advice']}" if offer["advice"] else ""
