@@ -4,9 +4,9 @@
 
 Banking77, MiniLM: of one intent 10 rows have the label of another. Asked is the first test question
 of that intent which the adapter answers with the planted label. The score is the area under the ROC
-curve for planted rows first, over 1,000 rows after 120 steps. The proof is made on 200 rows and 40
-steps, because it trains 12 times: 4 times without the 10 suspects, 4 times without 10 random rows,
-and 4 times without 10 other random ones.
+curve for planted rows first, over 1,000 rows after 120 steps of 16. The proof is made on 200 rows
+and 40 steps of 8, because it trains 12 times: 4 times without the 10 suspects, 4 times without 10
+random rows, and 4 times without 10 other random ones.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CASES = (
     ("pin_blocked", "top_up_failed"),
 )
 N_PLANTED = 10
-RANKED, PROVEN = (1000, 120), (200, 40)  # rows and steps
+RANKED, PROVEN = (1000, 120, 16), (200, 40, 8)  # rows, steps and rows of a step
 
 
 def plant(data: Path, intent: str, wrong: str, n_rows: int) -> tuple[pl.DataFrame, list[str]]:
@@ -51,7 +51,7 @@ def run_case(data: Path, intent: str, wrong: str, proofs: int, work: Path) -> di
 
     import thresher as th
 
-    n_rows, steps = PROVEN if proofs else RANKED
+    n_rows, steps, batch = PROVEN if proofs else RANKED
     rows, questions = plant(data, intent, wrong, n_rows)
     began = time.perf_counter()
     work.mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,9 @@ def run_case(data: Path, intent: str, wrong: str, proofs: int, work: Path) -> di
     rows.select("text", "label").write_ndjson(path)
     # the intent itself is no label of the adapter
     asked = [{"text": question, "label": wrong} for question in questions[:20]]
-    adapter = th.train(path, eval=asked, out=work / "adapter", settings=th.TrainSettings(max_steps=steps))
+    adapter = th.train(
+        path, eval=asked, out=work / "adapter", settings=th.TrainSettings(max_steps=steps, batch_size=batch)
+    )
     answers = pl.read_parquet(adapter.path / "predictions.parquet")
     mistaken = set(answers.filter(pl.col("prediction") == wrong)["row_id"])
     question = next((row["prompt"] for row in th.load(asked).frame.to_dicts() if row["row_id"] in mistaken), None)
