@@ -1,10 +1,10 @@
 """Is one way to choose rows better than another? The effect, its interval, and what is detectable.
 
 Rows and seeds are both samples, and crossed: every run is evaluated on every test row. The standard
-error is that of the two-way layout (`estimate.paired_difference`), its degrees of freedom are
-Satterthwaite's (1946, doi:10.2307/3002019), and the shape of the interval comes from a bootstrap
-over both (Owen 2007, doi:10.1214/07-AOAS122). With few seeds a plain bootstrap would be too narrow,
-so its resamples are scaled to that standard error.
+error is that of the two-way layout (`estimate.paired_difference`), widened for few seeds
+(`find_widening`), its degrees of freedom are Satterthwaite's (1946, doi:10.2307/3002019), and the
+shape of the interval comes from a bootstrap over both (Owen 2007, doi:10.1214/07-AOAS122). With few
+seeds a plain bootstrap would be too narrow, so its resamples are scaled to that standard error.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -28,11 +29,13 @@ from thresher.numeric.arrays import Float64
 
 LEVEL, POWER = 0.05, 0.8
 MOST_SEEDS = 100  # that anyone would run
-ENOUGH_SEEDS = 3  # with two, one degree of freedom is left: up to 12 % false alarms
+ENOUGH_SEEDS = 3  # with two, one degree of freedom is left: up to 14 % false alarms
 MUCH_SHARED = 0.1  # correlation of seeds, beyond what random choices have by chance
 _RESAMPLES = 2000
 _BLOCK = 200  # resamples at once: a table of resamples by rows is large
 _QUANTILES = 400  # of the estimated standard error, over which the power is averaged
+_RATIOS, _MOST_RATIO = 24, 60.0  # variances of seeds that are tried, and the largest
+_GRID, _ROUNDING = 0.05, 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +46,7 @@ class Effect:
         value: mean over rows and seeds, positive where ours is better.
         low: lower end of the 95 % interval.
         high: upper end.
-        stderr: over rows and seeds.
+        stderr: over rows and seeds, widened for few seeds.
         dof: degrees of freedom of the standard error.
         p: two-sided, of no difference.
         detectable: the smallest true difference that four of five such experiments would have
@@ -105,15 +108,10 @@ def estimate_effect(
     # rounding to steps has a variance of 1/12 on either side
     ms_seed = max(ms_seed, gap.shape[1] * resolution**2 / 6)
     stderr = max(difference.stderr, resolution / math.sqrt(6 * gap.shape[0]))
-    is_raised = shared > MUCH_SHARED and ms_seed < ms_rest
-    dof = _satterthwaite(
-        ms_row,
-        max(ms_seed, ms_rest) if is_raised else ms_seed,
-        ms_rest,
-        n_seeds=gap.shape[0],
-        n=gap.shape[1],
-        is_raised=is_raised,
-    )
+    # else seeds alone differ, and the test is the t test over them
+    if ms_rest > _ROUNDING * ms_seed:
+        stderr *= find_widening(ms_row, ms_rest, n_seeds=gap.shape[0], n=gap.shape[1], shared=shared)
+    dof = float(_count_dof(ms_row, ms_seed, ms_rest, n_seeds=gap.shape[0], n=gap.shape[1], shared=shared))
     low, high, p = _interval(gap, difference.value, stderr, dof, np.random.default_rng(seed))
     return Effect(
         value=difference.value,
@@ -175,27 +173,80 @@ def estimate_seeds_needed(
         # the mean squares that an experiment with so many seeds is expected to have
         ms_seeds = correct_mean_squares(ms_rest + n * seed_variance, ms_rest, seeds, shared)
         squares = ms_rest + seeds * row_variance, ms_seeds, ms_rest
-        variance = (squares[0] + squares[1] - squares[2]) / (n * seeds)
-        dof = _satterthwaite(*squares, n_seeds=seeds, n=n)
-        if _detectable(math.sqrt(variance), dof, LEVEL / n_tests) <= gain:
+        stderr = math.sqrt((squares[0] + squares[1] - squares[2]) / (n * seeds))
+        dof = float(_count_dof(*squares, n_seeds=seeds, n=n))
+        detectable = _detectable(stderr, dof, LEVEL / n_tests)
+        if detectable > gain:
+            continue
+        if detectable * find_widening(squares[0], ms_rest, n_seeds=seeds, n=n, shared=shared) <= gain:
             return seeds
     return None
 
 
-def _satterthwaite(
-    ms_row: float, ms_seed: float, ms_rest: float, *, n_seeds: int, n: int, is_raised: bool = False
-) -> float:
-    """Return the degrees of freedom of the variance that `paired_difference` uses.
+def _count_dof(
+    ms_row: float, ms_seed: Float64 | float, ms_rest: float, *, n_seeds: int, n: int, shared: float = 0.0
+) -> Float64:
+    """Return the degrees of freedom of the variance that `paired_difference` uses (Satterthwaite).
 
     Few seeds that share their luck and agree by chance are no proof that seeds do not differ, and
     what they hide would count many times. There the mean square of seeds is raised to that of the
-    residual (`is_raised`), and has its share in the degrees of freedom.
+    residual, and has its share in the degrees of freedom. `ms_seed` may be an array.
     """
-    total = ms_row + ms_seed - ms_rest
-    if total <= max(ms_row, ms_seed) and not is_raised:  # that of the larger part
-        return float(n - 1 if ms_row >= ms_seed else n_seeds - 1)
-    parts = ms_row**2 / (n - 1) + ms_seed**2 / (n_seeds - 1) + ms_rest**2 / ((n - 1) * (n_seeds - 1))
-    return max(1.0, total**2 / parts)
+    is_raised = np.logical_and(shared > MUCH_SHARED, np.less(ms_seed, ms_rest))
+    seed = np.where(is_raised, ms_rest, ms_seed)
+    total = ms_row + seed - ms_rest
+    parts = ms_row**2 / (n - 1) + seed**2 / (n_seeds - 1) + ms_rest**2 / ((n - 1) * (n_seeds - 1))
+    of_larger = np.where(ms_row >= seed, n - 1, n_seeds - 1)
+    is_one_part = (total <= np.maximum(ms_row, seed)) & ~is_raised
+    joint = np.maximum(1.0, np.divide(total**2, parts, out=np.ones(np.shape(total)), where=parts > 0))
+    dof: Float64 = np.where(is_one_part, of_larger, joint)
+    return dof
+
+
+def find_widening(ms_row: float, ms_rest: float, *, n_seeds: int, n: int, shared: float = 0.0) -> float:
+    """Return the factor that keeps false alarms at 5 % however much seeds differ; 1 or more.
+
+    Where three seeds happen to agree, the error is taken from the rows alone, and is too small if
+    seeds do differ: by the sampling distribution of the mean square of seeds (chi-squared), up to
+    7.5 % of equal methods would be called different, 5.9 % with four seeds and 5.4 % with five, and
+    more where seeds share rows. The factor is the least one with which no variance of seeds leads
+    to more than 5 %: 1.25, 1.07 and 1.02 where rows differ by luck alone. With two seeds it would
+    be 2.8, and is left out; the command says that two are too few.
+
+    Args:
+        ms_row: mean square of rows, taken as known.
+        ms_rest: mean square of the residual, taken as known.
+        n_seeds: seeds.
+        n: test rows.
+        shared: correlation of two seeds.
+    """
+    if n_seeds < ENOUGH_SEEDS or ms_rest <= _ROUNDING * ms_row:  # runs without luck
+        return 1.0
+    # it varies slowly, so it is known on a grid
+    step = max(0, round(math.log(ms_row / ms_rest) / _GRID))
+    return _solve_widening(math.exp(step * _GRID), n_seeds, 1 << (n - 1).bit_length(), round(shared, 2))
+
+
+@lru_cache(maxsize=1024)
+def _solve_widening(row: float, n_seeds: int, n: int, shared: float) -> float:
+    """Return the factor of `find_widening`; `row` is the mean square of rows over the residual."""
+    from scipy import optimize, special, stats
+
+    # mean squares of seeds that may come, (variances, quantiles), for each true one
+    true = np.geomspace(1.0, _MOST_RATIO * row, _RATIOS)[:, None]
+    share = (np.arange(_QUANTILES // 2) + 0.5) / (_QUANTILES // 2)
+    seen = true * stats.chi2.ppf(share, n_seeds - 1) / (n_seeds - 1)
+    counted = 1 + n_seeds * shared / (1 - shared)  # how often a seed's variance counts
+    seed = seen + np.maximum(seen - 1, 0) * (counted - 1)
+    stderr = np.sqrt(np.maximum(np.maximum(row + seed - 1, row), seed))
+    dof = _count_dof(row, seed, 1.0, n_seeds=n_seeds, n=n, shared=shared)
+    # the interval's reach over the true standard error
+    reach = special.stdtrit(dof, 1 - LEVEL / 2) * stderr / np.sqrt(row + (true - 1) * counted)
+
+    def excess(factor: float) -> float:
+        return float(2 * special.ndtr(-factor * reach).mean(axis=1).max()) - LEVEL
+
+    return 1.0 if excess(1.0) <= 0 else float(optimize.brentq(excess, 1.0, 20.0, xtol=1e-3))
 
 
 def _interval(

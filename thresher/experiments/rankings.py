@@ -112,7 +112,7 @@ def choose_methods(
 def _needs_model(name: str, settings: MethodSettings) -> bool:
     """Tell whether a method asks a language model, which "all" does not pay for unasked."""
     cheap = {"embedding", "length", "ngram"}
-    needs = create(name, settings.get(name)).requirements.features
+    needs = create(name, settings.get(name)).requirements.all_features
     return any(need not in cheap and not need.startswith("column:") for need in needs)
 
 

@@ -236,6 +236,7 @@ def test_the_form_of_the_confidence_is_that_which_is_asked_for():
 
 def test_a_classifier_learns_from_a_bounded_number_of_rows_with_some_of_each_class(monkeypatch):
     monkeypatch.setattr("thresher.features.labels.cross_fit.MAX_FIT_ROWS", 50)
+    monkeypatch.setattr("thresher.features.labels.cross_fit.FIT_ROWS_PER_CLASS", 1)
     monkeypatch.setattr("thresher.features.labels.cross_fit.MIN_FIT_ROWS", 3)
     label = np.repeat([0, 1], [395, 5])
     rows = LabeledTexts.from_rows(np.arange(400), label, n_texts=400, n_classes=2)
@@ -274,6 +275,7 @@ def test_rows_that_tell_nothing_are_refused(rows, message):
 def test_of_very_many_rows_every_class_still_gives_its_share_to_learn_from(monkeypatch):
     """Rows of the held-out fold were counted among the twenty of each class and then left out."""
     monkeypatch.setattr(cross_fit, "MAX_FIT_ROWS", 120)
+    monkeypatch.setattr(cross_fit, "FIT_ROWS_PER_CLASS", 1)
     label = np.repeat([0, 1, 2], [940, 40, 20])[np.random.default_rng(0).permutation(1000)]
     rows = LabeledTexts.from_rows(np.arange(1000), label, n_texts=1000, n_classes=3)
     for fold in range(5):
@@ -284,3 +286,23 @@ def test_of_very_many_rows_every_class_still_gives_its_share_to_learn_from(monke
         assert counts[0] >= 20
         assert counts[1] >= 20
         assert counts[2] == 16  # all that are there
+
+
+def test_very_many_texts_are_in_two_folds_and_each_half_learns_from_the_other(monkeypatch):
+    assert (cross_fit.N_FOLDS_OF_MANY, cross_fit.MANY_TEXTS) == (2, 2 * cross_fit.MAX_FIT_ROWS)
+    monkeypatch.setattr(cross_fit, "MANY_TEXTS", 60)
+    pool = th.load(make_rows(60, n_wrong=4))
+    codes = given_classes(pool)
+    rows = LabeledTexts.from_rows(np.arange(60), codes, n_texts=60, n_classes=codes.max() + 1)
+    assert np.bincount(rows.fold).tolist() == [30, 30]
+    for fold in range(2):
+        assert (rows.fold[rows.text[rows.training_pairs(fold)]] == 1 - fold).all()
+    p = ClassProbability().compute(pool, CONTEXT)
+    np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-6)
+
+
+def test_many_classes_raise_the_number_of_rows_that_are_learned(monkeypatch):
+    monkeypatch.setattr(cross_fit, "MAX_FIT_ROWS", 50)
+    monkeypatch.setattr(cross_fit, "FIT_ROWS_PER_CLASS", 30)
+    rows = LabeledTexts.from_rows(np.arange(400), np.arange(400) % 4, n_texts=400, n_classes=4)
+    assert len(rows.training_pairs(0)) == 120

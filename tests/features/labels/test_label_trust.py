@@ -130,7 +130,19 @@ def test_expected_area_is_the_area_where_wrong_rows_are_known():
 
     rng = np.random.default_rng(0)
     score, wrong = rng.normal(size=200), rng.random(200) < 0.3
-    np.testing.assert_allclose(_expect_area(score, wrong.astype(float)), roc_auc_score(wrong, -score))
+    for values in (score, score.round()):  # equal scores count half, whatever the order of the rows
+        np.testing.assert_allclose(_expect_area(values, wrong.astype(float)), roc_auc_score(wrong, -values))
+    # a row is no pair with itself: by hand over all pairs
+    expected = rng.random(6)
+    values = np.array([0.0, 0, 1, 1, 2, 3])
+    won = sum(
+        expected[i] * (1 - expected[j]) * ((values[i] < values[j]) + 0.5 * (values[i] == values[j]))
+        for i in range(6)
+        for j in range(6)
+        if i != j
+    )
+    total = sum(expected[i] * (1 - expected[j]) for i in range(6) for j in range(6) if i != j)
+    np.testing.assert_allclose(_expect_area(values, expected), won / total)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.3])

@@ -53,7 +53,7 @@ class LabelIssues(Rule):
         """Drop every row whose label is probably wrong."""
         from thresher.features.labels.class_probability import class_names, given_classes
         from thresher.features.labels.label_issues import find_label_issues, join_similar_classes
-        from thresher.features.labels.label_trust import find_untrusted
+        from thresher.features.labels.label_trust import ESTIMATE_ERROR, find_untrusted
         from thresher.features.labels.tellable import explain_cannot_tell
 
         own, names = given_classes(pool.dataset), class_names(pool.dataset)
@@ -66,10 +66,13 @@ class LabelIssues(Rule):
         notes: dict[str, int | float | str] = {"issues": issues.height}
         if self.by == "trust" and issues.height:
             precision = float(issues["wrong"].to_numpy().mean())
+            low, high = (min(1.0, max(0.0, precision + error)) for error in ESTIMATE_ERROR)
             notes["estimated_precision"] = round(precision, 3)
+            notes["estimated_precision_low"], notes["estimated_precision_high"] = round(low, 3), round(high, 3)
             notes["estimate"] = (
-                f"by cross-validated probabilities, about {precision:.0%} of the {issues.height:,} rows named have a "
-                f"wrong label"
+                f"of the {issues.height:,} rows named, between {low:.0%} and {high:.0%} have a wrong label (estimate "
+                f"{precision:.0%}, a rough one: so far off were nine of ten such estimates in tests with known "
+                f"errors); look at some of them before you drop them"
             )
         why = explain_cannot_tell(classes[0], classes[1], pool.features[VOTES], own)
         if why is not None:

@@ -20,7 +20,15 @@ from thresher.errors import InputError, first_three
 from thresher.features.compute import column_codes
 from thresher.features.context import FeatureContext
 from thresher.features.embedding import GIVEN, Embedding
-from thresher.features.labels.cross_fit import N_FOLDS, FoldPrediction, LabeledTexts, predict_folds, word_view
+from thresher.features.labels.cross_fit import (
+    MANY_TEXTS,
+    N_FOLDS,
+    N_FOLDS_OF_MANY,
+    FoldPrediction,
+    LabeledTexts,
+    predict_folds,
+    word_view,
+)
 from thresher.features.labels.label_trust import Form, compare_classes, divide_by_prior, measure_trust
 from thresher.features.registry import FeatureProvider, FeatureValues
 from thresher.models.stages import Stage
@@ -28,7 +36,7 @@ from thresher.models.stages import Stage
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
 
-RECIPE = "class-probability-2"
+RECIPE = "class-probability-3"
 VOTES = ("class of embeddings", "class of words", "margin of embeddings", "margin of words")
 MAX_CLASSES = 1_000
 MAX_CELLS = 10**9  # of the array: 4 GB
@@ -45,9 +53,10 @@ class ClassProbability(FeatureProvider):
     of a data set apart. Their penalty is fixed (C = 1): a weaker one that the log-loss of held-out
     given labels would choose reproduces labels that follow a wrong rule, and so hides them.
 
-    Five folds, stratified by label, follow from the hash of the texts; copies of a text are in one
-    fold. A class is known to a fold as soon as one text of it lies outside; else its probability is
-    0. A classifier learns from at most 100,000 rows, at least 20 of each class among them. Unlike
+    Five folds (two from 100,000 texts on), stratified by label, follow from the hash of the texts;
+    copies of a text are in one fold. A class is known to a fold as soon as one text of it lies
+    outside; else its probability is 0. A classifier learns from at most 50,000 rows, or 200 for
+    each class if that is more, at least 20 of each class among them where there are so many. Unlike
     other features, a row's value changes with the other rows and their labels: the cache knows it
     by the content of all of them.
     """
@@ -65,7 +74,7 @@ class ClassProbability(FeatureProvider):
         about = Embedding().describe(context)
         return {
             "encoder": about["encoder"],
-            "n_folds": str(N_FOLDS),
+            "n_folds": f"{N_FOLDS}, {N_FOLDS_OF_MANY} from {MANY_TEXTS:,} texts on",
             "fingerprint": combine_fingerprints(RECIPE, about["fingerprint"]),
         }
 

@@ -13,9 +13,11 @@ import numpy as np
 from thresher.features.labels.folds import stratified_folds
 from thresher.numeric.arrays import Float64, Int64
 
-N_FOLDS = 5
+N_FOLDS, N_FOLDS_OF_MANY = 5, 2
+MANY_TEXTS = 100_000  # from which half of them are more than a classifier learns from
 PENALTY = 1.0  # C of the logistic regressions: the inverse strength of their L2 penalty
-MAX_FIT_ROWS = 100_000  # rows that one classifier learns from
+MAX_FIT_ROWS = 50_000  # rows that one classifier learns from, or
+FIT_ROWS_PER_CLASS = 200  # for each class, if that is more
 MIN_FIT_ROWS = 20  # of each class, as far as there are so many
 MAX_ITERATIONS = 200
 LEAST = 1e-12  # probability of a class that the classifier knows
@@ -53,8 +55,8 @@ class LabeledTexts:
 
     @property
     def n_folds(self) -> int:
-        """Folds: five, or one for each text where there are fewer."""
-        return min(N_FOLDS, self.n_texts)
+        """Folds: five, two of very many texts, or one for each text where there are fewer."""
+        return min(N_FOLDS if self.n_texts < MANY_TEXTS else N_FOLDS_OF_MANY, self.n_texts)
 
     @cached_property
     def main_label(self) -> Int64:
@@ -79,7 +81,7 @@ class LabeledTexts:
         rank[by_label] = np.arange(len(pairs)) - starts[label[by_label]]
         # the first MIN_FIT_ROWS of every label come first, so that the cut leaves no label out
         order = np.argsort(rank >= MIN_FIT_ROWS, kind="stable")
-        return np.sort(pairs[order[:MAX_FIT_ROWS]])
+        return np.sort(pairs[order[: max(MAX_FIT_ROWS, FIT_ROWS_PER_CLASS * self.n_classes)]])
 
 
 @dataclass(frozen=True)

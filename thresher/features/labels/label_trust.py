@@ -18,6 +18,8 @@ SHARE_OF_PRIOR = {PLAIN: 0.0, HALF: 0.5, FULL: 1.0}  # exponent of the class's s
 DIVIDED_BY = {PLAIN: "", HALF: ", each divided by the root of its share of the labels"}
 DIVIDED_BY[FULL] = ", each divided by its share of the labels"
 MAX_TRUST = 0.25  # another class is three times as likely
+# what the share of wrong rows was less its estimate, in nine of ten sets with planted errors
+ESTIMATE_ERROR = (-0.44, 0.54)
 MAX_JUDGED = 5_000  # rows by which the form is chosen
 LEAST = 1e-6  # probability
 
@@ -195,11 +197,13 @@ def _expect_area(score: Float64, wrong: Float64) -> float:
         score: (n,).
         wrong: (n,) probability that each row is wrong.
     """
-    order = np.argsort(score, kind="stable")
-    is_wrong, is_right = wrong[order], 1 - wrong[order]
-    right_above = is_right.sum() - np.cumsum(is_right)
-    pairs = is_wrong.sum() * is_right.sum() - (is_wrong * is_right).sum()
-    return float((is_wrong * right_above).sum() / pairs) if pairs > 0 else 0.5
+    _, place = np.unique(score, return_inverse=True)
+    right = np.bincount(place, weights=1 - wrong)  # of each distinct score
+    above = right.sum() - np.cumsum(right)
+    # a pair of equal scores counts half, and no row is a pair with itself
+    won = wrong * (above[place] + (right[place] - (1 - wrong)) / 2)
+    pairs = wrong.sum() * (1 - wrong).sum() - (wrong * (1 - wrong)).sum()
+    return float(won.sum() / pairs) if pairs > 0 else 0.5
 
 
 def _check_shape(probability: Array, given_class: Int64) -> Float64:
