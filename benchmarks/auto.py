@@ -15,9 +15,9 @@ frozen mean-pooled vectors of MiniLM, its penalty cross-validated in the trainin
 encoder that chose.
 
 Accuracy and macro-F1 less those of as many random rows, with the 95 % interval over seeds and test
-rows of `thresher.evaluation.effect`. Pools of one set overlap (of products two of five rows in
-two pools), so the interval is of this set. Where `auto` answers random rows, they are the rows of
-`random`, and the difference is zero.
+rows of `thresher.evaluation.effect`; of a single draw over test rows alone, which is no verdict.
+Pools of one set overlap (of products two of five rows in two pools), so the interval is of this
+set. Where `auto` answers random rows, they are the rows of `random`, and the difference is zero.
 
 Each cell is a file in `FOLDER`, so a killed benchmark goes on, and what is done can be summarized
 at any time: cells run by seed, then by budget, the small ones first, so that what is done is
@@ -211,14 +211,21 @@ def summarize(work: Path) -> dict:
 
 
 def count(entries: list[dict]) -> list[dict]:
-    """Return in how many cells each method is better or worse than random rows beyond doubt."""
+    """Return in how many cells each method is better or worse than random rows beyond doubt.
+
+    The interval of a single draw knows nothing of how much draws and trainings differ, so such a
+    cell counts as neither.
+    """
     counts = []
     for kind in sorted({entry["learner"] for entry in entries}):
         for method in METHODS[1:]:
             for metric in ("accuracy", "macro_f1"):
-                mine = [e["arms"][method][f"{metric}_to_random"] for e in entries if e["learner"] == kind]
+                cells = [e for e in entries if e["learner"] == kind]
+                mine = [e["arms"][method][f"{metric}_to_random"] for e in cells]
+                judged = [d for d, e in zip(mine, cells, strict=True) if len(e["seeds"]) > 1]
                 line = {"learner": kind, "method": method, "metric": metric, "cells": len(mine)}
-                line |= {"better": sum(d["low"] > 0 for d in mine), "worse": sum(d["high"] < 0 for d in mine)}
+                line["draws"] = [min(len(e["seeds"]) for e in cells), max(len(e["seeds"]) for e in cells)]
+                line |= {"better": sum(d["low"] > 0 for d in judged), "worse": sum(d["high"] < 0 for d in judged)}
                 line["mean"] = float(np.mean([d["value"] for d in mine]))
                 counts.append(line | {"lowest": float(min(d["value"] for d in mine))})
     return counts
