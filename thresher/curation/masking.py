@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import orjson
 import polars as pl
 
 from thresher.curation.rule import Rule
+from thresher.dataset.conversation import resolve_role
 from thresher.dataset.masked_rows import replace_rows
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
     from thresher.dataset.schema import Schema
 
+Change: TypeAlias = Callable[[str], str]  # from a text to what stands in its place
 _UNMASKED = ("label", "tools")  # roles whose columns hold no free text
-_NAMES = frozenset({"role", "from", "name", "type", "id", "tool_call_id"})  # members of a message
+# Members that hold no free text, at the level of a message and of a call, nowhere else: the
+# arguments of a call may have members of these names.
+_OF_MESSAGE = frozenset({"role", "from", "name", "type", "id", "tool_call_id"})
+_OF_CALL = frozenset({"type", "id", "name"})
 
 
 def mask_rows(rows: Dataset, rules: Mapping[int, tuple[Rule, ...]]) -> Dataset:
@@ -45,60 +50,128 @@ def list_text_columns(schema: Schema) -> list[str]:
 
 
 def list_free_texts(value: Any) -> list[str]:
-    """Return every text in a column's value that a mask changes: its own, or of its messages."""
-    return list(_iterate_texts(_decode(value)))
+    """Return every text in a column's value that a mask changes: its own, or of its messages.
+
+    Of JSON text, and of the arguments of calls, these are the members, their names, and the whole
+    numbers.
+    """
+    texts: list[str] = []
+
+    def collect(text: str) -> str:
+        texts.append(text)
+        return text
+
+    _map_column(value, collect)
+    return texts
 
 
 def _apply_masks(rows: list[dict[str, Any]], names: Sequence[str], rules: Sequence[Rule]) -> list[dict[str, Any]]:
     """Return the rows with the named columns masked; each rule gets all texts at once."""
-    decoded = [{name: _decode(row[name]) for name in names if name in row} for row in rows]
-    texts = pl.Series("text", [text for row in decoded for text in _iterate_texts(row)], dtype=pl.String)
+    values = [{name: row[name] for name in names if name in row} for row in rows]
+    found = [text for row in values for value in row.values() for text in list_free_texts(value)]
+    texts = pl.Series("text", found, dtype=pl.String)
     for rule in rules:
         texts = rule.mask(texts)
     # the same walk through the values takes one masked text for each text that it gave
     supply = iter(texts.to_list())
-    masked_rows = []
-    for row, values in zip(rows, decoded, strict=True):
-        new = _substitute(values, supply)
-        masked_rows.append({**row, **{name: _encode(new[name], row[name]) for name in new}})
-    return masked_rows
+    changed = [{name: _map_column(value, lambda _: next(supply)) for name, value in row.items()} for row in values]
+    return [{**row, **new} for row, new in zip(rows, changed, strict=True)]
 
 
-def _decode(value: Any) -> Any:
-    """Return the list that a column carries as JSON text; any other value as it is."""
-    if not (isinstance(value, str) and value.lstrip().startswith("[")):
+def _map_column(value: Any, change: Change) -> Any:
+    """Return the value of a column with its texts changed: a text, messages, or any list."""
+    if isinstance(value, str):
+        return _map_text(value, change, _map_turns)
+    return _map_turns(value, change) if isinstance(value, list) else value
+
+
+def _map_turns(value: Any, change: Change) -> Any:
+    if not isinstance(value, list):
+        return _map_all(value, change)
+    return [_map_message(each, change) if _is_message(each) else _map_all(each, change) for each in value]
+
+
+def _is_message(value: Any) -> bool:
+    roles = [value.get(key) for key in ("role", "from")] if isinstance(value, dict) else []
+    return any(isinstance(role, str) and resolve_role(role) is not None for role in roles)
+
+
+def _map_message(message: Mapping[str, Any], change: Change) -> dict[str, Any]:
+    return {key: _map_member(key, value, change) for key, value in message.items()}
+
+
+def _map_member(key: str, value: Any, change: Change) -> Any:
+    """Return a member of a message with its texts changed; flags and numbers stay."""
+    if key in _OF_MESSAGE or not isinstance(value, str | list | dict):
         return value
-    try:
-        turns = orjson.loads(value)
-    except orjson.JSONDecodeError:
-        return value
-    is_chat = isinstance(turns, list) and bool(turns) and all(isinstance(turn, dict) for turn in turns)
-    return turns if is_chat else value
+    if key not in ("tool_calls", "function_call"):
+        return _map_all(value, change)
+    return _map_text(value, change, _map_calls) if isinstance(value, str) else _map_calls(value, change)
 
 
-def _encode(value: Any, before: Any) -> Any:
-    """Return a value as JSON text where it was JSON text before it was decoded."""
-    is_json_text = isinstance(before, str) and not isinstance(value, str)
-    return orjson.dumps(value).decode() if is_json_text else value
-
-
-def _iterate_texts(value: Any, name: str = "") -> Iterator[str]:
-    """Yield the free texts in a value, in the order in which `_substitute` asks for them."""
-    if isinstance(value, str) and name not in _NAMES:
-        yield value
-    elif isinstance(value, dict):
-        for key, member in value.items():
-            yield from _iterate_texts(member, key)
-    elif isinstance(value, list):
-        for member in value:
-            yield from _iterate_texts(member, name)
-
-
-def _substitute(value: Any, supply: Iterator[str], name: str = "") -> Any:
-    if isinstance(value, str) and name not in _NAMES:
-        return next(supply)
-    if isinstance(value, dict):
-        return {key: _substitute(member, supply, key) for key, member in value.items()}
+def _map_calls(value: Any, change: Change) -> Any:
+    """Return calls, one of them, or its `function` with the texts of their arguments changed."""
     if isinstance(value, list):
-        return [_substitute(member, supply, name) for member in value]
+        return [_map_calls(each, change) for each in value]
+    if not isinstance(value, dict):
+        return _map_all(value, change)
+    walks = {"function": _map_calls} | dict.fromkeys(_OF_CALL, _keep)
+    return {key: walks.get(key, _map_all)(member, change) for key, member in value.items()}
+
+
+def _keep(value: Any, _: Change) -> Any:
     return value
+
+
+def _map_all(value: Any, change: Change) -> Any:
+    """Return a value with everything in it changed: texts, whole numbers, names of members."""
+    if isinstance(value, str):
+        return _map_text(value, change, _map_all)
+    if isinstance(value, list):
+        return [_map_all(each, change) for each in value]
+    if isinstance(value, dict):
+        return _map_object(value, change)
+    if isinstance(value, bool) or not (isinstance(value, int) or (isinstance(value, float) and value.is_integer())):
+        return value
+    number = str(int(value))
+    text = change(number)
+    return value if text == number else text
+
+
+def _map_object(value: Mapping[str, Any], change: Change) -> dict[str, Any]:
+    new: dict[str, Any] = {}
+    for key, member in value.items():
+        name = change(key)
+        while name in new:  # as of two addresses that are masked alike
+            name += "+"
+        new[name] = _map_all(member, change)
+    return new
+
+
+def _map_text(text: str, change: Change, walk: Callable[[Any, Change], Any]) -> str:
+    """Return a text changed; of an object or a list as JSON text, what is in it, as JSON again."""
+    value = _parse_json(text)
+    if value is None:
+        return change(text)
+    new = walk(value, change)
+    return text if new == value else json.dumps(new, ensure_ascii=False)
+
+
+def _parse_json(text: str) -> Any:
+    """Return the object or list of JSON text that can be written again; None for any other text."""
+    if text.lstrip()[:1] not in ("{", "["):
+        return None
+    try:
+        value = json.loads(text, object_pairs_hook=_refuse_repeats)
+        json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):  # also half of a surrogate pair
+        return None
+    return value
+
+
+def _refuse_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse an object that has a member twice: only the last would be looked at."""
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError("a member is there twice")
+    return members

@@ -3,8 +3,9 @@
 import polars as pl
 import pytest
 
+import thresher
 from thresher.curation.rules.pii import Pii, is_card, is_iban
-from thresher.errors import SettingsError
+from thresher.errors import InputError, SettingsError
 
 
 def gone(verdict):
@@ -108,3 +109,67 @@ def test_hostile_text_costs_no_more_than_its_length(rows, check):
     pytest.importorskip("phonenumbers")
     texts = ["a" * 20_000 + "@", "1-" * 20_000, "." * 20_000, "a@" + "a." * 20_000, "+1 " * 10_000, ":" * 20_000]
     assert not check(Pii(action="drop"), rows({"text": texts})).is_dropped[[0, 2, 5]].any()
+
+
+IBAN, CARD = "DE89370400440532013000", 4111111111111111
+
+
+def mask_call(arguments, **more):
+    call = {"id": "+1 call_1", "type": "function", "function": {"name": "send", "arguments": arguments}}
+    messages = [{"role": "user", "content": "go"}, {"role": "assistant", "content": None, "tool_calls": [call]}]
+    settings = {"pii": {"kinds": ("email", "iban", "credit-card"), **more}}
+    curated = thresher.curate([{"messages": messages}, *PLAIN], rules=["pii"], settings=settings)
+    return [row for row in curated.rows if row != PLAIN[0]]
+
+
+PLAIN = [{"messages": [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "there"}]}]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (
+            {"from": "a@b.org", "name": "c@b.org", "id": IBAN, "type": "x", "role": "a@b.org"},
+            {"from": "[EMAIL]", "name": "[EMAIL]", "id": "[IBAN]", "type": "x", "role": "[EMAIL]"},
+        ),
+        ({"tool_call_id": ["a@b.org"], "n": 1}, {"tool_call_id": ["[EMAIL]"], "n": 1}),
+        ({"card": CARD, "is": True}, {"card": "[CREDIT-CARD]", "is": True}),
+        ({"a@b.org": 1, "c@b.org": 2}, {"[EMAIL]": 1, "[EMAIL]+": 2}),
+        (f'{{"card": {CARD}, "n": 1.50}}', '{"card": "[CREDIT-CARD]", "n": 1.5}'),
+        ('{"inner": "{\\"to\\": [\\"a@b.org\\"]}"}', '{"inner": "{\\"to\\": [\\"[EMAIL]\\"]}"}'),
+        (r'{"to": "a\u0040b.org"}', '{"to": "[EMAIL]"}'),
+        ('{"to": "a@b.org", "to": "x"}', '{"to": "[EMAIL]", "to": "x"}'),
+        ("send(a@b.org", "send([EMAIL]"),
+    ],
+)
+def test_a_mask_reaches_everything_below_the_arguments_of_a_call(arguments, expected):
+    (row,) = mask_call(arguments)
+    call = row["messages"][1]["tool_calls"][0]
+    assert call["function"]["arguments"] == expected
+    assert (call["id"], call["type"], call["function"]["name"]) == ("+1 call_1", "function", "send")
+    assert mask_call(arguments, action="drop") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (f'{{"card": {CARD}, "share": 0.4111111111111111}}', '{"card": "[CREDIT-CARD]", "share": 0.4111111111111111}'),
+        ('[{"name": "a@b.org", "id": "c@b.org"}]', '[{"name": "[EMAIL]", "id": "[EMAIL]"}]'),
+        ('{"ok":   "nothing"}', '{"ok":   "nothing"}'),
+    ],
+)
+def test_a_masked_answer_in_json_is_json_again(text, expected):
+    settings = {"pii": {"kinds": ("email", "credit-card")}}
+    for row in ({"prompt": "say", "completion": text}, {"text": text}):
+        curated = thresher.curate([row], rules=["pii"], settings=settings)
+        assert list(curated.rows[0].values())[-1] == expected
+        assert curated.manifest.content["counts"]["masked"] == int(text != expected)
+
+
+def test_a_number_that_a_typed_column_cannot_lose_is_refused(tmp_path):
+    call = [{"function": {"name": "pay", "arguments": {"card": CARD}}}]
+    turns = [{"role": "user", "content": "go"}, {"role": "assistant", "content": "ok", "tool_calls": call}]
+    pl.DataFrame({"messages": [turns]}).write_parquet(tmp_path / "rows.parquet")
+    settings = {"pii": {"kinds": ("credit-card",)}}
+    with pytest.raises(InputError, match="column 'messages' .* drop such rows, or give them as JSON lines"):
+        thresher.curate(tmp_path / "rows.parquet", rules=["pii"], settings=settings, out=tmp_path / "out")

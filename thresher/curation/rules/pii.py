@@ -62,7 +62,8 @@ class Pii(Rule):
 
     A mask puts [EMAIL], [PHONE], [CREDIT-CARD], [IBAN], [IP] or [KEY] in the place of each finding,
     in the columns that the schema reads; the rows as they were are in `masked.jsonl`, which is as
-    private as the pool.
+    private as the pool. JSON text and the arguments of tool calls are masked by their members, so
+    that they stay JSON; a whole number that is a finding becomes text.
 
     Cost: a few passes over the texts. Needs: the package phonenumbers, unless `kinds` leaves
     telephone numbers out. Fails: names and postal addresses are not found: no pattern recognizes
@@ -203,7 +204,9 @@ class Pii(Rule):
 def _collect_texts(rows: Dataset) -> pl.Series:
     """Return what a mask can change of each row, (n,): of a chat also calls and later turns."""
     if rows.kind != "sft":
-        return plain_texts(rows, "row")
+        texts = plain_texts(rows, "row")
+        at = texts.str.contains(r"^\s*[\[{]").arg_true()  # what may be JSON is masked by its members
+        return texts.scatter(at, ["\n".join(list_free_texts(text)) for text in texts.gather(at)]) if len(at) else texts
     columns = [rows.column(name).to_list() for name in list_text_columns(rows.schema) if name in rows.column_names]
     texts = [
         "\n".join(text for value in values for text in list_free_texts(value)) for values in zip(*columns, strict=True)

@@ -192,8 +192,17 @@ class TableShard:
             for i, row in changed.items():
                 values[i] = row[name]
             field = table.schema.field(name)
-            table = table.set_column(table.schema.get_field_index(name), field, pa.array(values, type=field.type))
+            table = table.set_column(table.schema.get_field_index(name), field, self._build_column(field, values))
         return table
+
+    def _build_column(self, field: pa.Field, values: list[Any]) -> pa.Array:
+        try:
+            return pa.array(values, type=field.type)
+        except (pa.ArrowException, TypeError) as error:
+            raise InputError(
+                f"{self.name}: column '{field.name}' is {field.type} and cannot hold what a rule put in its place "
+                f"({error}); drop such rows, or give them as JSON lines"
+            ) from None
 
     def _read_table(self, positions: Int64) -> pa.Table:
         # each row is read once, in the order of the file, then put into that of the positions
