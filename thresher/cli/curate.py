@@ -79,9 +79,8 @@ def clean(
             _print_plan(rows, call, has_eval=eval is not None, as_json=as_json, on_progress=show)
             return
         side = options.get_side_settings(read)
-        call |= {
-            role: options.read_side_rows(source, side, quiet=quiet, own=own) for role, (source, own) in sides.items()
-        }
+        for role, (source, own) in sides.items():
+            call[role] = options.read_side_rows(source, side, quiet=quiet, own=own, pool=pool)
         curated = curate(rows, out=out, force=force, strict=read.strict, on_progress=show, **call)
     _print_result(curated, out, options.describe_schema(rows), as_json=as_json, quiet=quiet)
 

@@ -92,7 +92,7 @@ def run_experiment(
         eval_rows: Any = eval_source
         if not is_share:
             side = read.to_read_settings()
-            eval_rows = options.read_side_rows(eval_source, side, quiet=output.quiet, own=read.given)
+            eval_rows = options.read_side_rows(eval_source, side, quiet=output.quiet, own=read.given, pool=source)
         if output.dry_run:
             print_plan(command.plan(rows, eval=eval_rows, **vars(settings)), as_json=output.as_json)
             return

@@ -58,7 +58,9 @@ def grow(
 
     out = out if dry_run else options.require_out(out)
     rows = options.read_and_report(pool, read, quiet=quiet)
-    held_out = options.read_side_rows(eval_rows, options.get_side_settings(read.to_read_settings()), quiet=quiet)
+    held_out = options.read_side_rows(
+        eval_rows, options.get_side_settings(read.to_read_settings()), quiet=quiet, pool=pool
+    )
     asked: dict[str, Any] | None = None
     if rounds > 1 or training or base:
         asked = {"rounds": rounds, "training": _check_rounds(settings, rounds, training, held_out), "base": base}

@@ -142,7 +142,12 @@ def name_eval_rows(source: str | None, eval_read: EvalReadSettings) -> Any:
 
 
 def read_side_rows(
-    source: str | None, read: ReadSettings, *, quiet: bool, own: Mapping[str, Any] | None = None
+    source: str | None,
+    read: ReadSettings,
+    *,
+    quiet: bool,
+    own: Mapping[str, Any] | None = None,
+    pool: str | None = None,
 ) -> Dataset | None:
     """Load rows beside the pool: as told of them, else as the pool where they have its columns.
 
@@ -151,12 +156,15 @@ def read_side_rows(
         read: of the pool; its configuration and split are not those of other rows.
         quiet: say nothing of how they were read.
         own: settings of these rows by their names in `SourceSettings`.
+        pool: what the user named as the pool; a folder of results says how its rows are read.
     """
     from thresher.dataset.loading import load_side_rows
+    from thresher.dataset.mixture.recorded import adopt_recorded
     from thresher.dataset.mixture.source import Source
 
     if source is None:
         return None
+    read, _ = adopt_recorded(pool, read, with_id=False)
     rows = load_side_rows(Source(source, **own) if own else source, replace(read, config=None, split=None))
     report_rows(source, rows, quiet=quiet)
     return rows

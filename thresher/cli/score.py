@@ -60,7 +60,7 @@ def score(
             rows,
             features,
             reference=reference,
-            examples=options.read_side_rows(examples, options.get_side_settings(read), quiet=quiet),
+            examples=options.read_side_rows(examples, options.get_side_settings(read), quiet=quiet, pool=pool),
             out=out,
             force=force,
             on_progress=show,

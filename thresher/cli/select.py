@@ -87,7 +87,7 @@ def select(
         _refuse_bytes_on_a_terminal(rows)
     with progress_display(quiet=quiet) as show:
         side = options.get_side_settings(read)
-        sides = {role: options.read_side_rows(getattr(selection, role), side, quiet=quiet) for role in SIDES}
+        sides = {role: options.read_side_rows(getattr(selection, role), side, quiet=quiet, pool=pool) for role in SIDES}
         settings: dict[str, Any] = {**vars(selection), **vars(given), **vars(models), **sides, "strict": read.strict}
         if dry_run:
             check_cluster_options(engine.value, address, partitions)

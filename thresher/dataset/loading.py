@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 
-from thresher.artifacts.folder import MANIFEST
-from thresher.artifacts.local_path import expand_path
-from thresher.artifacts.remote.fetch import localize
 from thresher.dataset.dataset import Dataset
 from thresher.dataset.formats.shard import Shard, sample_rows
 from thresher.dataset.mixture.join import Reading, join_datasets, list_used_columns
 from thresher.dataset.mixture.parsing import list_sources
+from thresher.dataset.mixture.recorded import adopt_recorded
 from thresher.dataset.mixture.source import Source
 from thresher.dataset.opening.open_rows import open_file, open_rows
 from thresher.dataset.read_shards import DUPLICATED_ID, read_rows
@@ -146,8 +143,9 @@ def _load_source(source: Source, read: ReadSettings, *, is_side: bool, is_alone:
     soft = {"schema", "wanted"} - own.keys() if is_side else set()
     if own.keys() & {"schema", "columns"}:
         read, soft = replace(read, schema=None, columns=None), soft - {"schema"}
+    read, recorded = adopt_recorded(source.rows, replace(read, **own), with_id=is_alone)
     try:
-        return _load_one(source.rows, replace(read, **own), frozenset(soft))
+        return _load_one(source.rows, read, frozenset(soft) | recorded)
     except NoRowsError as error:
         if is_alone or str(error).startswith(source.label):
             raise
@@ -163,7 +161,7 @@ def _load_one(rows: Any, read: ReadSettings, soft: frozenset[str]) -> Dataset:
         schema=read.schema,
         columns=read.columns,
         id_column=read.id_column,
-        wanted=read_wanted(rows) if read.wanted is None else read.wanted,
+        wanted=read.wanted,
         soft=soft,
     )
     dataset = _read(shards, chosen)
@@ -206,6 +204,7 @@ def load_unlabeled(rows: Any, read: ReadSettings) -> tuple[Dataset, Dataset | No
     _refuse_both(read.schema, read.columns)
     if isinstance(rows, Dataset) and rows.kind == "text":
         return rows, None
+    read, recorded = adopt_recorded(rows, read)
     if isinstance(rows, Dataset):
         shards, chosen = list(rows.shards), rows.schema
     else:
@@ -217,6 +216,7 @@ def load_unlabeled(rows: Any, read: ReadSettings) -> tuple[Dataset, Dataset | No
             schema="text-label" if has_labels else read.schema,
             columns=read.columns,
             id_column=read.id_column,
+            soft=recorded,
         )
     if chosen.kind == "sft":
         raise InputError(
@@ -234,18 +234,6 @@ def load_unlabeled(rows: Any, read: ReadSettings) -> tuple[Dataset, Dataset | No
 def _find_label_column(shards: Sequence[Shard]) -> str | None:
     names = {name for shard in shards for name in shard.column_names}
     return next((name for name in LABELS if name in names), None)
-
-
-def read_wanted(source: Any) -> str | None:
-    """Return the column that marks wanted rows where a folder of results says so."""
-    if not isinstance(source, str | Path):
-        return None
-    try:
-        content = json.loads((expand_path(localize(source)) / MANIFEST).read_bytes())
-        wanted = content["schema"]["wanted"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return wanted if isinstance(wanted, str) else None
 
 
 def ensure_dataset(rows: Any) -> Dataset:
@@ -267,14 +255,16 @@ def load_shard(path: str | Path, schema: Schema, *, max_row_bytes: int = MAX_ROW
     return _read([open_file(detect_file_format(Path(path)), max_row_bytes)], schema)
 
 
-def infer_reading(paths: Sequence[str | Path], read: ReadSettings, *, name: str, wanted: str | None = None) -> Reading:
+def infer_reading(
+    paths: Sequence[str | Path], read: ReadSettings, *, name: str, soft: frozenset[str] = frozenset()
+) -> Reading:
     """Return how a pool's files are read, from the first that has rows; others stay unopened.
 
     Args:
         paths: of the files.
         read: what the user says of them.
         name: of the files together.
-        wanted: the column that marks wanted rows, where a folder of results says so.
+        soft: settings that are those of a folder of results, see `adopt_recorded`.
 
     Raises:
         InputError: the file cannot be read, no file holds a row, or no schema fits.
@@ -291,7 +281,8 @@ def infer_reading(paths: Sequence[str | Path], read: ReadSettings, *, name: str,
         schema=read.schema,
         columns=read.columns,
         id_column=read.id_column,
-        wanted=wanted if read.wanted is None else read.wanted,
+        wanted=read.wanted,
+        soft=soft,
     )
     return Reading(name=name, schema=schema, column_names=list_used_columns(schema, shards))
 
@@ -359,7 +350,7 @@ def _choose_schema(
     """Return the schema the user named or mapped, or that of the first rows.
 
     With "schema" in `soft`, schema and columns count only where the rows have what they need; with
-    "wanted", that only where the rows have the column.
+    "wanted" or "id_column", that only where the rows have the column.
     """
     first_shard = next((shard for shard in shards if _has_rows(shard)), shards[0])
     where, rows = first_shard.name, sample_rows(first_shard)
@@ -374,6 +365,8 @@ def _choose_schema(
         schema = columns = None
     if "wanted" in soft and not any(wanted in row for row in rows):
         wanted = None
+    if "id_column" in soft and not any(id_column in row for row in rows):
+        id_column = None
     if isinstance(schema, Schema):
         chosen = schema
     elif columns is not None:

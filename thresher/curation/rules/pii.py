@@ -205,7 +205,8 @@ def _collect_texts(rows: Dataset) -> pl.Series:
     """Return what a mask can change of each row, (n,): of a chat also calls and later turns."""
     if rows.kind != "sft":
         texts = plain_texts(rows, "row")
-        at = texts.str.contains(r"^\s*[\[{]").arg_true()  # what may be JSON is masked by its members
+        # what may be JSON is masked by its members
+        at = texts.str.contains(r"^\s*[\[{]").arg_true()
         return texts.scatter(at, ["\n".join(list_free_texts(text)) for text in texts.gather(at)]) if len(at) else texts
     columns = [rows.column(name).to_list() for name in list_text_columns(rows.schema) if name in rows.column_names]
     texts = [

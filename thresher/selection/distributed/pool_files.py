@@ -14,9 +14,10 @@ import numpy as np
 from thresher.dataset import Dataset, Schema, load
 from thresher.dataset.dataset import SourceReading
 from thresher.dataset.formats.files import SourceFile
-from thresher.dataset.loading import MAX_ROW_BYTES, infer_reading, load_shard, read_wanted
+from thresher.dataset.loading import MAX_ROW_BYTES, infer_reading, load_shard
 from thresher.dataset.mixture.join import Reading, choose_common_schema, map_rows, reads_alike, refuse_repeated_files
 from thresher.dataset.mixture.parsing import list_sources
+from thresher.dataset.mixture.recorded import adopt_recorded
 from thresher.dataset.mixture.source import Source
 from thresher.dataset.settings import ReadOptions, ReadSettings
 from thresher.dataset.sources import detect_file_format, find_files
@@ -145,9 +146,9 @@ def shards(source: str | Path | Source | Sequence[str | Path | Source], **option
     used: list[Reading] = []
     for one in sources:
         own = replace(read, **({"schema": None, "columns": None} if _has_schema(one) else {}))
-        own = replace(own, **one.settings)
+        own, recorded = adopt_recorded(one.rows, replace(own, **one.settings), with_id=len(sources) == 1)
         files = _find_shards(one, own)
-        used.append(infer_reading(files, own, name=one.label, wanted=read_wanted(one.rows)))
+        used.append(infer_reading(files, own, name=one.label, soft=recorded))
         paths += files
         names = tuple(used[-1].column_names)
         readings.append(
