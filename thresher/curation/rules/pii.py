@@ -209,10 +209,10 @@ def _collect_texts(rows: Dataset) -> pl.Series:
         at = texts.str.contains(r"^\s*[\[{]").arg_true()
         return texts.scatter(at, ["\n".join(list_free_texts(text)) for text in texts.gather(at)]) if len(at) else texts
     columns = [rows.column(name).to_list() for name in list_text_columns(rows.schema) if name in rows.column_names]
-    texts = [
+    found = [
         "\n".join(text for value in values for text in list_free_texts(value)) for values in zip(*columns, strict=True)
     ]
-    return pl.Series("text", texts, dtype=pl.String)
+    return pl.Series("text", found, dtype=pl.String)
 
 
 def _iterate_beginnings(text: str) -> Iterator[str]:
