@@ -9,6 +9,8 @@ import pytest
 
 import thresher as th
 from thresher.cli.main import main
+from thresher.errors import InputError
+from thresher.subset.export import export_rows
 
 yaml = pytest.importorskip("yaml")
 ROWS = {
@@ -78,3 +80,14 @@ def test_what_a_form_has_no_room_for_is_refused(tmp_path, capsys):
 def test_a_folder_of_others_is_refused(tmp_path, capsys):
     assert main(["export", str(tmp_path), "--to", "trl", "--out", str(tmp_path / "out")]) == 2
     assert "must be a folder that thresher wrote" in capsys.readouterr().err
+
+
+def test_tools_go_where_there_is_room_and_are_refused_elsewhere(tmp_path):
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "which?"}]
+    rows = th.load([{"messages": turns, "tools": tools}, {"messages": turns}])
+    lines = export_rows(rows, "openai", tmp_path / "openai").joinpath("train.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [{"messages": turns, "tools": tools}, {"messages": turns}]
+    for to in ("trl", "llama-factory", "axolotl"):
+        with pytest.raises(InputError, match=f"row 0: rows without tools are required for {to}"):
+            export_rows(rows, to, tmp_path / to)

@@ -205,3 +205,14 @@ def test_kept_rows_of_one_score_have_ranks_of_their_own():
     assert sorted(subset.explain(int(at)).partition("rank ")[2] for at in subset.kept) == [
         f"{rank} of 6 by top" for rank in (1, 2, 3)
     ]
+
+
+def test_a_resized_subset_names_its_own_rows_and_still_says_what_was_excluded(tmp_path):
+    rows = [{"text": f"t{i}", "label": "ab"[i % 2], "score": None if i % 3 == 0 else i} for i in range(12)]
+    (tmp_path / "pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    whole = th.select(tmp_path / "pool.jsonl", "top", budget=4, out=tmp_path / "top")
+    direct = th.select(tmp_path / "pool.jsonl", "top", budget=3)
+    for resized in (whole.resize(3), th.open(tmp_path / "top").resize(3)):
+        assert resized.manifest.content["kept_rows"] == direct.manifest.content["kept_rows"]
+        assert resized.dropped.equals(direct.dropped)
+        assert resized.manifest.content["counts"] == direct.manifest.content["counts"]

@@ -164,8 +164,9 @@ def read_side_rows(
 
     if source is None:
         return None
-    read, _ = adopt_recorded(pool, read, with_id=False)
-    rows = load_side_rows(Source(source, **own) if own else source, replace(read, config=None, split=None))
+    limit, (read, _) = read.max_row_bytes, adopt_recorded(pool, read, with_id=False)
+    read = replace(read, config=None, split=None, max_row_bytes=limit)
+    rows = load_side_rows(Source(source, **own) if own else source, read)
     report_rows(source, rows, quiet=quiet)
     return rows
 

@@ -41,8 +41,8 @@ def export_rows(rows: Dataset, to: Trainer, out: str | Path, *, force: bool = Fa
         force: replace an earlier export in `out`.
 
     Raises:
-        InputError: there is no such trainer, it takes no such rows, or a row calls tools, which
-            these forms have no room for.
+        InputError: there is no such trainer, it takes no such rows, or a row calls tools or, but
+            for openai, lists some, which these forms have no room for.
         OutputError: the folder holds something else.
     """
     if to not in get_args(Trainer):
@@ -81,7 +81,21 @@ def _build_lines(rows: Dataset, to: Trainer) -> Iterator[dict[str, Any]]:
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         at = np.arange(start, min(start + _ROWS_AT_ONCE, len(rows)))
         for number, conversation in zip(at.tolist(), rows.messages(at), strict=True):
-            yield {"messages": _build_messages(conversation.messages, keys, number)}
+            tools = _build_tools(conversation.tools, to, number)
+            yield {"messages": _build_messages(conversation.messages, keys, number), **tools}
+
+
+def _build_tools(tools: list[Any] | None, to: Trainer, number: int) -> dict[str, Any]:
+    """Return the member of a line that lists the tools of a row.
+
+    Raises:
+        InputError: there are some, and the trainer's form has no room for them.
+    """
+    if tools is None:
+        return {}
+    if to != "openai":
+        raise InputError(f"row {number}: rows without tools are required for {to}, found tools; leave such rows out")
+    return {"tools": tools}
 
 
 def _build_messages(turns: list[dict[str, Any]], keys: frozenset[str], number: int) -> list[dict[str, Any]]:

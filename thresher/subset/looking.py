@@ -88,7 +88,7 @@ def resize(subset: Chosen, budget: int | float | str | Budget) -> tuple[NDArray[
         raise InputError(f"resize: rows, a share or a threshold is required, got {wanted}; call select for tokens")
     if content.get("quota"):
         raise InputError("resize: a subset without a quota is required, got one with; call select again")
-    scores = _restore_cover(subset)
+    scores = _restore_excluded(subset, _restore_cover(subset))
     n, n_ranked = len(scores), scores.n_ranked
     if wanted.unit != "threshold" and wanted.n_rows(n) > n_ranked:
         raise InputError(
@@ -110,6 +110,7 @@ def resize(subset: Chosen, budget: int | float | str | Budget) -> tuple[NDArray[
         "identity": digest({"resized": subset.manifest.identity, "budget": str(wanted)}),
         "budget": str(wanted),
         "counts": counts,
+        "kept_rows": digest(subset.pool.frame["row_id"].gather(kept).to_list()),
         "objective": None if scores.objective is None else float(scores.objective[len(kept) - 1]),
         "resized_from": {"identity": subset.manifest.identity, "budget": content["budget"]},
     }
@@ -133,6 +134,15 @@ def _restore_cover(subset: Chosen) -> Scores:
     similarity = np.full(len(scores), np.nan, dtype=np.float32)
     similarity[at] = covered["similarity"].fill_null(np.nan).to_numpy()
     return replace(scores, covered_by=covered_by, similarity=similarity)
+
+
+def _restore_excluded(subset: Chosen, scores: Scores) -> Scores:
+    """Return the scores with why rows have no rank, which a folder tells in its table of drops."""
+    excluded = subset.dropped.filter(reason="excluded").select("row_id", "explanation").unique("row_id")
+    if scores.excluded is not None or not len(excluded):
+        return scores
+    why = pl.DataFrame({"row_id": scores.row_id}).join(excluded, on="row_id", how="left", maintain_order="left")
+    return replace(scores, excluded=why["explanation"])
 
 
 def plot_subset(subset: Chosen) -> Figure:

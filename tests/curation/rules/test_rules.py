@@ -336,3 +336,42 @@ def test_too_few_rows_to_learn_labels_are_noted(rows, check):
     few = {"class_probability": probability[:10], "class_votes": votes[:10]}
     pool = rows({"text": texts[:10], "label": ["x", "y"] * 5}, **few)
     assert check(LabelIssues(), pool).notes["few"].startswith("10 rows, 5 of them labeled 'x', are too few")
+
+
+# Tools
+
+
+def converse(tool, answer="It is Paris, the capital city of the country of France", calls=()):
+    turns = [{"role": "user", "content": "what is the capital city of the country France"}]
+    for city in calls:
+        function = {"name": "look", "arguments": {"city": city}}
+        turns += [{"role": "assistant", "content": "", "tool_calls": [{"id": city, "function": function}]}]
+        turns += [{"role": "tool", "content": "found"}]
+    row = {"messages": [*turns, {"role": "assistant", "content": answer}]}
+    return row | ({"tools": [{"type": "function", "function": {"name": tool}}]} if tool else {})
+
+
+def load_rows(conversations):
+    import thresher as th
+    from thresher.curation import Rows
+
+    return Rows(dataset=th.load(conversations), features=None)
+
+
+def test_conversations_with_other_tools_or_calls_are_no_near_duplicates(check):
+    from thresher.curation.rules.near_duplicates import NearDuplicates
+
+    cases = [converse("a"), converse("b"), converse(None), converse("a"), converse("a", calls=["x"])]
+    cases += [converse("a", calls=["y"]), converse("a", calls=["x"])]
+    verdict = check(NearDuplicates(), load_rows(cases))
+    assert gone(verdict) == [False, False, False, True, False, False, True]
+    existing = check(NearDuplicates(), load_rows(cases[1:3]), existing=load_rows(cases[:1]))
+    assert gone(existing) == [False, False]
+
+
+def test_answers_to_a_prompt_with_other_tools_or_calls_do_not_contradict_each_other(check):
+    cases = [converse("a", "yes"), converse("b", "no"), converse(None, "maybe")]
+    cases += [converse("a", "yes", calls=["x"]), converse("a", "no", calls=["y"])]
+    assert not any(gone(check(Conflicts(keep="none"), load_rows(cases))))
+    pair = [converse("a", "yes", calls=["x"]), converse("a", "no", calls=["x"])]
+    assert gone(check(Conflicts(keep="none"), load_rows(pair))) == [True, True]

@@ -98,3 +98,17 @@ def test_a_large_table_by_column_is_read(tmp_path):
 @pytest.mark.parametrize("data", [[[1, 2]], ["a", "b"]])
 def test_a_schema_beside_other_lists_is_no_table_of_pandas(data):
     assert read_columns({"schema": {"fields": []}, "data": data}) is None
+
+
+def test_whole_numbers_beyond_64_bits_name_rows_and_classes_exactly(tmp_path):
+    import thresher as th
+
+    first, second = 123456789012345678901, 123456789012345678902
+    for text in ('{{"key": {}, "text": "a", "label": {}}}', '{{"text": "b", "key": {}, "label": {}}}'):
+        for small in ("", text.format(1, 2) + "\n"):  # the first rows tell the types
+            lines = small + "".join(text.format(number, number) + "\n" for number in (first, second))
+            (tmp_path / "rows.jsonl").write_text(lines)
+            rows = th.load(tmp_path / "rows.jsonl", id_column="key")
+            assert rows.frame["row_id"].to_list()[-2:] == [str(first), str(second)]
+            assert rows.frame["response"].to_list()[-2:] == [str(first), str(second)]
+            assert rows.n_rejected == 0

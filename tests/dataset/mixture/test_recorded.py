@@ -55,3 +55,13 @@ def test_the_next_commands_read_it_alike_and_other_rows_as_it(folder, tmp_path, 
     main(["export", place, "--to", "trl", "--out", str(tmp_path / "trl"), "--quiet"])
     first = json.loads((tmp_path / "trl/train.jsonl").read_text().splitlines()[0])
     assert first["messages"][1]["content"] == "color apple"
+
+
+def test_long_rows_that_were_allowed_are_read_again(tmp_path):
+    rows = [{"text": "y" * 5_000_000, "label": "a"}, *({"text": f"g{i}", "label": "b"} for i in range(3))]
+    (tmp_path / "pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    th.select(th.load(tmp_path / "pool.jsonl", max_row_bytes=8_000_000), "random", budget=4, out=tmp_path / "long")
+    th.select(tmp_path / "pool.jsonl", "random", budget=2, out=tmp_path / "short")
+    assert len(th.load(tmp_path / "long")) == len(th.open(tmp_path / "long")) == 4
+    assert len(th.load(tmp_path / "long", max_row_bytes=1000)) == 3
+    assert len(th.open(tmp_path / "short").pool) == 3

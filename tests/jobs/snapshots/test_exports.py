@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import json
+import runpy
 
 import polars as pl
 import pytest
@@ -134,3 +135,22 @@ def test_yaml_is_what_a_yaml_reader_reads():
     pyyaml = pytest.importorskip("yaml")
     value = {"a": 'x: "y" #z', "b": [1, "two", {"c": None, "d": [True]}], "e": {"f": 1.5, "g": "ünï\n"}, "h": []}
     assert pyyaml.safe_load(to_yaml(value)) == value
+
+
+@pytest.mark.parametrize(
+    ("turn", "more"),
+    [
+        ({"tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}, {}),
+        ({"train": False}, {}),
+        ({"masked": True}, {}),
+        ({}, {"tools": '[{"type": "function", "function": {"name": "f"}}]'}),
+    ],
+)
+def test_what_texts_alone_cannot_say_is_refused_by_trl(tmp_path, turn, more):
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "draft"} | turn]
+    (tmp_path / "data").mkdir()
+    pl.DataFrame([{"messages": turns, "tools": None, **more}]).write_parquet(tmp_path / "data/rows.parquet")
+    columns = {"messages": ("messages",), "tools": ("tools",)}
+    (tmp_path / "trl.py").write_bytes(build_trl(Schema(name="messages", kind="sft", columns=columns)))
+    with pytest.raises(ValueError, match="rows of texts alone are required"):
+        runpy.run_path(tmp_path / "trl.py")["load"]()

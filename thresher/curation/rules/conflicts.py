@@ -11,6 +11,7 @@ import polars as pl
 
 from thresher.curation.rule import EXISTING, Rows, Rule
 from thresher.curation.similarity.duplicate_groups import DUPLICATES
+from thresher.curation.similarity.tool_calls import describe_calls
 from thresher.curation.verdict import Verdict
 from thresher.dataset.normalize import normalize_texts
 from thresher.errors import InputError
@@ -25,7 +26,8 @@ class Conflicts(Rule):
     Of classification data, two labels on one text contradict each other. Of other data two
     different answers do, if both are short (`max_words`): a question that has one answer gets one.
     Long answers to one prompt may differ and all be right, and are not judged. Prompts and answers
-    are normalized before they are compared.
+    are normalized before they are compared; the tools, and the calls before the answer, are part of
+    the prompt.
 
     Cost: linear in the length of the texts. Existing rows: none is dropped; a row that contradicts
     one is, whatever `keep` says. Ties: where no answer has more than half of the rows, "majority"
@@ -61,7 +63,12 @@ class Conflicts(Rule):
         answers = [
             _read_answers(rows, is_existing=rows is existing, is_label=is_label) for rows in (existing, pool) if rows
         ]
-        groups = pl.concat(answers).with_row_index("at")
+        groups = pl.concat(answers)
+        is_repeated = groups["prompt"].is_duplicated().to_numpy()
+        sides = [rows.dataset for rows in (existing, pool) if rows]
+        # with other tools it is another prompt
+        calls = describe_calls(sides, is_repeated, is_prompt=True)
+        groups = groups.with_columns(prompt=pl.col("prompt") + pl.lit("\0") + calls).with_row_index("at")
         count = pl.len().over("prompt", "answer")  # rows that give this answer to this prompt
         first = pl.col("at") == pl.col("at").min().over("prompt")
         groups = groups.with_columns(

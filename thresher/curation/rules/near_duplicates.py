@@ -20,6 +20,7 @@ from thresher.curation.similarity.duplicate_groups import (
 from thresher.curation.similarity.own_rows import OwnRows, compare_own_rows
 from thresher.curation.similarity.set_cache import MIN_KEPT, ROW_BYTES, SetCache, build_set_cache, read_set
 from thresher.curation.similarity.shingles import Unit, count_shared, hash_texts
+from thresher.curation.similarity.tool_calls import describe_calls
 from thresher.curation.verdict import Verdict
 from thresher.dataset.normalize import Scope
 from thresher.dataset.own_text.own_text import is_nested
@@ -51,7 +52,8 @@ class NearDuplicates(DuplicateRule):
     and rows of different instructions are duplicates only if few prompts have their answer. Rows
     with different answers are no duplicates (`same_answer`): answers of fewer than 20 words must be
     equal but for case, white space and punctuation, longer ones similar and with the same numbers.
-    Nor are rows whose own text has fewer than 30 words and other numbers.
+    Nor are rows whose own text has fewer than 30 words and other numbers, or conversations with
+    other tools or calls.
 
     Candidates come from MinHash signatures (Broder 1997, doi:10.1109/SEQUEN.1997.666900), which
     rensa computes, cut into bands (Leskovec, Rajaraman and Ullman 2014, chapter 3); each is
@@ -129,7 +131,10 @@ class NearDuplicates(DuplicateRule):
         buckets = assign_buckets(keys, is_empty=n_shingles == 0)
         del keys
         labels = encode_labels(pool, existing) if self.same_label else None
-        if labels is not None:  # one number for label and numbers of a row
+        if pool.dataset.kind == "sft" and self.scope == "row":  # of rows that share a bucket
+            calls = describe_calls(sides, np.asarray((buckets >= 0).any(axis=0)))
+            labels = calls.rank("dense").to_numpy().astype(np.int64)
+        if labels is not None:  # one number for label, or tools and calls, and numbers of a row
             own = own._replace(group=own.group * (labels.max() + 1) + labels)
         representative, similarity, counts = _assign_in_order(
             order.rows,

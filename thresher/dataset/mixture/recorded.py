@@ -13,6 +13,7 @@ from thresher.artifacts.remote.fetch import localize
 from thresher.dataset.provenance import schema_from_json
 from thresher.dataset.settings import ReadSettings
 
+ANY_LENGTH = 1 << 62  # bytes of a row: what we wrote, we read
 # folders that hold rows in the columns of the pool
 _KINDS = ("subset", "curated", "corrected", "grown", "snapshot")
 
@@ -30,7 +31,7 @@ def read_recorded(source: Any) -> ReadSettings:
         return ReadSettings()
     if schema is None:
         return ReadSettings()
-    return ReadSettings(schema=schema, wanted=schema.wanted, id_column=id_column)
+    return ReadSettings(schema=schema, wanted=schema.wanted, id_column=id_column, max_row_bytes=ANY_LENGTH)
 
 
 def adopt_recorded(source: Any, read: ReadSettings, *, with_id: bool = True) -> tuple[ReadSettings, frozenset[str]]:
@@ -53,6 +54,7 @@ def adopt_recorded(source: Any, read: ReadSettings, *, with_id: bool = True) -> 
         "schema": None if has_schema else recorded.schema,
         "wanted": recorded.wanted if read.wanted is None else None,
         "id_column": recorded.id_column if with_id and read.id_column is None else None,
+        "max_row_bytes": recorded.max_row_bytes if read.max_row_bytes is None else None,
     }
     new = {name: value for name, value in new.items() if value is not None}
     return replace(read, **new), frozenset(new)

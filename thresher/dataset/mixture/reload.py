@@ -8,11 +8,10 @@ from typing import Any
 
 from thresher.artifacts.seal import check_file
 from thresher.dataset.dataset import Dataset
+from thresher.dataset.mixture.recorded import ANY_LENGTH
 from thresher.dataset.mixture.source import Source
 from thresher.dataset.provenance import schema_from_json
 from thresher.dataset.sources import find_subset_files
-
-ANY_LENGTH = 1 << 62  # bytes of a row
 
 
 def list_recorded_sources(paths: Sequence[str | Path], schema: Mapping[str, Any] | None) -> list[Source]:
@@ -32,7 +31,7 @@ def list_recorded_sources(paths: Sequence[str | Path], schema: Mapping[str, Any]
 def load_recorded(
     paths: Sequence[str | Path], schema: Mapping[str, Any] | None, *, id_column: str | None = None
 ) -> Dataset:
-    """Load the rows that a manifest names.
+    """Load the rows that a manifest names, and those that were rejected for their length.
 
     Args:
         paths: of the files, in order.
@@ -47,8 +46,9 @@ def load_recorded(
     sources = list_recorded_sources(paths, schema)
     if len(sources) == 1 and schema is not None:
         own = schema_from_json(schema)
-        return load(sources[0].rows, schema=own, id_column=id_column, wanted=own.wanted)
-    return load(sources, id_column=id_column)
+        rows = sources[0].rows
+        return load(rows, schema=own, id_column=id_column, wanted=own.wanted, max_row_bytes=ANY_LENGTH)
+    return load(sources, id_column=id_column, max_row_bytes=ANY_LENGTH)
 
 
 def load_kept_rows(folder: Path, content: Mapping[str, Any]) -> Dataset:

@@ -9,9 +9,13 @@ from typing import Any
 
 from thresher.dataset import Schema
 from thresher.dataset.conversation import ROLES
+from thresher.dataset.values.turn_flags import FLAGS
 from thresher.printable import escape_json
 
 PATTERN = "data/*.parquet"
+_CALLS = frozenset(("tool_calls", "function_call"))
+# flags that are set for turns that are not learned; the others are set for those that are
+_HIDING = frozenset(("mask", "masked", "train_detail", "training_detail"))
 _TAGS = ("role_tag", "content_tag", "user_tag", "assistant_tag", "system_tag")
 _CHAT_TAGS = {
     "messages": dict(zip(_TAGS, ("role", "content", "user", "assistant", "system"), strict=True)),
@@ -90,7 +94,11 @@ def build_trl(schema: Schema) -> bytes:
         column = ascii(_find_column(schema, "messages"))
         tags = _find_chat_keys(schema)
         keys = f"{tags['role_tag']!a}, {tags['content_tag']!a}"
-        body = _TRL_CHAT.format(column=column, keys=keys, roles=ROLES, system=system)
+        # what a conversation of roles and texts has no room for
+        others = {"flags": sorted(FLAGS - _HIDING), "extra": sorted(_HIDING | _CALLS)}
+        others["tools"] = list(schema.columns.get("tools", ()))
+        lists = {name: ascii(names) for name, names in others.items()}
+        body = _TRL_CHAT.format(column=column, keys=keys, roles=ROLES, system=system, **lists)
     elif schema.kind == "text":
         column = ascii(_find_column(schema, "text"))
         renamed = "" if column == "'text'" else f'.rename_column({column}, "text")'
@@ -139,6 +147,10 @@ _TRL_CHAT = """
     def chat(row):
         turns = row[{column}]
         turns = json.loads(turns) if isinstance(turns, str) else turns
+        marked = any(turn.get(name) not in (None, True, 1) for turn in turns for name in {flags})
+        extra = any(turn.get(name) for turn in turns for name in {extra}) or any(row[name] for name in {tools})
+        if marked or extra:
+            raise ValueError("rows of texts alone are required, found tools, calls or turns that are not learned")
         said = [{{"role": names[turn[role].lower()], "content": turn[content]}} for turn in turns]
         system = "\\n".join(row[name] for name in {system} if row[name])
         if system and said[0]["role"] != "system":

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from thresher.dataset import Dataset, load
 from thresher.dataset.formats.shard import Shard
+from thresher.dataset.mixture.recorded import ANY_LENGTH
 from thresher.dataset.provenance import schema_from_json
 from thresher.errors import ManifestError
 from thresher.jobs.snapshots.folder import Snapshot
@@ -62,7 +63,8 @@ def read_pool(snapshot: Snapshot) -> Pool | None:
                 f"{path}: must be unchanged, but its sha256 differs; point 'latest' to an older one, "
                 "or delete this one and evaluate everything again with --full"
             )
-    rows = load([str(path) for path in paths], schema=schema_from_json(content["schema"]), id_column=ROW_ID)
+    schema = schema_from_json(content["schema"])
+    rows = load([str(path) for path in paths], schema=schema, id_column=ROW_ID, max_row_bytes=ANY_LENGTH)
     if len(rows) != content["counts"]["rows"]:
         raise ManifestError(f"{snapshot.path}: must have {content['counts']['rows']} rows, found {len(rows)}")
     table = pa.concat_tables([pa.parquet.read_table(path, partitioning=None) for path in paths])
@@ -129,5 +131,5 @@ def name_classes(pool: Pool, shards: Sequence[Shard]) -> Pool:
             table = table.set_column(table.column_names.index(column), column, decoded)
     if table is pool.table:
         return pool
-    rows = load(table, schema=pool.rows.schema, id_column=ROW_ID)
+    rows = load(table, schema=pool.rows.schema, id_column=ROW_ID, max_row_bytes=ANY_LENGTH)
     return Pool(rows=rows, table=table, weight=pool.weight)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from thresher.dataset import Dataset
+from thresher.dataset.conversation import drop_nulls
 
 OWN = ("thresher_row_id", "thresher_weight", "thresher_source", "thresher_file", "thresher_since")
 ROW_ID, WEIGHT, SOURCE, FILE, SINCE = OWN
@@ -47,13 +48,26 @@ def build_empty_table(schema_columns: Sequence[str]) -> pa.Table:
 def build_table(rows: Dataset, own: pa.Table) -> pa.Table:
     """Return the rows' own columns followed by ours."""
     n = len(rows)
-    blocks = [
-        _build_block(rows.rows(np.arange(low, min(low + BLOCK_ROWS, n))), rows) for low in range(0, n, BLOCK_ROWS)
-    ]
+    spans = [(low, min(low + BLOCK_ROWS, n)) for low in range(0, n, BLOCK_ROWS)]
+    blocks = [_build_block(_name_labels(rows, low, high), rows) for low, high in spans]
     table = stack_tables(blocks, rows.schema.column_names)
     for name in OWN:
         table = table.append_column(own.schema.field(name), own[name])
     return table
+
+
+def _name_labels(rows: Dataset, low: int, high: int) -> list[dict[str, Any]]:
+    """Return some rows, with their labels as the texts that they were read as.
+
+    True, "true" and 1.0, 1 are one class each; whole numbers alone stay what they are.
+    """
+    block = rows.rows(np.arange(low, high))
+    if rows.kind != "classification":
+        return block
+    name = rows.schema.columns["label"][0]
+    if all(type(row.get(name)) is int for row in block):
+        return block
+    return [row | {name: label} for row, label in zip(block, rows.frame["response"][low:high], strict=True)]
 
 
 def _build_block(rows: Sequence[dict[str, Any]], dataset: Dataset) -> pa.Table:
@@ -88,9 +102,39 @@ def _build_column(name: str, values: list[Any]) -> tuple[pa.Array, pa.Field]:
         array = pa.array(values)
     except (pa.ArrowException, OverflowError, TypeError, ValueError):
         return _to_json_column(name, values)
-    if _has_empty_struct(array.type):  # Parquet cannot hold it
+    if _has_empty_struct(array.type) or _changes_arguments(values):  # Parquet cannot hold it
         return _to_json_column(name, values)
     return array, pa.field(name, array.type)
+
+
+def _changes_arguments(values: Sequence[Any]) -> bool:
+    """Tell whether arguments of calls would not come back from a column of one type as they are.
+
+    A reader takes nulls for members that a row lacks, and whole numbers become fractions.
+    """
+    found = [each for value in values for each in _find_arguments(value)]
+    if not found:
+        return False
+    try:
+        again = drop_nulls(pa.array(found).to_pylist())
+    except (pa.ArrowException, OverflowError, TypeError, ValueError):
+        return True
+    return json.dumps(again, sort_keys=True, default=str) != json.dumps(found, sort_keys=True, default=str)
+
+
+def _find_arguments(value: Any) -> Iterator[Any]:
+    """Yield the arguments of the calls in a list of messages, where they are objects."""
+    for turn in value if isinstance(value, list) else ():
+        calls = [turn.get("function_call"), *_to_list(turn.get("tool_calls"))] if isinstance(turn, dict) else []
+        for call in (each for each in calls if isinstance(each, dict)):
+            function = call.get("function")
+            for each in (call, function if isinstance(function, dict) else {}):
+                if isinstance(each.get("arguments"), dict | list):
+                    yield each["arguments"]
+
+
+def _to_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _to_json_column(name: str, values: Iterable[Any]) -> tuple[pa.Array, pa.Field]:
@@ -171,6 +215,7 @@ def _to_text_column(
             if value is None or is_text:
                 texts.append(value)
             else:
-                texts.append(str(value) if is_plain and not isinstance(value, dict | list) else _to_json(value))
+                is_scalar = is_plain and not isinstance(value, dict | list)
+                texts.append(str(value) if is_scalar else _to_json(drop_nulls(value)))
     metadata = None if is_plain else _JSON
     return pa.chunked_array([pa.array(texts, pa.string())]), pa.field(name, pa.string(), metadata=metadata)

@@ -10,6 +10,7 @@ import polars as pl
 import pyarrow as pa
 
 from thresher.dataset import Dataset, load
+from thresher.dataset.mixture.recorded import ANY_LENGTH
 from thresher.errors import NothingKeptError
 from thresher.features import FeatureContext, compute
 from thresher.jobs.job_file import Job
@@ -174,7 +175,7 @@ def _select_by_method(job: Job, candidates: Candidates, positions: Int64, total:
     schema = tables[0][0].schema
     union = stack_tables([_keep_schema_columns(rows, table) for rows, table in tables], schema.column_names)
     frame = pl.DataFrame(pl.from_arrow(union.take(pa.array(positions))))
-    subset = _select(job, load(frame, schema=schema, id_column=ROW_ID), total, None, context)
+    subset = _select(job, load(frame, schema=schema, id_column=ROW_ID, max_row_bytes=ANY_LENGTH), total, None, context)
     return np.sort(subset.kept)
 
 

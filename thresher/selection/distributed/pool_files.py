@@ -144,9 +144,11 @@ def shards(source: str | Path | Source | Sequence[str | Path | Source], **option
     paths: list[Path] = []
     readings: list[SourceReading] = []
     used: list[Reading] = []
+    limit = MAX_ROW_BYTES if read.max_row_bytes is None else read.max_row_bytes
     for one in sources:
         own = replace(read, **({"schema": None, "columns": None} if _has_schema(one) else {}))
         own, recorded = adopt_recorded(one.rows, replace(own, **one.settings), with_id=len(sources) == 1)
+        limit = max(limit, own.max_row_bytes or limit)
         files = _find_shards(one, own)
         used.append(infer_reading(files, own, name=one.label, soft=recorded))
         paths += files
@@ -165,7 +167,7 @@ def shards(source: str | Path | Source | Sequence[str | Path | Source], **option
         paths=tuple(os.path.abspath(path) for path in paths),
         schema=schema,
         is_strict=read.strict,
-        max_row_bytes=MAX_ROW_BYTES if read.max_row_bytes is None else read.max_row_bytes,
+        max_row_bytes=limit,
         readings=tuple(readings) if len(sources) > 1 else (),
     )
 
