@@ -11,16 +11,20 @@ whose own packages are missing, is said to be untried.
 from __future__ import annotations
 
 import argparse
+import importlib.machinery
+import importlib.util
 import json
 import os
 import sys
 import tempfile
+import types
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("DISABLE_VERSION_CHECK", "1")  # of LLaMA-Factory, which pins versions
 ROWS = [
     {"system": "Be brief.", "instruction": f"What is {a} plus {b}?", "output": f"{a + b}"}
     for a in range(5)
@@ -63,6 +67,7 @@ def try_trl(folder: Path) -> str:
 
 def try_llama_factory(folder: Path) -> str:
     """Read the folder with LLaMA-Factory's parser, loader and converter."""
+    stands_in = replace_torchaudio()
     from llamafactory.data.converter import align_dataset
     from llamafactory.data.parser import get_dataset_list
     from llamafactory.hparams import DataArguments
@@ -89,7 +94,21 @@ def try_llama_factory(folder: Path) -> str:
         if name == "text" and first["_prompt"][0]["content"] != TEXTS[0]["text"]:
             raise AssertionError(f"a text became {first}")
         read.append(len(aligned))
-    return f"dataset_info.json was parsed, and {read[0]} conversations and {read[1]} texts were converted"
+    did = f"dataset_info.json was parsed, and {read[0]} conversations and {read[1]} texts were converted"
+    return f"{did}; an empty module stood in for torchaudio" if stands_in else did
+
+
+def replace_torchaudio() -> bool:
+    """Put an empty module in the place of torchaudio where it is missing, and say whether it was.
+
+    LLaMA-Factory imports it for audio, and its wheels are tied to one version of torch.
+    """
+    if importlib.util.find_spec("torchaudio") is not None:
+        return False
+    module = types.ModuleType("torchaudio")
+    module.__spec__ = importlib.machinery.ModuleSpec("torchaudio", None)
+    sys.modules["torchaudio"] = module
+    return True
 
 
 def try_axolotl(folder: Path) -> str:
