@@ -53,10 +53,10 @@ def estimate_gain(metric: Metric, ours: Sequence[pl.DataFrame], theirs: Sequence
     """Return how much better our runs are than the reference, or None where that has no value.
 
     With one run, the interval is over rows only: the spread between seeds is not in it. Of answers
-    that are right or wrong, one row of each kind of disagreement is added first, so that a few rows
-    on which the sides differ, or none, prove nothing (Bonett and Price 2012,
-    doi:10.3102/1076998611411915). A row that has no value on either side, as a label that one of
-    them does not know, does not count.
+    that are right or wrong, one row of each kind of disagreement is added, so that a few rows on
+    which the sides differ, or none, prove nothing (Bonett and Price 2012,
+    doi:10.3102/1076998611411915); with several seeds, the interval reaches at least as far. A row
+    that has no value on either side, as a label that one of them does not know, does not count.
 
     Args:
         metric: that is compared; one without a value per row has no gain.
@@ -77,22 +77,25 @@ def estimate_gain(metric: Metric, ours: Sequence[pl.DataFrame], theirs: Sequence
     a, b = (side[:, is_known] for side in stacked)
     weights = None if metric.weight is None else ours[0][metric.weight].cast(pl.Float64).to_numpy()[is_known]
     n_seeds, n = a.shape
+    is_share = weights is None and np.isin((a, b), (0.0, 1.0)).all()
+    bounds = _bound_proportions(*((a, b) if metric.is_higher_better else (b, a))) if is_share else None
     if n_seeds >= 2 and n >= 2:
         effect = estimate_effect(a, b, weights, is_higher_better=metric.is_higher_better)
-        return Gain(value=effect.value, low=effect.low, high=effect.high, stderr=effect.stderr, n=n, n_seeds=n_seeds)
+        low, high = bounds or (effect.low, effect.high)
+        low, high = min(low, effect.low), max(high, effect.high)
+        return Gain(value=effect.value, low=low, high=high, stderr=effect.stderr, n=n, n_seeds=n_seeds)
     difference = paired_difference(*((a, b) if metric.is_higher_better else (b, a)), weights)
     low, high = difference.value - NORMAL_95 * difference.stderr, difference.value + NORMAL_95 * difference.stderr
-    if weights is None and np.isin((a, b), (0.0, 1.0)).all():
-        low, high = _bound_proportions(*((a, b) if metric.is_higher_better else (b, a)))
+    low, high = bounds or (low, high)
     return Gain(value=difference.value, low=low, high=high, stderr=difference.stderr, n=n, n_seeds=n_seeds)
 
 
 def _bound_proportions(ours: Float64, theirs: Float64) -> tuple[float, float]:
-    """Return the 95 % interval of the difference of two paired shares, of (1, n) 0 and 1."""
-    n = ours.size + 2
-    better, worse = (float((ours > theirs).sum()) + 1) / n, (float((ours < theirs).sum()) + 1) / n
+    """Return the 95 % interval over rows of the difference of two paired shares, (seeds, n) 0 and 1."""
+    n_seeds, n = ours.shape[0], ours.shape[1] + 2
+    better, worse = (((side.sum() / n_seeds) + 1) / n for side in (ours > theirs, ours < theirs))
     reach = NORMAL_95 * math.sqrt((better + worse - (better - worse) ** 2) / n)
-    return max(better - worse - reach, -1.0), min(better - worse + reach, 1.0)
+    return max(float(better - worse) - reach, -1.0), min(float(better - worse) + reach, 1.0)
 
 
 def format_gain(gain: Gain, unit: Unit) -> str:

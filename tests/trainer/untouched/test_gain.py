@@ -40,6 +40,16 @@ def test_many_rows_that_are_all_better_do():
     assert estimate_gain(ACCURACY, [outcomes([True] * 8)], [outcomes([False] * 8)]).direction == 1
 
 
+@pytest.mark.parametrize(("n", "n_better"), [(20, 4), (2, 2), (100, 4)])
+def test_a_second_equal_seed_proves_no_more_than_the_first(n, n_better):
+    ours, theirs = outcomes([i < n_better for i in range(n)]), outcomes([False] * n)
+    one = estimate_gain(ACCURACY, [ours], [theirs])
+    two = estimate_gain(ACCURACY, [ours, ours], [theirs, theirs])
+    assert one.direction == two.direction == 0  # an exact test has a p of 0.125 or more
+    assert two.low <= one.low + 1e-12
+    assert two.high >= one.high - 1e-12
+
+
 def test_sides_that_agree_on_all_rows_may_differ_by_what_so_few_rows_cannot_show():
     gain = estimate_gain(ACCURACY, [outcomes([True] * 40)], [outcomes([True] * 40)])
     assert gain.value == 0

@@ -272,7 +272,10 @@ def _explain(name: str, effect: Difference, metric: Metric, multiplier: Multipli
     """Return the decision in one sentence."""
     gain = f"{100 * effect.value:+.1f} points of {metric} [{100 * effect.low:+.1f}, {100 * effect.high:+.1f}]"
     if not is_better:
-        return f"random rows: no method is significantly better; the best, {name}, has {gain} on your held-out rows"
+        doubt = ", too little for a test that looks twice" if effect.low > 0 else ""
+        return (
+            f"random rows: no method is significantly better; the best, {name}, has {gain} on your held-out rows{doubt}"
+        )
     sentence = f"{name}: better than random rows by {gain} on your held-out rows"
     if multiplier is None:
         return sentence
