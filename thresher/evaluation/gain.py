@@ -91,7 +91,7 @@ def estimate_gain(metric: Metric, ours: Sequence[pl.DataFrame], theirs: Sequence
 
 
 def _bound_proportions(ours: Float64, theirs: Float64) -> tuple[float, float]:
-    """Return the 95 % interval over rows of the difference of two paired shares, (seeds, n) 0 and 1."""
+    """Return the 95 % interval over rows of two paired shares' difference, (seeds, n) 0 and 1."""
     n_seeds, n = ours.shape[0], ours.shape[1] + 2
     better, worse = (((side.sum() / n_seeds) + 1) / n for side in (ours > theirs, ours < theirs))
     reach = NORMAL_95 * math.sqrt((better + worse - (better - worse) ** 2) / n)
