@@ -27,7 +27,10 @@ def format_label(value: Any) -> str | None:
     if isinstance(value, list | tuple) and len(value) == 1:
         value = value[0]
     if isinstance(value, list | tuple) and value:
-        raise InputError(f"one label per row is required, found {first_three(list(map(str, value)))}")
+        raise InputError(
+            f"one label per row is required, found {first_three(list(map(str, value)))}; keep one of them, or join "
+            f"them into a label of its own, such as '{'+'.join(map(str, value[:3]))}'"
+        )
     if isinstance(value, Mapping):
         raise InputError(f"a label must be a text or a number, found {str(value)[:60]}")
     if value is None or isinstance(value, list | tuple) or value != value:
