@@ -11,6 +11,7 @@ from thresher.experiments.rankings import MethodName, Rankings
 from thresher.experiments.runner import ExperimentRunner
 from thresher.experiments.settings import MethodExperimentSettings
 from thresher.selection.pool_adapters import get_adapter_cache
+from thresher.selectors.pilot.race import Race
 
 
 @pytest.fixture(autouse=True)
@@ -81,6 +82,44 @@ def test_each_seed_draws_its_pool_whatever_the_order_of_the_file(color_rows):
     ids, turned_ids = (rows.frame["row_id"] for rows in (pool, turned))
     assert ids.gather(choices[2]).to_list() == turned_ids.gather(again).to_list()
     assert len(Rankings(pool=pool, options=options, redraw=0.8).rank("herding", n, seed=0).rows) == n
+
+
+def open_rankings(n=1000, redraw=0.8):
+    rows = [{"text": f"t{i}", "label": "ab"[i % 2]} for i in range(n)]
+    return Rankings(pool=th.load(rows), options={"encoder": "static", "device": "cpu"}, redraw=redraw)
+
+
+def test_no_budget_makes_a_method_choose_all_that_is_drawn_or_changes_the_draw_of_another():
+    rankings = open_rankings()
+    drawn = {n: rankings.count_drawn(n) for n in (100, 500, 600, 800, 900, 1000)}
+    assert drawn == {100: 800, 500: 800, 600: 800, 800: 900, 900: 950, 1000: 1000}
+    assert open_rankings(redraw=1.0).count_drawn(100) == 1000
+    alone = open_rankings().rank("length", 100, seed=3, largest=100).rows[:100]
+    beside = [rankings.rank("length", n, seed=3, largest=900).rows[:n] for n in (100, 500, 900)]
+    assert beside[0].tolist() == alone.tolist()
+    assert beside[1][:100].tolist() == alone.tolist()
+    # 90 %: rows that random takes and length leaves out, and the other way round
+    other = rankings.rank("random", 900, seed=3, largest=900).rows[:900]
+    assert len(set(other) - set(beside[2])) > 20
+
+
+def test_auto_decides_at_each_size_and_not_at_the_largest(monkeypatch):
+    shares = []
+
+    class Seen(Race):
+        def run(self, is_doubtful):
+            shares.append(self._share)
+            raise StopIteration
+
+    monkeypatch.setattr("thresher.selectors.auto.Race", Seen)
+    rankings = open_rankings(60, redraw=1.0)
+    for n_rows in (6, 30):
+        with pytest.raises(StopIteration):
+            rankings.rank("auto", n_rows, seed=0, largest=60)
+    with pytest.raises(StopIteration):
+        rankings.rank("auto share=0.2", 6, seed=0, largest=30)
+    assert shares == [0.1, 0.5, 0.2]
+    assert len(rankings.rank("auto", 60, seed=0, largest=60).rows) == 60
 
 
 def test_random_choices_overlap_by_chance_alone():

@@ -69,6 +69,23 @@ def _build_grown_command(against: str, read: shared.RowSettings, *, quiet: bool)
     return shared.ExperimentCommand(run=run, summarize=summarize, plan=plan)
 
 
+def _describe_choices(content: Mapping[str, Any]) -> list[str]:
+    """Say from how many rows each seed chose, and what that means for a large part of them."""
+    choices = [(each["n_rows"], each["of"]) for each in content.get("choices", ())]
+    lines, n_pool = [], content.get("pool", 0)
+    if any(of < n_pool for _, of in choices):
+        told = ", ".join(f"{n:,} of {of:,} ({n / of:.0%})" for n, of in choices)
+        lines.append(f"each seed chooses from rows that it draws from the {n_pool:,} of the pool: {told}")
+    large = [(n, of) for n, of in choices if 2 * n > of]
+    if large:
+        told = ", ".join(f"{n / of:.0%} at {n:,}" for n, of in large)
+        lines.append(
+            f"by chance alone, any choice shares so many of its rows with a random one: {told}; a difference is "
+            f"between the rest"
+        )
+    return lines
+
+
 def summarize(result: Comparison) -> str:
     """Return scores, verdicts and costs, in a few lines."""
     from thresher.evaluation.effect import ENOUGH_SEEDS
@@ -93,6 +110,7 @@ def summarize(result: Comparison) -> str:
     n_test = max(result.cells["n"].drop_nulls().to_list())
     what = "documents" if names_lm_eval_task(content["metric"]) else "test rows"
     lines.append(f"95 % intervals over {n_test:,} {what} and seeds; verdicts after Holm's correction for their number")
+    lines += _describe_choices(content)
     lines += [*format_row_zero(content.get("base"), content["metric"]), *format_forgetting(content.get("general"))]
     if any(verdict.effect.n_seeds < ENOUGH_SEEDS for verdict in result.verdicts):
         lines.append(

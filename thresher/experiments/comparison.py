@@ -221,6 +221,8 @@ def build_content(
         "metric": runner.experiment.metric.name,
         "is_higher_better": runner.experiment.metric.is_higher_better,
         "budgets": budgets,
+        "pool": len(runner.experiment.pool),
+        "choices": runner.rankings.describe_choices(budgets) if baseline == BASELINE else [],
         "unknown_labels": runner.experiment.unknown_labels,
         "baseline": baseline,
         "level": LEVEL,

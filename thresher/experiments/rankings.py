@@ -168,6 +168,18 @@ class MethodName:
         return selector
 
 
+class Plan(NamedTuple):
+    """What a ranking depends on besides its method and seed.
+
+    Attributes:
+        n_drawn: rows that are drawn from the pool.
+        n_chosen: rows of the choice, where the method decides by their number, else None.
+    """
+
+    n_drawn: int
+    n_chosen: int | None
+
+
 class Ranking(NamedTuple):
     """The first rows of a method's order.
 
@@ -191,9 +203,10 @@ class Rankings:
         on_progress: listener.
         selectors: methods that were given as selectors, by name.
         target: rows of the task, for the methods that look at such rows, or None.
-        redraw: share of the pool that each seed draws, to choose from; 1 for all of it.
-        known: by method and seed; seed None where the method uses no random numbers, so that every
-            seed has the same ranking.
+        redraw: share of the pool that each seed draws, to choose from; 1 for all of it. See
+            `count_drawn`.
+        known: by method, seed and what else the choice depends on; seed None where the method uses
+            no random numbers, so that every seed has the same ranking.
     """
 
     pool: Dataset
@@ -203,24 +216,37 @@ class Rankings:
     selectors: Mapping[str, Selector] = field(default_factory=dict)
     target: Dataset | None = None
     redraw: float = 1.0
-    known: dict[tuple[str, int | None], Ranking] = field(default_factory=dict)
+    known: dict[tuple[str, int | None, Plan], Ranking] = field(default_factory=dict)
 
-    def rank(self, method: str, n_rows: int, *, seed: int) -> Ranking:
-        """Return the ranking, at least `n_rows` long.
+    def rank(self, method: str, n_rows: int, *, seed: int, largest: int = 0) -> Ranking:
+        """Return the ranking whose first `n_rows` rows are the method's choice.
+
+        Args:
+            method: its name.
+            n_rows: to be chosen.
+            seed: of the choice.
+            largest: most rows that will be chosen, so that a method ranks once for all sizes where
+                the choices are nested: not where it decides by their number, nor where more rows
+                are drawn for more to choose.
 
         Raises:
             InputError: the method ranks fewer rows, or not in a nested way.
         """
-        shorter = self.known.get((method, seed)) or self.known.get((method, None))
-        if shorter is not None and len(shorter.rows) >= n_rows:
-            return shorter
         started = time.monotonic()
         name = None if method in self.selectors else MethodName.parse(method)
         number = 1 if name is None else name.number
+        selector = self.selectors[method] if name is None else name.build(self.settings)
+        plan = self._plan(selector, n_rows)
+        shorter = self.known.get((method, seed, plan)) or self.known.get((method, None, plan))
+        if shorter is not None and len(shorter.rows) >= n_rows:
+            return shorter
+        if plan == self._plan(selector, max(n_rows, largest)):
+            n_rows = max(n_rows, largest)
+        if plan.n_chosen == len(self.pool):  # nothing is to be decided
+            selector = create(BASELINE)
         # a repetition draws all that is drawn anew
         own_seed = seed if number == 1 else int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
-        rows = self._draw_pool(n_rows, own_seed)
-        selector = self.selectors[method] if name is None else name.build(self.settings)
+        rows = self._draw_pool(plan.n_drawn, own_seed)
         subset = select(
             self.pool if rows is None else self.pool.take(rows),
             selector,
@@ -243,25 +269,43 @@ class Rankings:
                 f"{method}: its first {len(shorter.rows)} rows change with the budget; it cannot be compared"
             )
         uses_seed = rows is not None or number > 1 or subset.manifest.content["depends_on_seed"]
-        self.known[method, seed if uses_seed else None] = ranking
+        self.known[method, seed if uses_seed else None, plan] = ranking
         return ranking
+
+    def count_drawn(self, n_rows: int) -> int:
+        """Return from how many rows each seed chooses so many: the share `redraw` of the pool.
+
+        At least half of the rows that the choice leaves out are drawn, too: a method that must take
+        nearly every row that is drawn would choose no other rows than random.
+        """
+        n = len(self.pool)
+        return n if self.redraw >= 1 else min(n, max(round(self.redraw * n), n - (n - n_rows) // 2))
+
+    def describe_choices(self, sizes: Sequence[int]) -> list[dict[str, int]]:
+        """Return `n_rows` and `of`, the rows that each seed chooses from, at each size."""
+        return [{"n_rows": size, "of": self.count_drawn(size)} for size in sizes]
+
+    def _plan(self, selector: Selector, n_rows: int) -> Plan:
+        is_decided = selector.adapt(self._facts).decides_by_budget
+        return Plan(self.count_drawn(n_rows), n_rows if is_decided else None)
+
+    @property
+    def _facts(self) -> PoolFacts:
+        roles = set() if self.target is None else {TARGET}
+        return PoolFacts(kind=self.pool.kind, roles=roles, read=lambda: self.pool.frame)
 
     def _choose_target(self, selector: Selector) -> Dataset | None:
         """Return the rows of the task where a method looks at such rows."""
         if self.target is None:
             return None
-        facts = PoolFacts(kind=self.pool.kind, roles={TARGET}, read=lambda: self.pool.frame)
-        return self.target if TARGET in selector.adapt(facts).requirements.side_features else None
+        return self.target if TARGET in selector.adapt(self._facts).requirements.side_features else None
 
-    def _draw_pool(self, n_rows: int, seed: int) -> Int64 | None:
+    def _draw_pool(self, n_drawn: int, seed: int) -> Int64 | None:
         """Return the rows that a seed chooses from, ascending; None for all of them.
 
-        They follow from the rows' ids, whatever the order of the file, and are never fewer than
-        those to be chosen.
+        They follow from the rows' ids, whatever the order of the file; fewer are among more.
         """
-        n = len(self.pool)
-        n_drawn = max(round(self.redraw * n), n_rows)
-        if n_drawn >= n:
+        if n_drawn >= len(self.pool):
             return None
         value = hash_rows(self.pool.frame["row_id"], np.random.default_rng([_REDRAW, seed]))
         return np.sort(np.argsort(value, kind="stable")[:n_drawn])

@@ -132,7 +132,8 @@ class ExperimentRunner:
 
         Args:
             names: of the cells.
-            largest: number of rows that will be needed of any method, so that each ranks once.
+            largest: number of rows that will be needed of any method, so that each ranks once where
+                its choices are nested.
         """
         if not self.cells:
             self._report_plan(names)
@@ -161,7 +162,7 @@ class ExperimentRunner:
     def _choose_rows(self, method: str, size: int, seed: int, largest: int) -> tuple[Int64, float]:
         if self.axis is not None:
             return self.axis.sample(size, seed=seed), 0.0
-        ranking = self.rankings.rank(method, largest, seed=seed)
+        ranking = self.rankings.rank(method, size, seed=seed, largest=largest)
         return ranking.rows[:size], round(ranking.seconds, 3)
 
     def estimate(self, name: CellId) -> Estimate | None:

@@ -22,6 +22,7 @@ from thresher.experiments.experiment import Experiment
 from thresher.experiments.own.trainer import ONE_NUMBER
 from thresher.experiments.result_folder import RunClock
 from thresher.experiments.runner import ExperimentRunner
+from thresher.numeric.arrays import Int64
 from thresher.trainer.context import PACKAGES, content_hash
 
 CELL_SCHEMA: dict[str, Any] = {  # columns of the table of cells that may be empty at its start
@@ -126,13 +127,22 @@ def build_outcome_table(runner: ExperimentRunner) -> pl.DataFrame:
 
 
 def build_pick_table(runner: ExperimentRunner) -> pl.DataFrame:
-    """Return the rankings as far as they were used: `method`, `seed`, `rank` (from 1), `row_id`."""
+    """Return the rankings as far as they were used: `method`, `seed`, `rank` (from 1), `row_id`.
+
+    The choices of smaller sizes are the first rows of a ranking; those that are not have rankings
+    of their own. `n_rows` is the largest size that one is of.
+    """
     ids, parts = runner.experiment.pool.frame["row_id"], []
     for method, seed in sorted({(method, seed) for method, _, seed in runner.cells}):
-        rows = max((cell.rows for name, cell in runner.cells.items() if (name[0], name[2]) == (method, seed)), key=len)
-        columns = [pl.lit(method).alias("method"), pl.lit(seed).alias("seed")]
-        table = pl.DataFrame({"rank": np.arange(1, len(rows) + 1), "row_id": ids.gather(rows)})
-        parts.append(table.select(*columns, "rank", "row_id"))
+        choices = [cell.rows for name, cell in runner.cells.items() if (name[0], name[2]) == (method, seed)]
+        rankings: list[Int64] = []
+        for rows in sorted((np.asarray(each) for each in choices), key=len, reverse=True):
+            if not any(np.array_equal(longer[: len(rows)], rows) for longer in rankings):
+                rankings.append(rows)
+        for rows in rankings:
+            columns = [pl.lit(value).alias(name) for name, value in (("method", method), ("seed", seed))]
+            table = pl.DataFrame({"rank": np.arange(1, len(rows) + 1), "row_id": ids.gather(rows)})
+            parts.append(table.select(*columns, "rank", "row_id", n_rows=pl.lit(len(rows), pl.Int64)))
     return pl.concat(parts)
 
 

@@ -69,7 +69,8 @@ class Auto(Selector):
     differed by -0.5 to 0.7 points, never beyond doubt (`benchmarks/auto_doubt.py`).
 
     The decision depends on the budget: another budget may be chosen by another method, and is then
-    not nested in this one. To keep to one, name it.
+    not nested in this one. To keep to one, name it, or give `share`. `curve` and `compare` let the
+    methods race at each of their sizes.
 
     Rows without labels cannot judge: with a target the rows most like it are taken, by
     `target-similarity` with embeddings, and without one random rows.
@@ -110,6 +111,11 @@ class Auto(Selector):
         if self.judge_by == "labels":
             return Requirements(features={"embedding", "column:label", PROBABILITY})
         return self._only_method.requirements
+
+    @property
+    def decides_by_budget(self) -> bool:
+        """The methods race at the share of the rows that is chosen, unless `share` is given."""
+        return self.judge_by == "labels" and self.share is None
 
     @property
     def _only_method(self) -> Selector:

@@ -57,6 +57,11 @@ class Selector(Method):
     takes_quota: ClassVar[bool] = True
     """Its ranking may be reordered by a quota."""
 
+    @property
+    def decides_by_budget(self) -> bool:
+        """Another number of rows may be chosen by other means: the choices are not nested."""
+        return False
+
     @abstractmethod
     def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
         """Score every row.

@@ -37,7 +37,7 @@ from thresher.experiments.settings import CurveSettings
 
 # what else may be asked of points; of all other options nothing would come
 ASKED = ("points", "point_columns", "lower_is_better", "pool_rows", "within", "targets", "more", "out", "force")
-PICKS = {"method": pl.String, "seed": pl.Int64, "rank": pl.Int64, "row_id": pl.String}
+PICKS = {"method": pl.String, "seed": pl.Int64, "rank": pl.Int64, "row_id": pl.String, "n_rows": pl.Int64}
 
 
 def check_only_points(settings: CurveSettings, others: Mapping[str, Any]) -> None:
