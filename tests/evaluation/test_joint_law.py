@@ -14,11 +14,11 @@ def law(alpha, beta):
 
 def fit(truth, *, sd=0.002, number=0):
     noise = np.random.default_rng(number).normal(0, sd, len(ROWS))
-    return fit_joint_law(FACTORS, ROWS, truth(FACTORS, ROWS) + noise, np.full(len(ROWS), sd))
+    return fit_joint_law(FACTORS, ROWS, truth(FACTORS, ROWS) + noise, np.eye(len(ROWS)) * sd**2)
 
 
 def test_exact_points_give_the_law_back():
-    joint = fit_joint_law(FACTORS, ROWS, law(0.2, 0.4)(FACTORS, ROWS), np.full(len(ROWS), 1e-4))
+    joint = fit_joint_law(FACTORS, ROWS, law(0.2, 0.4)(FACTORS, ROWS), np.eye(len(ROWS)) * 1e-8)
     for found, truth in ((joint.alpha, 0.2), (joint.beta, 0.4), (joint.floor, 0.1), (joint.height, 2.0)):
         assert np.median(found) == pytest.approx(truth, rel=0.05)
 

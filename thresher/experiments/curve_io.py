@@ -125,7 +125,8 @@ def read_curve(path: str | Path) -> LearningCurve:
 
 def build_content(runner: ExperimentRunner, progress: CurveProgress, fits: Mapping[str, CurveFit]) -> dict[str, Any]:
     """Return the content of `saturation.json`: nothing in it depends on the clock."""
-    metric, joint = runner.experiment.metric, compare_factors(list(runner.variants.values()), fits)
+    metric = runner.experiment.metric
+    joint = compare_factors(list(runner.variants.values()), fits, runner.estimate_covariance)
     answers = {method: _answer(runner, progress, fit) for method, fit in fits.items()}
     return {
         **name_sentences([*([] if joint is None else [joint["answer"]]), *write_answer(answers, fits)]),

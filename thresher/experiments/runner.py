@@ -183,7 +183,11 @@ class ExperimentRunner:
 
     def estimate_test_covariance(self, method: str, sizes: Sequence[int]) -> Float64:
         """Return how the means of a method at several sizes err together: (m, m)."""
-        tables, metric = [self.list_tables(method, size) for size in sizes], self.experiment.metric
+        return self.estimate_covariance([(method, size) for size in sizes])
+
+    def estimate_covariance(self, points: Sequence[tuple[str, int]]) -> Float64:
+        """Return how the means of methods at sizes err together, relative to the last: (m, m)."""
+        tables, metric = [self.list_tables(*point) for point in points], self.experiment.metric
         if metric.column is None:
             values = [np.stack([self._estimate_row_values(table) for table in own]) for own in tables]
             return estimate_test_covariance(values)

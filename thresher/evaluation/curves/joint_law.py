@@ -91,7 +91,13 @@ class JointAnswer:
 
 
 def fit_joint_law(
-    factors: ArrayLike, rows: ArrayLike, errors: ArrayLike, stderr: ArrayLike, *, n_samples: int = 2000, seed: int = 0
+    factors: ArrayLike,
+    rows: ArrayLike,
+    errors: ArrayLike,
+    covariance: ArrayLike,
+    *,
+    n_samples: int = 2000,
+    seed: int = 0,
 ) -> JointFit:
     """Fit the joint law to points.
 
@@ -99,14 +105,14 @@ def fit_joint_law(
         factors: (m,) of each point, above 0; at least two different ones.
         rows: (m,) of each point; at least three different numbers.
         errors: (m,) mean error of each point.
-        stderr: (m,) its standard error.
+        covariance: (m, m) of the points, up to a part that all share, which the floor takes.
         n_samples: laws to sample.
         seed: of the samples.
 
     Raises:
         InputError: too few factors or sizes.
     """
-    x, n, y, s = (np.asarray(values, dtype=np.float64) for values in (factors, rows, errors, stderr))
+    x, n, y, points = (np.asarray(values, dtype=np.float64) for values in (factors, rows, errors, covariance))
     if len(np.unique(x)) < 2 or len(np.unique(n)) < 3:
         raise InputError(
             f"joint law: needs 2 values of the factor and 3 sizes, got {len(np.unique(x))} and {len(np.unique(n))}"
@@ -115,15 +121,16 @@ def fit_joint_law(
     # relative to their geometric means, so that the height keeps one magnitude
     centers = np.exp(np.log(x).mean()), np.exp(np.log(n).mean())
     falling = np.exp(-np.outer(grid[:, 0], np.log(x / centers[0])) - np.outer(grid[:, 1], np.log(n / centers[1])))
-    precision = np.diag(1 / s**2)
+    precision = np.asarray(np.linalg.inv(points), dtype=np.float64)
     floor, height = solve_line(falling, np.broadcast_to(y, falling.shape), precision)
-    chi2 = (((y - floor[:, None] - height[:, None] * falling) / s) ** 2).sum(axis=1)
+    residual = y - floor[:, None] - height[:, None] * falling
+    chi2 = ((residual @ precision) * residual).sum(axis=1)
     # where the law misses the points by more than their errors, these are widened (Birge 1932)
     misfit = max(1.0, float(np.sqrt(chi2.min() / max(len(y) - 4, 1))))
     likelihood = np.exp(-0.5 * (chi2 - chi2.min()) / misfit**2)
     rng = np.random.default_rng(seed)
     chosen = rng.choice(len(grid), n_samples, p=likelihood / likelihood.sum())
-    noisy = y + rng.normal(size=(n_samples, len(y))) * s * misfit
+    noisy = y + rng.normal(size=(n_samples, len(y))) @ np.linalg.cholesky(points).T * misfit
     floor, height = solve_line(falling[chosen], noisy, precision)
     alpha, beta = grid[chosen].T
     return JointFit(floor, height * centers[0] ** alpha * centers[1] ** beta, alpha, beta, misfit)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from thresher.evaluation.curves.error_scale import ErrorScale
 from thresher.evaluation.curves.joint_law import JointAnswer, fit_joint_law
 from thresher.experiments.experiment import Experiment
 from thresher.experiments.settings import BASELINE, CurveSettings
+from thresher.numeric.arrays import Float64
 from thresher.trainer.settings import TrainSettings
 
 POINTS = 100
@@ -100,12 +101,18 @@ def count_parameters(folder: Path) -> int:
         return int(AutoModel.from_config(AutoConfig.from_pretrained(folder)).num_parameters())
 
 
-def compare_factors(variants: Sequence[Variant], fits: Mapping[str, CurveFit]) -> dict[str, Any] | None:
+def compare_factors(
+    variants: Sequence[Variant],
+    fits: Mapping[str, CurveFit],
+    estimate_covariance: Callable[[Sequence[tuple[str, int]]], Float64],
+) -> dict[str, Any] | None:
     """Return whether more rows or more of the factor are expected to bring more, by random rows.
 
     Args:
         variants: of the curve.
         fits: by label.
+        estimate_covariance: (m, m) of points, each a label and a size, over the test rows that all
+            share, relative to the last one: models differ in the test rows that they are good at.
 
     Returns:
         JSON values, or None where fewer than two variants of random rows have a fit, or where
@@ -115,12 +122,12 @@ def compare_factors(variants: Sequence[Variant], fits: Mapping[str, CurveFit]) -
     if len(own) < 2:
         return None
     amounts = np.concatenate([np.full(len(fits[each.label].sizes), each.amount) for each in own])
-    sizes, errors, stderr = (
-        np.concatenate([getattr(fits[each.label], name) for each in own]) for name in ("sizes", "errors", "stderr")
-    )
+    sizes, errors = (np.concatenate([getattr(fits[each.label], name) for each in own]) for name in ("sizes", "errors"))
     if len(np.unique(sizes)) < 3:
         return None
-    joint = fit_joint_law(amounts, sizes, errors, stderr)
+    between_seeds = np.concatenate([fits[each.label].seed_sd ** 2 / fits[each.label].n_seeds for each in own])
+    points = [(each.label, int(size)) for each in own for size in fits[each.label].sizes]
+    joint = fit_joint_law(amounts, sizes, errors, np.diag(between_seeds) + estimate_covariance(points))
     largest, rows = own[-1], int(sizes.max())
     answer = joint.compare(largest.amount, rows)
     exponents = {name: float(np.median(getattr(joint, name))) for name in ("alpha", "beta")}

@@ -1,0 +1,65 @@
+"""More rows or a bigger model: models differ in the test rows that they are good at, by chance."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import polars as pl
+import pytest
+
+from thresher.evaluation.curves.curve_fit import fit_curve
+from thresher.evaluation.metric import find_metric
+from thresher.experiments.design.variants import Variant, compare_factors
+from thresher.experiments.runner import ExperimentRunner
+
+SIZES, SEEDS, N_TEST = (50, 100, 200, 400, 800), 3, 300
+
+
+def measure(number):
+    """Two models that are equally good on average, on one draw of test rows; a runner of it."""
+    rng = np.random.default_rng(number)
+    variants = [
+        Variant(method="random", factor="model", value=name, amount=amount)
+        for name, amount in (("small", 1.0), ("large", 4.0))
+    ]
+    outcomes = {}
+    for variant in variants:
+        own = rng.normal(0, 1, N_TEST)  # how hard each test row is to this model
+        for size in SIZES:
+            for seed in range(SEEDS):
+                is_right = own + 1.5 - 9 / size**0.5 + rng.normal(0, 0.3, N_TEST) > 0
+                table = pl.DataFrame({"correct": is_right})
+                outcomes[variant.label, size, seed] = SimpleNamespace(outcomes=table)
+    experiment = SimpleNamespace(metric=find_metric("accuracy", "classification"), test=range(N_TEST))
+    settings = {"rankings": None, "worker_pool": None, "n_workers": 1, "engine": "local", "on_progress": None}
+    runner = ExperimentRunner(experiment=experiment, outcomes=outcomes, **settings)
+    fits = {
+        variant.label: fit_curve(
+            SIZES,
+            [[table["correct"].mean() for table in runner.list_tables(variant.label, size)] for size in SIZES],
+            is_higher_better=True,
+            test_covariance=runner.estimate_test_covariance(variant.label, SIZES),
+            n_samples=50,
+        )
+        for variant in variants
+    }
+    return runner, variants, fits
+
+
+def test_a_larger_model_that_is_no_better_is_seldom_called_better():
+    n_better, n = 0, 20
+    for number in range(n):
+        runner, variants, fits = measure(number)
+        joint = compare_factors(variants, fits, runner.estimate_covariance)
+        n_better += joint["gain_of_factor"]["low"] > 0.002
+    assert n_better <= 4  # of an 80 % interval, 2 in 20; by the errors of single curves it was 7
+
+
+def test_points_of_several_models_err_with_the_test_rows_of_the_last_one():
+    runner, variants, _ = measure(0)
+    points = [(variant.label, size) for variant in variants for size in SIZES]
+    covariance = runner.estimate_covariance(points)
+    own = runner.estimate_covariance(points[len(SIZES) :])
+    assert covariance[len(SIZES) :, len(SIZES) :] == pytest.approx(own, abs=1e-6)
+    # a whole model is off by as much as two independent sets of row values
+    assert covariance[len(SIZES) - 1, len(SIZES) - 1] ** 0.5 == pytest.approx((2 * 0.1 / N_TEST) ** 0.5, rel=0.4)
+    assert (covariance[-1] == 0).all()
