@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -78,7 +79,7 @@ def clean(
         if out is None or dry_run:
             _print_plan(rows, call, has_eval=eval is not None, as_json=as_json, on_progress=show)
             return
-        side = options.get_side_settings(read)
+        side = replace(options.get_side_settings(read), id_column=read.id_column)
         for role, (source, own) in sides.items():
             call[role] = options.read_side_rows(source, side, quiet=quiet, own=own, pool=pool)
         curated = curate(rows, out=out, force=force, strict=read.strict, on_progress=show, **call)
