@@ -347,3 +347,11 @@ def test_a_rule_that_drops_more_than_a_third_is_named_last_and_fails_with_strict
     assert last.startswith("warning: exact-duplicates: drops 6 of 9 rows")
     assert main([*command, "--force", "--report", "exact-duplicates,near-duplicates"]) == 0
     assert "more than a third" not in capsys.readouterr().err
+
+
+def test_rows_beside_the_pool_need_no_ids_of_its_column(tmp_path, capsys):
+    (tmp_path / "pool.jsonl").write_text("".join(json.dumps({"id": n, "text": f"row {n}"}) + "\n" for n in range(4)))
+    (tmp_path / "test.jsonl").write_text(json.dumps({"text": "row 3"}) + "\n")
+    command = ["curate", "clean", str(tmp_path / "pool.jsonl"), "--id-column", "id", "--rules", "contamination"]
+    assert main([*command, "--eval", str(tmp_path / "test.jsonl"), "--out", str(tmp_path / "out")]) == 0
+    assert [row["id"] for row in th.open(tmp_path / "out").rows] == [0, 1, 2]

@@ -110,8 +110,9 @@ def load_side_rows(rows: Any, read: ReadSettings) -> Dataset:
 
     Args:
         rows: anything that `load` takes.
-        read: of the pool. Its schema or columns count where the rows have these columns, its mark
-            of wanted rows where they have that column; settings of the rows' own come first.
+        read: of the pool. Its schema or columns count where the rows have these columns, its ids
+            and its mark of wanted rows where they have that column; settings of the rows' own come
+            first.
 
     Raises:
         InputError: the rows cannot be read, or none is usable.
@@ -140,7 +141,7 @@ def _load_source(source: Source, read: ReadSettings, *, is_side: bool, is_alone:
     for name in ("config", "split"):
         if is_alone and name in own and getattr(read, name) is not None:
             raise SettingsError(f"{source.label}: the {name} is given twice, and as '{getattr(read, name)}'; give one")
-    soft = {"schema", "wanted"} - own.keys() if is_side else set()
+    soft = {"schema", "wanted", "id_column"} - own.keys() if is_side else set()
     if own.keys() & {"schema", "columns"}:
         read, soft = replace(read, schema=None, columns=None), soft - {"schema"}
     read, recorded = adopt_recorded(source.rows, replace(read, **own), with_id=is_alone)
