@@ -19,7 +19,8 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     if page.file.src_path == "cli.md":
         return markdown.replace("<!-- commands -->", describe_commands())
     if page.file.src_path == "changelog.md":
-        return markdown.replace("<!-- changelog -->", (ROOT / "CHANGELOG.md").read_text().partition("\n")[2])
+        text = (ROOT / "CHANGELOG.md").read_text().partition("\n")[2]
+        return markdown.replace("<!-- changelog -->", text.replace("](docs/", "]("))
     return markdown
 
 
