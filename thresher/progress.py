@@ -17,6 +17,7 @@ class Progress:
         total: distinct rows to do.
         n_cached: how many of `done` came from the cache.
         note: a fact that the user and the manifest should know, or None.
+        is_warning: the note tells of something that went wrong, such as a damaged file.
     """
 
     stage: str
@@ -24,6 +25,7 @@ class Progress:
     total: int
     n_cached: int = 0
     note: str | None = None
+    is_warning: bool = False
 
 
 OnProgress = Callable[[Progress], None]

@@ -14,7 +14,7 @@ READS = (  # rows, from anywhere
     "train", "why", "correct", "grow", "curate clean", "label ask", "label join",
 )  # fmt: skip
 CELLS = ("advise", "curve", "compare", "tune", "mix", "base rank", "base sources", "base transfer")
-LONG = (*(name for name in READS if name != "label join"), "curate run")  # the others take seconds
+LONG = (*(name for name in READS if name != "label join"), "curate run", "label refine", "soup")
 WHERE = {
     "device": (*(name for name in READS if name != "label join"), "try", "label refine", "novelty", "soup"),
     "split": (*READS, "label refine"),

@@ -19,7 +19,7 @@ def test_an_unknown_name_is_refused(name):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_told_and_not_the_model_blamed():
-    with pytest.raises(SettingsError, match="found 0 of them"):
+    with pytest.raises(SettingsError, match="found 0 on this machine"):
         check_device("cuda")
 
 
@@ -27,5 +27,5 @@ def test_a_gpu_number_beyond_the_last_one_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     check_device("cuda:1")
-    with pytest.raises(SettingsError, match="found 2 of them"):
+    with pytest.raises(SettingsError, match="found 2 on this machine"):
         check_device("cuda:2")

@@ -189,7 +189,7 @@ def test_an_area_of_the_map_lists_its_rows_and_small_dots(browser, folders, tmp_
     kept, usable = counts["kept"], counts["usable"]
     told = browser.js("document.querySelector('.picked .counts').textContent")
     assert told == f"{usable} rows: {kept} kept, {usable - kept} dropped"
-    assert len(browser.js("document.querySelector('.picked .places').value").splitlines()) == usable
+    assert len(browser.js("document.querySelector('.picked .places').textContent").splitlines()) == usable
     assert "label: " in browser.js("document.querySelector('.picked .counted').textContent")
     browser.js(
         "(s => { s.value = '0 0'; s.dispatchEvent(new Event('change')); })(document.querySelector('.show-group'))"

@@ -48,13 +48,16 @@ def compute_cached(
     work = TextValues(texts, feature, folder=None if partition is None else partition.cache.root)
     n_cached = 0
 
-    def report(note: str | None = None) -> None:
+    def report(note: str | None = None, *, is_warning: bool = False) -> None:
         if on_progress is not None:
             total = len(work.keys)
-            on_progress(Progress(stage=feature, done=work.n_done, total=total, n_cached=n_cached, note=note))
+            done = work.n_done
+            on_progress(
+                Progress(stage=feature, done=done, total=total, n_cached=n_cached, note=note, is_warning=is_warning)
+            )
 
     def report_damage(path: Path) -> None:
-        report(f"{path}: this cache chunk was damaged; it was deleted and its rows are computed again")
+        report(f"{path}: this cache chunk was damaged; it was deleted and its rows are computed again", is_warning=True)
 
     if partition is not None:
         for positions, values in partition.read(work.keys, on_damage=report_damage):

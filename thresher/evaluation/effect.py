@@ -24,7 +24,7 @@ from thresher.evaluation.estimate import (
     paired_difference,
     two_way_mean_squares,
 )
-from thresher.evaluation.metric import POINTS, Unit
+from thresher.evaluation.metric import Unit
 from thresher.numeric.arrays import Float64
 
 LEVEL, POWER = 0.05, 0.8
@@ -309,11 +309,7 @@ def describe_effect(effect: Effect, p_holm: float, unit: Unit) -> str:
     if not effect.stderr > 0 and effect.value == 0:
         return "no difference at all: both gave the same answers"
     if not is_clear(effect, p_holm):
-        if unit == POINTS and effect.detectable >= 1:  # beyond what two rates can differ by
-            return "no clear difference; so few runs and test rows could not have shown any"
-        return (
-            f"no clear difference; one of {unit.format_number(effect.detectable)} {unit.name} would likely have shown"
-        )
+        return f"no clear difference; {unit.describe_detectable(effect.detectable)}"
     is_better = effect.value > 0
     value, low, high = (
         (effect.value, effect.low, effect.high) if is_better else (-effect.value, -effect.high, -effect.low)

@@ -134,6 +134,12 @@ class Unit:
         value_text, low_text, high_text = (self.format_number(each, is_signed=is_signed) for each in (value, low, high))
         return f"{value_text} {self.name} [{low_text}, {high_text}]"
 
+    def describe_detectable(self, value: float) -> str:
+        """Return what difference would have been seen with a probability of 80 %, if any would."""
+        if self.factor == 100 and value >= 1:  # beyond what two rates can differ by
+            return "so few runs and test rows could not have shown any"
+        return f"one of {self.format_number(value)} {self.name} would likely have shown"
+
 
 POINTS = Unit("points", 100.0, 1)
 NATS = Unit("nats")

@@ -247,7 +247,7 @@ def build_feature_context(run: RunContext, previous: PreviousSnapshot) -> Featur
 
     def log_progress(progress: Progress) -> None:
         if progress.note:
-            run.log.note("feature", progress.note, "info")
+            run.log.note("feature", progress.note, "warning" if progress.is_warning else "info")
 
     return make_context(
         encoder=encoder or previous.encoder,

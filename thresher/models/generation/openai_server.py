@@ -186,7 +186,7 @@ class OpenAIGenerator:
 
             def report_damage(note: str) -> None:
                 if context.on_progress is not None:
-                    context.on_progress(Progress(stage=stage, done=0, total=len(by_key), note=note))
+                    context.on_progress(Progress(stage=stage, done=0, total=len(by_key), note=note, is_warning=True))
 
             root = None if context.cache is None else context.cache.root
             store = AnswerCache(root, on_damage=report_damage)

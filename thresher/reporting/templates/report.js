@@ -174,7 +174,7 @@
         return entry;
       }));
       const all = [...rows, ...more.map((i) => n + i)];
-      out.querySelector(".places").value = all.map((i) => `${data.files[file[i]]}:${line[i]}`).join("\n");
+      out.querySelector(".places").textContent = all.map((i) => `${data.files[file[i]]}:${line[i]}`).join("\n");
       out.hidden = false;
     };
     const stop = () => { lasso.removeAttribute("d"); corners = null; out.hidden = true; turn(false); };

@@ -128,9 +128,8 @@ def describe_gain(gain: Gain, name: str, metric: Metric) -> str:
     if gain.direction < 0:
         return f"training hurts: worse than {whose} by {format_gain(gain, unit)}"
     # what would have been found with a probability of 80 %: 1.96 + 0.84 standard errors
-    reach = Gain(**{**vars(gain), "value": (gain.high - gain.low) / 2 * (1 + 0.8416 / NORMAL_95)})
-    size = format_gain(reach, unit).split(" [")[0]
-    return f"no clear difference from {whose}; one of {size} or more would likely have shown"
+    detectable = (gain.high - gain.low) / 2 * (1 + 0.8416 / NORMAL_95)
+    return f"no clear difference from {whose}; {unit.describe_detectable(detectable)}"
 
 
 def _add_lenient(outcomes: pl.DataFrame) -> pl.DataFrame:
