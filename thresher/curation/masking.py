@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import polars as pl
 
 from thresher.curation.rule import Rule
-from thresher.dataset.conversation import resolve_role
+from thresher.dataset.conversation import drop_nulls, resolve_role
 from thresher.dataset.masked_rows import replace_rows
+from thresher.errors import InputError
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
     from thresher.dataset.schema import Schema
 
 Change: TypeAlias = Callable[[str], str]  # from a text to what stands in its place
+DEEPEST = 300  # levels: what is nested deeper is text like any other
 _UNMASKED = ("label", "tools")  # roles whose columns hold no free text
 # Members that hold no free text, at the level of a message and of a call, nowhere else: the
 # arguments of a call may have members of these names.
@@ -40,13 +42,26 @@ def mask_rows(rows: Dataset, rules: Mapping[int, tuple[Rule, ...]]) -> Dataset:
     names = list_text_columns(rows.schema)
     changed: dict[int, dict[str, Any]] = {}
     for masking, at in positions.items():
-        changed |= zip(at, _apply_masks(rows.rows(at), names, masking), strict=True)
+        masked = _apply_masks(list_values(rows, at, names), masking)
+        changed |= {i: row | new for i, row, new in zip(at, rows.rows(at), masked, strict=True)}
     return replace_rows(rows, changed)
 
 
 def list_text_columns(schema: Schema) -> list[str]:
     """Return the user's columns that a mask changes."""
     return [name for role, group in schema.columns.items() if role not in _UNMASKED for name in group]
+
+
+def list_values(rows: Dataset, at: Sequence[int], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the values of some columns by row, without the nulls that tables add to structs.
+
+    In a table, a member that one row has is in all rows.
+    """
+    is_typed = [rows.shards[rows.shard[i]].is_typed for i in at]
+    return [
+        {name: drop_nulls(row[name]) if typed else row[name] for name in names if name in row}
+        for row, typed in zip(rows.rows(at), is_typed, strict=True)
+    ]
 
 
 def list_free_texts(value: Any) -> list[str]:
@@ -65,24 +80,37 @@ def list_free_texts(value: Any) -> list[str]:
     return texts
 
 
-def _apply_masks(rows: list[dict[str, Any]], names: Sequence[str], rules: Sequence[Rule]) -> list[dict[str, Any]]:
-    """Return the rows with the named columns masked; each rule gets all texts at once."""
-    values = [{name: row[name] for name in names if name in row} for row in rows]
+def _apply_masks(values: list[dict[str, Any]], rules: Sequence[Rule]) -> list[dict[str, Any]]:
+    """Return the values of rows masked; each rule gets all texts at once."""
     found = [text for row in values for value in row.values() for text in list_free_texts(value)]
     texts = pl.Series("text", found, dtype=pl.String)
     for rule in rules:
         texts = rule.mask(texts)
     # the same walk through the values takes one masked text for each text that it gave
     supply = iter(texts.to_list())
-    changed = [{name: _map_column(value, lambda _: next(supply)) for name, value in row.items()} for row in values]
-    return [{**row, **new} for row, new in zip(rows, changed, strict=True)]
+    return [{name: _map_column(value, lambda _: next(supply)) for name, value in row.items()} for row in values]
 
 
 def _map_column(value: Any, change: Change) -> Any:
     """Return the value of a column with its texts changed: a text, messages, or any list."""
     if isinstance(value, str):
         return _map_text(value, change, _map_turns)
-    return _map_turns(value, change) if isinstance(value, list) else value
+    if not isinstance(value, list):
+        return value
+    return _map_deep(value, change) if _is_deep(value) else _map_turns(value, change)
+
+
+def _map_deep(value: list[Any], change: Change) -> Any:
+    """Return a list that is nested too deep changed as its JSON text; broken JSON stays text."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=str)
+    except RecursionError:
+        raise InputError(f"rows of at most {DEEPEST} nested levels are required, found more; drop such rows") from None
+    new = change(text)
+    try:
+        return value if new == text else json.loads(new)
+    except ValueError:
+        return new
 
 
 def _map_turns(value: Any, change: Change) -> Any:
@@ -159,6 +187,11 @@ def _map_text(text: str, change: Change, walk: Callable[[Any, Change], Any]) -> 
 
 def _parse_json(text: str) -> Any:
     """Return the object or list of JSON text that can be written again; None for any other text."""
+    value = _load_json(text)
+    return None if value is None or _is_deep(value) else value
+
+
+def _load_json(text: str) -> Any:
     if text.lstrip()[:1] not in ("{", "["):
         return None
     try:
@@ -167,6 +200,22 @@ def _parse_json(text: str) -> Any:
     except (ValueError, RecursionError):  # also half of a surrogate pair
         return None
     return value
+
+
+def _is_deep(value: Any) -> bool:
+    """Tell whether a value, JSON text in it included, is nested too deep to be walked through."""
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [member for each in level for member in _list_members(each)]
+        if not level:
+            return False
+    return True
+
+
+def _list_members(value: Any) -> list[Any]:
+    if isinstance(value, str):
+        value = _load_json(value)
+    return list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
 
 
 def _refuse_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

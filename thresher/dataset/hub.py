@@ -113,7 +113,7 @@ def to_hub_dataset(rows: OwnRows, *, needed_by: str) -> datasets.Dataset:
         import datasets
     except ImportError:
         raise MissingExtraError("datasets", needed_by, "hub") from None
-    schemas = [shard.schema if isinstance(shard, TableShard) else None for shard in rows.shards]
+    schemas = [shard.schema if isinstance(shard, TableShard) and not shard.as_text else None for shard in rows.shards]
     features = None
     if (
         schemas[0] is not None

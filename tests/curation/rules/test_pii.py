@@ -1,11 +1,17 @@
 """Personal data are found by kind, checked, and masked without a rest."""
 
+import functools
+import json
+
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import thresher
+from thresher.curation.masking import _map_column
 from thresher.curation.rules.pii import Pii, is_card, is_iban
-from thresher.errors import InputError, SettingsError
+from thresher.errors import SettingsError
 
 
 def gone(verdict):
@@ -166,10 +172,53 @@ def test_a_masked_answer_in_json_is_json_again(text, expected):
         assert curated.manifest.content["counts"]["masked"] == int(text != expected)
 
 
-def test_a_number_that_a_typed_column_cannot_lose_is_refused(tmp_path):
-    call = [{"function": {"name": "pay", "arguments": {"card": CARD}}}]
-    turns = [{"role": "user", "content": "go"}, {"role": "assistant", "content": "ok", "tool_calls": call}]
-    pl.DataFrame({"messages": [turns]}).write_parquet(tmp_path / "rows.parquet")
-    settings = {"pii": {"kinds": ("credit-card",)}}
-    with pytest.raises(InputError, match="column 'messages' .* drop such rows, or give them as JSON lines"):
-        thresher.curate(tmp_path / "rows.parquet", rules=["pii"], settings=settings, out=tmp_path / "out")
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [({"card": CARD}, {"card": "[CREDIT-CARD]"}), ({"anna@acme.com": 1}, {"[EMAIL]": 1})],
+)
+def test_what_a_typed_column_cannot_hold_is_written_as_json_text(tmp_path, arguments, expected):
+    rows = [
+        {"messages": [{"role": "user", "content": "go"}, {"role": "assistant", "content": "ok", "tool_calls": calls}]}
+        for calls in (
+            [{"function": {"name": "pay", "arguments": arguments}}],
+            [{"function": {"name": "pay", "arguments": {"n": 2}}}],
+        )
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    settings = {"pii": {"kinds": ("credit-card", "email")}}
+    curated = thresher.curate(tmp_path / "rows.parquet", rules=["pii"], settings=settings, out=tmp_path / "out")
+    assert curated.manifest.content["counts"]["masked"] == 1
+    written = tmp_path / "out" / "rows.parquet"
+    table = pq.read_table(written)
+    assert [
+        json.loads(text)[1]["tool_calls"][0]["function"]["arguments"] for text in table["messages"].to_pylist()
+    ] == [
+        expected,
+        {"n": 2},
+    ]
+    assert "anna" not in str(table.schema) + str(curated.rows)
+    assert b"anna" not in written.read_bytes()
+    again = thresher.load(written)
+    assert (len(again), again.kind) == (2, "sft")
+
+
+def test_what_is_nested_too_deep_is_text():
+    text = "[" * 500 + '"a@b.org"' + "]" * 500
+    for row in ({"prompt": "say", "completion": text}, {"text": text}):
+        for action, expected in (("mask", text.replace("a@b.org", "[EMAIL]")), ("report", text), ("drop", None)):
+            pool = [row, {**row, list(row)[-1]: "fine"}]
+            curated = thresher.curate(pool, rules=["pii"], settings={"pii": {"kinds": ("email",), "action": action}})
+            assert [list(each.values())[-1] for each in curated.rows] == [each for each in (expected, "fine") if each]
+
+
+def test_objects_that_are_nested_too_deep_are_masked_as_text():
+    deep = functools.reduce(lambda inner, _: [inner], range(320), "a@b.org")
+    assert "a@b.org" not in str(_map_column([{"role": "user", "content": "go", "x": deep}], hide))
+    chain = "a@b.org"
+    for _ in range(3):  # text in text adds to the levels
+        chain = "[" * 200 + json.dumps(chain) + "]" * 200
+    assert "a@b.org" not in _map_column(chain, hide)
+
+
+def hide(text):
+    return text.replace("a@b.org", "[EMAIL]")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 import polars as pl
 
-from thresher.curation.masking import list_free_texts, list_text_columns
+from thresher.curation.masking import list_free_texts, list_text_columns, list_values
 from thresher.curation.rule import Rows, Rule
 from thresher.curation.similarity.duplicate_groups import DUPLICATES
 from thresher.curation.verdict import Verdict
@@ -23,6 +23,7 @@ from thresher.validation import check_settings
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
 
+_ROWS_AT_ONCE = 10_000
 PHONE = "phone"
 # Rust's regular expressions: their time is linear in the text, whatever it holds. What they find is
 # checked below. Words end at ASCII borders, so that what is between Chinese letters without a
@@ -208,10 +209,13 @@ def _collect_texts(rows: Dataset) -> pl.Series:
         # what may be JSON is masked by its members
         at = texts.str.contains(r"^\s*[\[{]").arg_true()
         return texts.scatter(at, ["\n".join(list_free_texts(text)) for text in texts.gather(at)]) if len(at) else texts
-    columns = [rows.column(name).to_list() for name in list_text_columns(rows.schema) if name in rows.column_names]
-    found = [
-        "\n".join(text for value in values for text in list_free_texts(value)) for values in zip(*columns, strict=True)
-    ]
+    names = [name for name in list_text_columns(rows.schema) if name in rows.column_names]
+    if any(shard.is_typed for shard in rows.shards):
+        parts = (range(start, min(start + _ROWS_AT_ONCE, len(rows))) for start in range(0, len(rows), _ROWS_AT_ONCE))
+        each = (list(row.values()) for part in parts for row in list_values(rows, part, names))
+    else:
+        each = (list(values) for values in zip(*(rows.column(name).to_list() for name in names), strict=True))
+    found = ["\n".join(text for value in values for text in list_free_texts(value)) for values in each]
     return pl.Series("text", found, dtype=pl.String)
 
 

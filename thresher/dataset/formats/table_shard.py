@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import io
+import json
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,6 +18,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet
 
+from thresher.dataset.conversation import drop_nulls
 from thresher.dataset.formats.files import SourceFile
 from thresher.dataset.formats.tables.arrow_file import ArrowFile
 from thresher.dataset.formats.tables.parquet_file import BATCH_ROWS, ParquetFile
@@ -131,6 +133,7 @@ class TableShard:
         self.label_names = read_class_names(table.schema)
         self.advice = ""
         self.notes: Sequence[str] = ()
+        self.as_text: frozenset[str] = frozenset()  # columns whose types cannot hold what changed
         self._changed: Mapping[int, dict[str, Any]] = {}
         self._table = table
         self._max_row_bytes = max_row_bytes
@@ -139,14 +142,14 @@ class TableShard:
     @property
     def layout(self) -> object:
         """What one file can hold: an Arrow file has room for one dictionary per column."""
-        text = str(self._table.schema)
+        text = str(self.schema)
         alone = self.name if self._is_arrow_file and "dictionary<" in text else None
         return (self.suffix, text, self._is_arrow_file, alone, tuple(sorted(self.label_names.items())))
 
     @property
     def schema(self) -> pa.Schema:
-        """The Arrow schema, metadata included."""
-        return self._table.schema
+        """The Arrow schema of a copy, metadata included."""
+        return _type_as_text(self._table.schema, self.as_text)
 
     def blocks(self, positions: Int64 | None = None, *, columns: Sequence[str] | None = None) -> Iterator[TableBlock]:
         """Yield all rows, or those at ascending positions; of all columns or of the named ones."""
@@ -173,42 +176,53 @@ class TableShard:
     def rows(self, positions: Int64) -> list[dict[str, Any]]:
         """Return rows in the order of the positions, changed ones as they are now."""
         rows = self._read_table(positions).to_pylist() if len(positions) else []
-        return [self._changed.get(at, row) for at, row in zip(positions.tolist(), rows, strict=True)]
+        rows = [self._changed.get(at, row) for at, row in zip(positions.tolist(), rows, strict=True)]
+        if not self.as_text:
+            return rows
+        # the members that only changed rows had are in all rows of such a column, as nulls
+        return [row | {name: drop_nulls(row[name]) for name in self.as_text if name in row} for row in rows]
 
     def replace_rows(self, changed: Mapping[int, dict[str, Any]]) -> TableShard:
-        """Return a shard with other contents at some positions; its file and blocks stay."""
+        """Return a shard with other contents at some positions; its file and blocks stay.
+
+        A column whose type cannot hold what is put into it is written as JSON text.
+        """
+        at = np.array(sorted(changed), np.int64)
+        before = self.rows(at)
         shard = copy.copy(self)
         shard._changed = {**self._changed, **changed}
+        for field in self._table.schema:
+            values = [changed[i].get(field.name) for i in at.tolist()]
+            is_changed = values != [row.get(field.name) for row in before]
+            if field.name not in self.as_text and is_changed and not _can_hold(field.type, values):
+                shard.as_text |= {field.name}
         return shard
 
     def take_rows(self, positions: Int64) -> pa.Table:
         """Return rows as a table, in the order of the positions, with the values that changed."""
         table = self._read_table(positions)
         changed = {i: self._changed[at] for i, at in enumerate(positions.tolist()) if at in self._changed}
-        for name in dict.fromkeys(name for row in changed.values() for name in row if name in table.column_names):
-            values = table[name].to_pylist()
-            if all(values[i] == row[name] for i, row in changed.items()):
+        names = dict.fromkeys(name for row in changed.values() for name in row)
+        for number, field in enumerate(self._table.schema):
+            if field.name not in names and field.name not in self.as_text:
+                continue
+            values = table[field.name].to_pylist()
+            is_same = all(values[i] == row.get(field.name) for i, row in changed.items())
+            if is_same and field.name not in self.as_text:
                 continue
             for i, row in changed.items():
-                values[i] = row[name]
-            field = table.schema.field(name)
-            table = table.set_column(table.schema.get_field_index(name), field, self._build_column(field, values))
-        return table
-
-    def _build_column(self, field: pa.Field, values: list[Any]) -> pa.Array:
-        try:
-            return pa.array(values, type=field.type)
-        except (pa.ArrowException, TypeError) as error:
-            raise InputError(
-                f"{self.name}: column '{field.name}' is {field.type} and cannot hold what a rule put in its place "
-                f"({error}); drop such rows, or give them as JSON lines"
-            ) from None
+                values[i] = row.get(field.name)
+            if field.name in self.as_text:
+                values = [_encode_json(value) for value in values]
+            field = self.schema.field(field.name)
+            table = table.set_column(number, field, pa.array(values, type=field.type))
+        return table.replace_schema_metadata(self.schema.metadata)
 
     def _read_table(self, positions: Int64) -> pa.Table:
         # each row is read once, in the order of the file, then put into that of the positions
         ascending, inverse = np.unique(positions, return_inverse=True)
         tables = [table for _, table in self._read_tables(ascending, None)]
-        table = pa.concat_tables(tables) if tables else self.schema.empty_table()
+        table = pa.concat_tables(tables) if tables else self._table.schema.empty_table()
         if len(ascending) == len(positions) and (inverse[1:] > inverse[:-1]).all():
             return table
         return _take(table, inverse)
@@ -230,6 +244,38 @@ def _append_rows(writer: Any, shard: TableShard, positions: Int64) -> None:
     table = shard.take_rows(positions)
     if table.num_rows:
         writer.write_table(table)
+
+
+def _can_hold(kind: pa.DataType, values: list[Any]) -> bool:
+    """Tell whether values come back from a column as they are; structs drop members they lack."""
+    try:
+        found = drop_nulls(pa.array(values, type=kind).to_pylist())
+    except (pa.ArrowException, OverflowError, TypeError, ValueError):
+        return False
+    expected = drop_nulls(values)
+    return bool(found == expected) or repr(found) == repr(expected)  # NaN is not equal to itself
+
+
+def _encode_json(value: Any) -> str | None:
+    """Return a value as JSON text, without the nulls that a table adds to structs."""
+    if value is None or isinstance(value, str):
+        return value
+    return json.dumps(drop_nulls(value), ensure_ascii=False, default=str)
+
+
+def _type_as_text(schema: pa.Schema, names: Collection[str]) -> pa.Schema:
+    """Return a schema in which some columns are text, also for `datasets`."""
+    for name in names:
+        schema = schema.set(schema.get_field_index(name), pa.field(name, pa.large_string()))
+    metadata = schema.metadata or {}
+    if not names or b"huggingface" not in metadata:
+        return schema
+    try:
+        own = orjson.loads(metadata[b"huggingface"])
+        own["info"]["features"] |= {name: {"dtype": "large_string", "_type": "Value"} for name in names}
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return schema.with_metadata({key: value for key, value in metadata.items() if key != b"huggingface"})
+    return schema.with_metadata({**metadata, b"huggingface": orjson.dumps(own)})
 
 
 def _take(table: pa.Table, at: Int64) -> pa.Table:
