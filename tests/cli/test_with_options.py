@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
@@ -86,3 +88,9 @@ def test_lists_are_repeated_or_have_commas_and_a_command_may_have_its_own_defaul
         assert CliRunner().invoke(app, words).exit_code == 0
     assert calls == [Rack(depths=(1.0, 2.5), heights=(3, 4), width=2), Rack(width="auto")]
     assert CliRunner().invoke(app, ["--inner", "1"]).exit_code == 2
+
+
+def test_typer_is_the_version_whose_inner_parts_are_used():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    (typer,) = [line for line in project["dependencies"] if line.startswith("typer")]
+    assert typer == "typer>=0.29.2,<0.30"

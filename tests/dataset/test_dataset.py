@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from thresher.dataset import load
 from thresher.errors import InputError, NotFoundError
+from thresher.features.compute import column_numbers
 
 ROWS = [{"text": f"t{i}", "label": "ab"[i % 2], "n": i, "x": None if i == 3 else i / 2} for i in range(8)]
 
@@ -318,6 +319,8 @@ def test_rows_keep_whole_numbers_of_any_size(tmp_path):
     dataset = load([tmp_path / "a.jsonl", tmp_path / "b.parquet"])
     assert dataset.rows([0])[0]["n"] == 10**30
     assert str(10**30) in dataset.write([0, 1], tmp_path, "subset").read_text()
+    assert dataset.column("n").to_list() == [str(10**30), None]
+    assert column_numbers(dataset, "n").values[0] == 1e30
 
 
 def test_a_column_that_names_no_rows_is_refused_as_ids(tmp_path):

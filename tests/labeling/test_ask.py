@@ -7,6 +7,7 @@ import pytest
 
 import thresher as th
 from thresher.cli.main import main
+from thresher.dataset.loading import load_unlabeled
 from thresher.dataset.settings import ReadOptions, ReadSettings
 from thresher.errors import InputError, ManifestError, OutputError, SettingsError
 from thresher.labeling.agreement import measure_agreement
@@ -322,3 +323,10 @@ def test_rows_that_cannot_be_asked_for_are_told(tmp_path, capsys):
     command = ["label", "ask", str(path), "--id-column", "key", "--encoder", "static", "--out", str(tmp_path / "out")]
     assert main(command) == 0
     assert "3 of 6 rows rejected as unusable" in capsys.readouterr().err
+
+
+def test_labels_beside_texts_count_also_in_a_folder_of_texts(tmp_path):
+    rows = [{"body": f"text {i}", "label": "a" if i < 3 else None} for i in range(6)]
+    th.select(th.load(rows, columns={"text": "body"}), method="random", budget=6, out=tmp_path / "chosen")
+    texts, labeled = load_unlabeled(str(tmp_path / "chosen"), ReadSettings())
+    assert (len(texts), labeled is not None and len(labeled)) == (6, 3)

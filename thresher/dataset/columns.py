@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -86,15 +87,19 @@ def _build_series(values: list[Any]) -> pl.Series:
     if len(kinds) == 1 and (kind := kinds.pop()) in _TYPES:
         try:
             return pl.Series("", values, dtype=_TYPES[kind][0])
-        except OverflowError:  # a whole number beyond 64 bits
+        except (OverflowError, TypeError):  # a whole number beyond 64 bits
             pass
-    return pl.Series("", [_to_text(value) for value in values], dtype=pl.String)
+    return pl.Series("", [to_json_text(value) for value in values], dtype=pl.String)
 
 
-def _to_text(value: Any) -> str | None:
+def to_json_text(value: Any) -> str | None:
+    """Return a value as JSON text; texts and nulls stay."""
     if value is None or isinstance(value, str):
         return value
-    return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    try:
+        return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    except orjson.JSONEncodeError:  # a whole number beyond 64 bits, or nested too deep for orjson
+        return json.dumps(value, default=str, ensure_ascii=False, separators=(",", ":"))
 
 
 def _concat(parts: list[pl.Series]) -> pl.Series:
@@ -107,4 +112,6 @@ def _concat(parts: list[pl.Series]) -> pl.Series:
 
 
 def _series_as_text(part: pl.Series) -> pl.Series:
-    return part if part.dtype == pl.String else pl.Series("", [_to_text(v) for v in part.to_list()], dtype=pl.String)
+    return (
+        part if part.dtype == pl.String else pl.Series("", [to_json_text(v) for v in part.to_list()], dtype=pl.String)
+    )

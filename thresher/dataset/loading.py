@@ -205,16 +205,16 @@ def load_unlabeled(rows: Any, read: ReadSettings) -> tuple[Dataset, Dataset | No
     _refuse_both(read.schema, read.columns)
     if isinstance(rows, Dataset) and rows.kind == "text":
         return rows, None
+    is_free = read.schema is None and read.columns is None
     read, recorded = adopt_recorded(rows, read)
     if isinstance(rows, Dataset):
         shards, chosen = list(rows.shards), rows.schema
     else:
         limit = MAX_ROW_BYTES if read.max_row_bytes is None else read.max_row_bytes
         shards = open_rows(rows, config=read.config, split=read.split, max_row_bytes=limit)
-        has_labels = read.schema is None and read.columns is None and _find_label_column(shards) is not None
         chosen = _choose_schema(
             shards,
-            schema="text-label" if has_labels else read.schema,
+            schema=_add_label(read.schema, _find_label_column(shards)) if is_free else read.schema,
             columns=read.columns,
             id_column=read.id_column,
             soft=recorded,
@@ -230,6 +230,15 @@ def load_unlabeled(rows: Any, read: ReadSettings) -> tuple[Dataset, Dataset | No
     if not len(texts):
         raise InputError(f"{shards[0].name}: at least one row with a text is required, found none")
     return texts, labeled if labeled is not None and len(labeled) else None
+
+
+def _add_label(schema: str | Schema | None, label: str | None) -> str | Schema | None:
+    """Return the schema of rows of which some may have a label, from that of their folder."""
+    if label is None or not isinstance(schema, Schema):
+        return schema if label is None else "text-label"
+    if schema.kind != "text" or label in schema.columns["text"]:
+        return schema
+    return replace(schema, name="mapped", kind="classification", columns={**schema.columns, "label": (label,)})
 
 
 def _find_label_column(shards: Sequence[Shard]) -> str | None:

@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import orjson
 import polars as pl
 
 from thresher.dataset.canonical import canonicalize_row
+from thresher.dataset.columns import to_json_text
 from thresher.dataset.dataset import Dataset
 from thresher.dataset.rejection import BadRow
 from thresher.dataset.values.class_names import encode_row, use_own_names
@@ -82,6 +82,5 @@ def _change_column(rows: Dataset, changed: Mapping[int, Row], name: str) -> pl.S
     values = column.to_list()
     for at, row in changed.items():
         value = row.get(name)
-        is_text = column.dtype == pl.String and not isinstance(value, str | None)
-        values[at] = orjson.dumps(value).decode() if is_text else value
+        values[at] = to_json_text(value) if column.dtype == pl.String else value
     return pl.Series(name, values, dtype=column.dtype)

@@ -9,9 +9,11 @@ import pytest
 import thresher as th
 from tests.reporting.page_commands import read_page
 from thresher.cli.main import main
+from thresher.curation.correction.settings import ABSTENTION
 from thresher.errors import SettingsError
 from thresher.models.generation import load as asked
 from thresher.models.generation.generator import Generation
+from thresher.reporting.pages.labels.commands import build_label_words
 
 ROWS = [
     {"prompt": "capital of France?", "completion": "Paris", "by": "x"},
@@ -94,3 +96,11 @@ def test_the_last_turn_of_a_conversation_is_replaced():
     ]
     audit = th.correct(rows, model="writer", abstain=True, n_samples=4, encoder="static").audit
     assert audit.select(pl.col("decision")).item() == "abstained"
+
+
+def test_the_page_names_each_option_of_refusals():
+    abstain = {name: name for name in ABSTENTION}
+    content = {"kind": "corrected", "abstain": abstain, "column": "c", "max_new_tokens": 1}
+    words = build_label_words(content, ["pool"])
+    assert words[words.index("--entailment") + 1] == "entailment"
+    assert "--entailment" not in build_label_words(content | {"abstain": abstain | {"entailment": None}}, ["pool"])

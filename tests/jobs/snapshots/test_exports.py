@@ -143,6 +143,8 @@ def test_yaml_is_what_a_yaml_reader_reads():
         ({"tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}, {}),
         ({"train": False}, {}),
         ({"masked": True}, {}),
+        ({"mask": True}, {}),
+        ({"mask": 0}, {}),
         ({}, {"tools": '[{"type": "function", "function": {"name": "f"}}]'}),
     ],
 )
@@ -154,3 +156,30 @@ def test_what_texts_alone_cannot_say_is_refused_by_trl(tmp_path, turn, more):
     (tmp_path / "trl.py").write_bytes(build_trl(Schema(name="messages", kind="sft", columns=columns)))
     with pytest.raises(ValueError, match="rows of texts alone are required"):
         runpy.run_path(tmp_path / "trl.py")["load"]()
+
+
+@pytest.mark.parametrize(
+    ("user", "assistant", "more"),
+    [
+        ({"mask": 0}, {"mask": 1}, {}),
+        ({"mask": True}, {"mask": False}, {}),
+        ({"train": False}, {"train": True}, {}),
+        ({"masked": True}, {"masked": False}, {}),
+        ({}, {}, {"tools": "[]"}),
+        ({}, {"function_call": {"name": None}}, {}),
+    ],
+)
+def test_flags_of_other_turns_and_empty_tools_are_taken_by_trl(tmp_path, user, assistant, more):
+    pytest.importorskip("datasets")
+    turns = [
+        {"role": "system", "content": ""},
+        {"role": "user", "content": "q"} | user,
+        {"role": "assistant", "content": "a"} | assistant,
+    ]
+    (tmp_path / "data").mkdir()
+    row = {"messages": json.dumps(turns), "tools": None, "system": "s", **more}
+    pl.DataFrame([row]).write_parquet(tmp_path / "data/rows.parquet")
+    columns = {"messages": ("messages",), "tools": ("tools",), "system": ("system",)}
+    (tmp_path / "trl.py").write_bytes(build_trl(Schema(name="messages", kind="sft", columns=columns)))
+    (row,) = runpy.run_path(tmp_path / "trl.py")["load"]().to_list()
+    assert [turn["content"] for turn in row["messages"]] == ["s", "q", "a"]

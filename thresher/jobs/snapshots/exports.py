@@ -14,8 +14,9 @@ from thresher.printable import escape_json
 
 PATTERN = "data/*.parquet"
 _CALLS = frozenset(("tool_calls", "function_call"))
-# flags that are set for turns that are not learned; the others are set for those that are
-_HIDING = frozenset(("mask", "masked", "train_detail", "training_detail"))
+_PARTS = frozenset(("train_detail", "training_detail"))
+# flags that are set for turns that are not learned; the others, but for `mask`, for those that are
+_HIDING = _PARTS | {"mask", "masked"}
 _TAGS = ("role_tag", "content_tag", "user_tag", "assistant_tag", "system_tag")
 _CHAT_TAGS = {
     "messages": dict(zip(_TAGS, ("role", "content", "user", "assistant", "system"), strict=True)),
@@ -95,7 +96,7 @@ def build_trl(schema: Schema) -> bytes:
         tags = _find_chat_keys(schema)
         keys = f"{tags['role_tag']!a}, {tags['content_tag']!a}"
         # what a conversation of roles and texts has no room for
-        others = {"flags": sorted(FLAGS - _HIDING), "extra": sorted(_HIDING | _CALLS)}
+        others = {"flags": sorted(FLAGS - _HIDING), "parts": sorted(_PARTS), "calls": sorted(_CALLS)}
         others["tools"] = list(schema.columns.get("tools", ()))
         lists = {name: ascii(names) for name, names in others.items()}
         body = _TRL_CHAT.format(column=column, keys=keys, roles=ROLES, system=system, **lists)
@@ -144,17 +145,44 @@ _TRL_CHAT = """
     role, content = {keys}
     names = {roles}
 
+    def says(turn, name):
+        value = turn.get(name)
+        return None if value is None else str(value).strip().lower() in ("true", "1", "1.0")
+
+    def find_masks(turns):  # the value that all other turns have hides, else true and the number 0 do
+        masks = [says(turn, "mask") for turn in turns]
+        is_own = [names[turn[role].lower()] == "assistant" for turn in turns]
+        own = {{mask for mask, mine in zip(masks, is_own) if mine}} - {{None}}
+        others = {{mask for mask, mine in zip(masks, is_own) if not mine}} - {{None}}
+        if len(others) == 1 and own - others:
+            return [mask in others for mask in masks]
+        return [mask is not None and mask is isinstance(turn["mask"], bool) for turn, mask in zip(turns, masks)]
+
+    def is_unlearned(turn):
+        is_off = any(says(turn, name) is False for name in {flags})
+        return is_off or says(turn, "masked") or any(turn.get(name) for name in {parts})
+
+    def holds(value):  # also as JSON text, and as a struct of nulls
+        try:
+            value = json.loads(value) if isinstance(value, str) and value.strip() else value
+        except ValueError:
+            return True
+        return any(each is not None for each in value.values()) if isinstance(value, dict) else bool(value)
+
     def chat(row):
         turns = row[{column}]
         turns = json.loads(turns) if isinstance(turns, str) else turns
-        marked = any(turn.get(name) not in (None, True, 1) for turn in turns for name in {flags})
-        extra = any(turn.get(name) for turn in turns for name in {extra}) or any(row[name] for name in {tools})
-        if marked or extra:
+        own = [(turn, mask) for turn, mask in zip(turns, find_masks(turns)) if names[turn[role].lower()] == "assistant"]
+        marked = any(mask or is_unlearned(turn) for turn, mask in own)
+        calls = any(holds(turn.get(name)) for turn, _ in own for name in {calls})
+        if marked or calls or any(holds(row[name]) for name in {tools}):
             raise ValueError("rows of texts alone are required, found tools, calls or turns that are not learned")
         said = [{{"role": names[turn[role].lower()], "content": turn[content]}} for turn in turns]
         system = "\\n".join(row[name] for name in {system} if row[name])
         if system and said[0]["role"] != "system":
             said.insert(0, {{"role": "system", "content": system}})
+        elif system and not said[0]["content"]:
+            said[0]["content"] = system
         return {{"messages": said}}
 
     return rows.map(chat, remove_columns=rows.column_names)

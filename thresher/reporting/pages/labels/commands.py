@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from thresher.curation.correction.settings import ABSTENTION
+
 COMMANDS = {
     "corrected": "correct",
     "asked": "label ask",
@@ -29,8 +31,7 @@ def build_label_words(content: Mapping[str, Any], pool: list[str]) -> list[str]:
         models = {role: content[role]["name"] for role in ("model", "judge") if role in content}
         abstain = content.get("abstain")
         own = {name: content[name] for name in ("column", "max_new_tokens", *([] if abstain else ["eta"]))}
-        names = ("refusal", "n_samples", "temperature", "least_entropy")
-        own |= {name: abstain[name] for name in names} if abstain else {}
+        own |= {name: abstain[name] for name in ABSTENTION} if abstain else {}
         return [*rows, *(["--abstain"] if abstain else []), *_list_options({**models, **own})]
     if kind == "labeled":
         return ["ASKED", "ANSWERS"]
