@@ -4,7 +4,7 @@
     python benchmarks/learner.py --markdown                   # the tables of docs/train.md
 
 Five data sets: Banking77 intents, which attribute a value of an AE-110k title is, the embedded
-product listings, and AG News and ChemProt with the labels of rules (16 and 45 % wrong; their test
+product listings, and AG News and ChemProt with the labels of rules (16 and 46 % wrong; their test
 rows have the true labels). Each seed draws other training rows, of 100, 300 and 1,000; the test
 rows stay. Arms, all on MiniLM and on the same rows:
 
