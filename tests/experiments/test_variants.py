@@ -7,8 +7,9 @@ import polars as pl
 import pytest
 
 from thresher.evaluation.curves.curve_fit import fit_curve
+from thresher.evaluation.curves.joint_law import JointAnswer
 from thresher.evaluation.metric import find_metric
-from thresher.experiments.design.variants import Variant, compare_factors
+from thresher.experiments.design.variants import Variant, compare_factors, describe_factors
 from thresher.experiments.runner import ExperimentRunner
 
 SIZES, SEEDS, N_TEST = (50, 100, 200, 400, 800), 3, 300
@@ -63,3 +64,19 @@ def test_points_of_several_models_err_with_the_test_rows_of_the_last_one():
     # a whole model is off by as much as two independent sets of row values
     assert covariance[len(SIZES) - 1, len(SIZES) - 1] ** 0.5 == pytest.approx((2 * 0.1 / N_TEST) ** 0.5, rel=0.4)
     assert (covariance[-1] == 0).all()
+
+
+@pytest.mark.parametrize("p_rows", [0.05, 0.6, 0.95])
+@pytest.mark.parametrize("is_rate", [True, False])
+def test_the_answer_is_a_sentence_whichever_is_likelier(p_rows, is_rate):
+    gains = [SimpleNamespace(low=0.5 * gain, median=gain, high=2 * gain) for gain in (0.01, 0.03)]
+    answer = JointAnswer(gain_of_rows=gains[0], gain_of_factor=gains[1], p_rows=p_rows, times=2)
+    largest = Variant(method="random", factor="model", value="large", amount=4.0)
+    scale = SimpleNamespace(is_rate=is_rate, is_higher_better=is_rate)
+    text = describe_factors(answer, largest, rows=800, scale=scale, is_misfit=False)
+    wanted = (
+        "the rows are expected to bring 1.0 points [0.5, 2.0], the model 3.0 points [1.5, 6.0]."
+        if is_rate
+        else "the rows are expected to lower the loss by 0.010 [0.005, 0.020], the model by 0.030 [0.015, 0.060]."
+    )
+    assert text.endswith(f"from 800 rows and large, {wanted}")

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 import thresher as th
+from thresher.artifacts.manifest import digest
 from thresher.errors import InputError
 from thresher.features import compute, make_context
+from thresher.selection.request import SelectCall, check_request
 
 WORDS = ["shirt", "lamp", "phone", "garden", "oak", "steel", "red", "blue", "large", "small", "case", "toy", "cotton"]
 
@@ -64,6 +66,21 @@ def test_another_model_is_another_request(tiny_llama, tmp_path):
         for folder in (tiny_llama, tmp_path / "other")
     )
     assert first.identity != second.identity
+
+
+def test_the_model_that_measures_rows_beside_the_pool_is_part_of_the_identity(tiny_llama, tmp_path):
+    shutil.copytree(tiny_llama, tmp_path / "other")
+    config = json.loads((tmp_path / "other/config.json").read_text())
+    (tmp_path / "other/config.json").write_text(json.dumps({**config, "rms_norm_eps": 1e-3}))
+    pool = th.load(make_pairs())
+    identities = []
+    for options in ({"model": str(tiny_llama)}, {"model": str(tmp_path / "other")}, {"max_length": 32}):
+        options = {"model": str(tiny_llama), "device": "cpu", "budget": 5, "target": pool.take(range(2)), **options}
+        call = SelectCall.of_options(pool, "gradient", options, None)
+        request = check_request(call, lambda: pool)  # as on a cluster, too
+        assert "influence" in request.settings()["features"]
+        identities.append(digest(request.identity()))
+    assert len(set(identities)) == 3
 
 
 def test_how_much_of_a_row_is_read_and_which_turns_reaches_the_model(tiny_llama):

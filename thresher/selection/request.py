@@ -110,6 +110,12 @@ class Request:
             more.add(f"column:{self.quota.column}")
         return frozenset(self.selector.requirements.features) | more
 
+    @property
+    def all_needs(self) -> frozenset[str]:
+        """Names of the features of the pool, and of those that rows beside it are looked at by."""
+        side_features = self.selector.requirements.side_features
+        return self.needs.union(*(side_features[role] for role in self.others))
+
     def settings(self) -> dict[str, Any]:
         """Return what the manifest says of the request, in JSON values."""
         from thresher.features import fingerprints
@@ -124,7 +130,7 @@ class Request:
             "pool": self.pool.fingerprint,
             "existing": None if self.existing is None else self.existing.fingerprint,
             **({} if self.target is None else {"target": self.target.fingerprint}),
-            "features": fingerprints(self.needs, self.context, kind=self.pool.kind),
+            "features": fingerprints(self.all_needs, self.context, kind=self.pool.kind),
         }
 
     def identity(self) -> dict[str, Any]:

@@ -147,7 +147,7 @@ def compare_factors(
 def describe_factors(answer: JointAnswer, largest: Variant, *, rows: int, scale: ErrorScale, is_misfit: bool) -> str:
     """Return the answer as a sentence."""
     is_rate, is_rank = scale.is_rate, largest.factor == "rank"
-    verb, by = ("bring", "") if scale.is_higher_better else ("lower the loss by", "by ")
+    gains, by = ("bring ", "") if scale.is_higher_better else ("lower the loss by ", "by ")
 
     def tell(gain: Any) -> str:
         digits = 1 if is_rate else 3
@@ -168,6 +168,6 @@ def describe_factors(answer: JointAnswer, largest: Variant, *, rows: int, scale:
     doubt = "; the joint law misses the points by more than their errors, so do not rely on it" if is_misfit else ""
     return (
         f"{better}: from {rows:,} rows and {'rank ' if is_rank else ''}{largest.value}, the rows are expected to "
-        f"{verb} {tell(answer.gain_of_rows)}, the "
+        f"{gains}{tell(answer.gain_of_rows)}, the "
         f"{'rank' if is_rank else 'model'} {by}{tell(answer.gain_of_factor)}{doubt}."
     )
