@@ -66,6 +66,24 @@ def test_points_of_several_models_err_with_the_test_rows_of_the_last_one():
     assert (covariance[-1] == 0).all()
 
 
+def test_models_that_count_tokens_in_their_own_way_weigh_rows_by_their_own_tokens():
+    runner, variants, _ = measure(0)
+    rng = np.random.default_rng(1)
+    mean_loss, tokens = rng.gamma(2, 1, N_TEST), {each.label: rng.integers(5, 50, N_TEST) for each in variants}
+    for label, size, seed in runner.outcomes:
+        n = tokens[label]  # every row has the same mean loss, whoever counts: the models do not differ
+        table = pl.DataFrame({"loss": mean_loss * n + rng.normal(0, 1e-3, N_TEST), "n_tokens": n})
+        runner.outcomes[label, size, seed] = SimpleNamespace(outcomes=table)
+    runner.experiment.metric = find_metric("loss", "sft")
+    points = [(each.label, SIZES[0]) for each in variants]
+    ratios = []
+    for label, _ in points:
+        n = tokens[label]
+        ratios.append(n / n.mean() * (mean_loss - (mean_loss * n).sum() / n.sum()))
+    wanted = np.var(ratios[0] - ratios[1], ddof=1) / N_TEST
+    assert runner.estimate_covariance(points)[0, 0] == pytest.approx(wanted, rel=1e-2)
+
+
 @pytest.mark.parametrize("p_rows", [0.05, 0.6, 0.95])
 @pytest.mark.parametrize("is_rate", [True, False])
 def test_the_answer_is_a_sentence_whichever_is_likelier(p_rows, is_rate):

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from thresher.evaluation.curves.row_noise import estimate_row_values, estimate_test_covariance
-from thresher.evaluation.estimate import Estimate, mean_over_seeds
+from thresher.evaluation.estimate import Estimate, linearize_ratio, mean_over_seeds
 from thresher.experiments.cells.cell import Cell, Outcome
 from thresher.experiments.cells.open_pool import open_worker_pool
 from thresher.experiments.cells.retries import require_results
@@ -191,8 +191,11 @@ class ExperimentRunner:
         if metric.column is None:
             values = [np.stack([self._estimate_row_values(table) for table in own]) for own in tables]
             return estimate_test_covariance(values)
-        values = [np.stack([metric.per_row(table) for table in own]) for own in tables]
-        return estimate_test_covariance(values, metric.weights(tables[0][0]))
+        # models differ in how many tokens a row has, so each run is made linear with its own weights
+        values = [
+            np.stack([linearize_ratio(metric.per_row(table), metric.weights(table)) for table in own]) for own in tables
+        ]
+        return estimate_test_covariance(values)
 
     def _estimate_row_values(self, table: pl.DataFrame) -> Float64:
         if id(table) not in self.row_values:

@@ -35,7 +35,7 @@ class Experiment:
         folder: its path.
         content: of the manifest.
         cells: one line per run, with `select_seconds` and `train_seconds` (null where unknown).
-        picks: `method`, `seed`, `rank`, `row_id`, and `n_rows` of the selection where it is written.
+        picks: `method`, `seed`, `rank`, `row_id`, and `n_rows` of the ranking where it is written.
         metric: how its values are shown.
         methods: in the order of the runs, random first.
         tones: colors of the methods.
@@ -111,7 +111,7 @@ def build_maps(experiment: Experiment) -> list[Block]:
     for method in experiment.methods[:MAX_MAPS]:
         own = picks.filter(pl.col("method") == method)
         first = own.filter(pl.col("seed") == own["seed"].min())
-        if "n_rows" in first.columns:  # smaller choices that are no part of the largest one are kept beside it
+        if "n_rows" in first.columns:  # a smaller choice may be no part of the largest one
             first = first.filter(pl.col("n_rows") == pl.col("n_rows").max())
         if len(first):
             title = f"{method}: {fmt.rows(len(first))}, seed {first['seed'][0]}"
