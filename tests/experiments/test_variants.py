@@ -71,7 +71,7 @@ def test_models_that_count_tokens_in_their_own_way_weigh_rows_by_their_own_token
     rng = np.random.default_rng(1)
     mean_loss, tokens = rng.gamma(2, 1, N_TEST), {each.label: rng.integers(5, 50, N_TEST) for each in variants}
     for label, size, seed in runner.outcomes:
-        n = tokens[label]  # every row has the same mean loss, whoever counts: the models do not differ
+        n = tokens[label]  # the models differ in how they count alone
         table = pl.DataFrame({"loss": mean_loss * n + rng.normal(0, 1e-3, N_TEST), "n_tokens": n})
         runner.outcomes[label, size, seed] = SimpleNamespace(outcomes=table)
     runner.experiment.metric = find_metric("loss", "sft")

@@ -58,6 +58,19 @@ def test_without_classes_rows_are_covered_alike():
     assert chosen.doubt is chosen.guess is None
 
 
+@pytest.mark.parametrize("n_scored", [0, 3])
+def test_rows_without_a_score_are_picked_as_by_coverage_alone(n_scored):
+    x, known = draw(40, 4)
+    score = np.zeros(40)
+    score[[30, 7, 22][:n_scored]] = [0.2, 0.5, 0.9][:n_scored]
+    rows = choose_rows(x, known, 12, by="disagree", rng=np.random.default_rng(0), score=score).rows.tolist()
+    first = pick_plainly(x, known, n_scored, score, {30, 7, 22})
+    assert rows[:n_scored] == first
+    more = Known(np.concatenate([known.vectors, x[first]]), None)
+    rest = set(range(40)) - set(first)
+    assert rows[n_scored:] == pick_plainly(x, more, 12 - n_scored, np.ones(40), rest)
+
+
 @pytest.mark.parametrize("by", ["cover", "cover-doubt", "doubt"])
 def test_a_smaller_batch_is_the_beginning_of_a_larger_one_and_all_rows_are_ranked_once(by):
     x, known = draw(24, 6)

@@ -9,7 +9,13 @@ import pytest
 import thresher as th
 from thresher.errors import ManifestError, SettingsError
 from thresher.labeling.ask_plan import plan_asking
-from thresher.labeling.scores import measure_change, measure_disagreement, open_adapter
+from thresher.labeling.scores import (
+    describe_scores,
+    fill_unknown,
+    measure_change,
+    measure_disagreement,
+    open_adapter,
+)
 from thresher.labeling.settings import AskSettings
 from thresher.models.generation.generator import Generation
 
@@ -75,6 +81,34 @@ def test_disagreement_is_the_chance_that_two_answers_differ(monkeypatch, color_r
     )
     assert sum("leaf" in row["text"] for row in asked.rows) >= 5
     assert not any("apple" in row["text"] for row in asked.rows)
+    n_unsure = sum("leaf" in row["text"] or "sky" in row["text"] for row in color_rows)
+    told = f"; {n_unsure} of {len(rows)} rows have a score of disagree above 0"
+    assert asked.content["answer"].endswith(told)
+
+
+class Failer(Drawer):
+    """Answers some texts once or not at all."""
+
+    def generate(self, conversations, decoding, *, stage, context):
+        lost = [Generation(None, problem="too long")] * (decoding.n_samples - 1)
+        drawn = super().generate(conversations, decoding, stage=stage, context=context)
+        return [
+            [own[0], *lost] if "apple" in each else [lost[0], *lost] if "sky" in each else own
+            for each, own in zip(conversations, drawn, strict=True)
+        ]
+
+
+def test_samples_that_failed_are_no_agreement(monkeypatch):
+    monkeypatch.setattr("thresher.models.generation.load.load_generator", lambda context: Failer())
+    settings = AskSettings(n_samples=5)
+    texts = ["the apple is red", "the leaf is green", "the sky is blue", "the rose is red"]
+    values = measure_disagreement(texts, ["blue", "green", "red"], settings, context=None)
+    leaf = 1 - (2 / 5) ** 2 - 3 * (1 / 5) ** 2
+    np.testing.assert_allclose(values, [np.nan, leaf, np.nan, 0])
+    np.testing.assert_allclose(fill_unknown(values), [leaf / 2, leaf, leaf / 2, 0])
+    assert describe_scores(values, "disagree") == (
+        "1 of 4 rows have a score of disagree above 0; 2 have fewer than two answers and count with the median"
+    )
 
 
 def test_a_way_and_the_model_that_it_asks_go_together(color_rows):

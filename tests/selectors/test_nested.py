@@ -8,7 +8,7 @@ import pytest
 
 from thresher.cache.array_folders import ArrayFolders
 from thresher.features.container import Features
-from thresher.selectors import create
+from thresher.selectors import create, nested
 from thresher.selectors.contract import score_rows
 from thresher.selectors.nested import KEPT_ROWS, NestedSelector, rank_rows
 
@@ -109,6 +109,36 @@ def test_what_determines_a_ranking_is_in_its_key(features, tmp_path):
     first = create("facility-location", {"n_neighbors": 8, "kernel": "sparse"})
     rank_rows(first, more, n_ranked=30, rng=np.random.default_rng(0), plan=None)
     assert "ranking: read from the cache" in told
+
+
+def test_another_neighbor_search_is_another_ranking(features, tmp_path, monkeypatch):
+    told, found = [], []
+    kept = dataclasses.replace(features, store=ArrayFolders(tmp_path, lambda progress: told.append(progress.note)))
+    selector = create("facility-location", {"n_neighbors": 8, "kernel": "sparse"})
+    for number in (1, 2, 2):
+        told.clear()
+        monkeypatch.setattr(nested, "NEIGHBORS_VERSION", number)
+        rank_rows(selector, kept, n_ranked=20, rng=np.random.default_rng(0), plan=None)
+        found.append("ranking: read from the cache" in told)
+    assert found == [False, False, True]
+
+
+class Forgetful(ArrayFolders):
+    """Says that the longest ranking is there, and cannot read it."""
+
+    def has_arrays(self, key):
+        return key["n_ranked"] == N
+
+    def load_or_compute(self, key, compute):
+        stored = compute()
+        assert key["what"] != "ranking" or len(stored.arrays["ranking"]) == key["n_ranked"]
+        return stored
+
+
+def test_a_ranking_goes_as_far_as_its_key_says(features, tmp_path):
+    kept = dataclasses.replace(features, store=Forgetful(tmp_path))
+    selector = create("facility-location", {"n_neighbors": 8, "kernel": "sparse"})
+    rank_rows(selector, kept, n_ranked=20, rng=np.random.default_rng(0), plan=None)
 
 
 def test_few_rows_and_methods_that_are_not_nested_are_ranked_anew(features, tmp_path):

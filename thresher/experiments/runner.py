@@ -191,7 +191,7 @@ class ExperimentRunner:
         if metric.column is None:
             values = [np.stack([self._estimate_row_values(table) for table in own]) for own in tables]
             return estimate_test_covariance(values)
-        # models differ in how many tokens a row has, so each run is made linear with its own weights
+        # models differ in how many tokens a row has: each run is made linear by its own weights
         values = [
             np.stack([linearize_ratio(metric.per_row(table), metric.weights(table)) for table in own]) for own in tables
         ]

@@ -37,7 +37,7 @@ from thresher.labeling.exchange import (
 from thresher.labeling.gain import TOO_FEW, Gain, estimate_gain
 from thresher.labeling.page import PAGE, render_page
 from thresher.labeling.pool import LabelingPool, choose_encoder, embed_texts, read_pool, separate_test_rows
-from thresher.labeling.scores import check_sources, identify_source, measure_scores
+from thresher.labeling.scores import check_sources, describe_scores, fill_unknown, identify_source, measure_scores
 from thresher.labeling.settings import AskOptions, AskSettings
 from thresher.models.settings import ModelOptions, ModelSettings
 from thresher.numeric.arrays import Float32, Float64, Int64
@@ -45,7 +45,7 @@ from thresher.numeric.vectors import unit_rows
 from thresher.progress import Progress, report_done
 from thresher.validation import document_options, split_options
 
-KIND, LABELED, RECIPE = "asked", "labeled.jsonl", "label-ask-3"
+KIND, LABELED, RECIPE = "asked", "labeled.jsonl", "label-ask-4"
 
 
 class AllAskOptions(AskOptions, ModelOptions, ReadOptions, total=False):
@@ -244,7 +244,8 @@ class AskCall:
         rng = np.random.default_rng(settings.seed)
         texts = rows.texts.frame["response"].gather(rows.open_rows).to_list()
         scores = measure_scores(texts, self.classes, settings, context)
-        chosen = choose_rows(vectors, known, n_rows, by=by, rng=rng, score=scores)
+        filled = None if scores is None else fill_unknown(scores)
+        chosen = choose_rows(vectors, known, n_rows, by=by, rng=rng, score=filled)
         gain = None if known.label is None else self._estimate(vectors, known, n_rows)
         asked = self._describe(chosen, known)
         machine: list[Annotation] = []
@@ -255,7 +256,9 @@ class AskCall:
                 asked, checked, rows.text, rows.label, chosen, classes=self.classes, settings=settings, context=context
             )
         people = [row for row, is_checked in zip(asked, checked, strict=True) if is_checked]
-        manifest = self._build_manifest(by, gain, machine, len(people), started)
+        answer = f"{TOO_FEW}; label these" if gain is None else str(gain)
+        answer += "" if scores is None else f"; {describe_scores(scores, by)}"
+        manifest = self._build_manifest(by, gain, answer, machine, len(people), started)
         html = (
             render_page(people, self.classes, guide=settings.guide, name=str(path or "rows")) if settings.page else None
         )
@@ -311,7 +314,7 @@ class AskCall:
         return asked
 
     def _build_manifest(
-        self, by: str, gain: Gain | None, machine: list[Annotation], n_people: int, started: float
+        self, by: str, gain: Gain | None, answer: str, machine: list[Annotation], n_people: int, started: float
     ) -> Manifest:
         rows, settings = self.rows, self.settings
         annotator = describe_annotator(self.context, settings)
@@ -333,7 +336,7 @@ class AskCall:
                 "check": settings.check,
                 "encoder": self.context.models.encoder,
                 "gain": None if gain is None else gain.to_json(),
-                "answer": f"{TOO_FEW}; label these" if gain is None else str(gain),
+                "answer": answer,
                 **describe_rows(rows.texts, counts, others={"labeled": rows.given, "eval": self.test}),
                 "versions": versions(("numpy", "polars", "scikit-learn")),
                 "run": describe_run(rows.texts, seconds={"total": round(time.monotonic() - started, 3)}),

@@ -74,7 +74,7 @@ def choose_rows(
     which a row counts with its doubt u_i = 1 - (p1 - p2), the margin between the two likeliest
     classes of a logistic regression on the labeled rows. Only rows of at least median doubt are
     picked, while there are some. "cover" counts all rows alike; "change" and "disagree" use `score`
-    in place of the doubt.
+    in place of the doubt. Rows whose doubt or score is 0 come last, as "cover" picks them.
 
     Args:
         vectors: (n, d) of the unlabeled rows.
@@ -123,7 +123,10 @@ def _predict(x: Float32, known: Known) -> Float64 | None:
 
 
 def _cover(x: Float32, known: Known, n_rows: int, doubt: Float64 | None, rng: np.random.Generator) -> Int64:
-    """Return greedy picks of weighted coverage: the doubtful half first, where there is doubt."""
+    """Return greedy picks of weighted coverage: the doubtful half first, where there is doubt.
+
+    Rows without any come last, by coverage alone.
+    """
     from thresher.selectors.submodular import greedy, kernels, pick_rules
     from thresher.selectors.submodular.memory import KernelSettings, plan_memory
 
@@ -133,21 +136,23 @@ def _cover(x: Float32, known: Known, n_rows: int, doubt: Float64 | None, rng: np
     scale = inverse_norms(own)
     floor = kernels.similarity_to_existing(own, scale, known.vectors)
     worry = np.ones(n_distinct) if doubt is None else doubt[first]
-    weight = (distinct.size * worry).astype(np.float32)
-    cover = greedy.start_coverage(own, scale, weight, floor)
     plan = plan_memory(KernelSettings("label ask", "auto", NEIGHBORS, MAX_KERNEL_GB), *own.shape)
     kernel, _ = kernels.build_kernel(plan, own * scale.astype(np.float32)[:, None], rng)
-    is_open = np.ones(n_distinct, np.bool_) if doubt is None else worry >= np.quantile(worry, 1 - DOUBTFUL_SHARE)
-    picked: list[Int64] = []
-    for candidates in (is_open, ~is_open):
-        n_left = min(n_rows, n_distinct) - sum(map(len, picked))
-        if n_left > 0 and candidates.any():
-            # whoever is no candidate now counts as taken, and is covered all the same
-            cover.is_pick[:] = ~candidates
-            rule = pick_rules.start_pick_rule("lazy", 0.5, rng, cover.is_pick)
-            picks = kernels.pick_greedily(kernel, cover, min(n_left, int(candidates.sum())), rule).rows
-            picked.append(_append_rest(picks, candidates, worry, n_left))
-    chosen = first[np.concatenate(picked)]
+    is_open, has_doubt = worry >= np.quantile(worry, 1 - DOUBTFUL_SHARE), worry > 0
+    picked = np.zeros(0, np.int64)
+    for weight, groups in ((worry, (is_open & has_doubt, ~is_open & has_doubt)), (np.ones(n_distinct), (~has_doubt,))):
+        # what was picked by another weight counts as labeled
+        covered = np.maximum(floor, kernels.similarity_to_existing(own, scale, own[picked]))
+        cover = greedy.start_coverage(own, scale, (distinct.size * weight).astype(np.float32), covered)
+        for candidates in groups:
+            n_left = min(n_rows, n_distinct) - len(picked)
+            if n_left > 0 and candidates.any():
+                # whoever is no candidate now counts as taken, and is covered all the same
+                cover.is_pick[:] = ~candidates
+                rule = pick_rules.start_pick_rule("lazy", 0.5, rng, cover.is_pick)
+                picks = kernels.pick_greedily(kernel, cover, min(n_left, int(candidates.sum())), rule).rows
+                picked = np.concatenate([picked, _append_rest(picks, candidates, worry, n_left)])
+    chosen = first[picked]
     return np.concatenate([chosen, _list_copies(len(x), chosen, n_rows - len(chosen))])
 
 

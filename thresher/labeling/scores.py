@@ -55,7 +55,10 @@ def identify_source(settings: AskSettings, context: FeatureContext) -> str | Non
 def measure_scores(
     texts: Sequence[str], classes: Sequence[str], settings: AskSettings, context: FeatureContext
 ) -> Float64 | None:
-    """Return by how much each text counts, (n,), where the way asks a model; else None."""
+    """Return by how much each text counts, (n,), where the way asks a model; else None.
+
+    It is NaN where that is not known.
+    """
     if settings.by == "disagree":
         return measure_disagreement(texts, classes, settings, context)
     if settings.adapter is None:
@@ -107,7 +110,8 @@ def measure_disagreement(
 ) -> Float64:
     """Return how much sampled answers of a model disagree, (n,): 1 - sum over answers of p^2.
 
-    With classes an answer is the label that it names, or none of them; else its words.
+    With classes an answer is the label that it names, or none of them; else its words. A sample
+    without a text is no answer, and of fewer than two answers nothing is known: NaN.
 
     Args:
         texts: n.
@@ -127,10 +131,32 @@ def measure_disagreement(
         context=context,
     )
     said = [
-        [find_label(each.text or "", classes) if len(classes) > 1 else _simplify(each.text or "") for each in drawn]
+        [
+            find_label(each.text, classes) if len(classes) > 1 else _simplify(each.text)
+            for each in drawn
+            if each.text is not None
+        ]
         for drawn in answers
     ]
-    return np.array([1 - sum((n / len(own)) ** 2 for n in Counter(own).values()) for own in said])
+    return np.array([_measure_spread(own) if len(own) > 1 else np.nan for own in said])
+
+
+def _measure_spread(answers: Sequence[str | None]) -> float:
+    return 1 - sum((n / len(answers)) ** 2 for n in Counter(answers).values())
+
+
+def fill_unknown(scores: Float64) -> Float64:
+    """Return the scores, the unknown ones as the median of the others; 0 without any."""
+    is_known = ~np.isnan(scores)
+    return np.where(is_known, scores, np.median(scores[is_known]) if is_known.any() else 0.0)
+
+
+def describe_scores(scores: Float64, by: str) -> str:
+    """Say how many rows have a score to choose by, and how many are not known."""
+    n_known = int((~np.isnan(scores)).sum())
+    told = f"{int((scores > 0).sum()):,} of {len(scores):,} rows have a score of {by} above 0"
+    lacking = f"; {len(scores) - n_known:,} have fewer than two answers and count with the median"
+    return told + (lacking if n_known < len(scores) else "")
 
 
 def _simplify(answer: str) -> str:

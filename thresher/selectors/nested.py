@@ -18,6 +18,7 @@ from thresher.features.container import Features, current_name
 from thresher.numeric.array_store import StoredArrays
 from thresher.numeric.arrays import Array, Int64
 from thresher.selectors.contract import Selector, check_scores, score_rows
+from thresher.selectors.neighbors.search import VERSION as NEIGHBORS_VERSION
 from thresher.subset.cover_history import CoverHistory
 from thresher.subset.scores import Scores, ranked
 
@@ -85,15 +86,23 @@ def rank_rows(
         return score_rows(selector, features, n_ranked=n_ranked, rng=rng)
     lengths = selector.list_lengths(n_ranked, n)
 
-    def compute() -> StoredArrays:
-        scores, trace = selector.rank(features, n_ranked=lengths[0], rng=rng)
-        return _store(check_scores(selector, scores, features), trace(), rng)
-
-    key = {"what": "ranking", "version": VERSION, "method": selector.name, "code": code, "plan": plan}
+    key = {
+        "what": "ranking",
+        "version": [VERSION, NEIGHBORS_VERSION],
+        "method": selector.name,
+        "code": code,
+        "plan": plan,
+    }
     key |= {"settings": selector.settings(), "rng": json.dumps(rng.bit_generator.state)}
     key |= {"products": features.products.name, "features": _hash_features(selector, features)}
     keys = [{**key, "n_ranked": length} for length in lengths]
     there = next((each for each in keys if features.store.has_arrays(each)), keys[0])
+
+    def compute() -> StoredArrays:
+        # what was there may be damaged: then it is ranked again, as far as its key says
+        scores, trace = selector.rank(features, n_ranked=there["n_ranked"], rng=rng)
+        return _store(check_scores(selector, scores, features), trace(), rng)
+
     stored = features.store.load_or_compute(there, compute)
     rng.bit_generator.state = json.loads(stored.facts["rng"])
     return _shorten(stored, features, n_ranked)
