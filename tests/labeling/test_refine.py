@@ -18,6 +18,7 @@ from thresher.labeling.weak.cosine import (
     judge_targets,
     self_train,
 )
+from thresher.labeling.weak.refine import _keep_agreed
 
 
 def test_soft_targets_and_confidence_are_those_of_a_hand():
@@ -39,6 +40,13 @@ def test_confidence_is_0_for_uniform_and_1_for_one_class_whatever_the_number_of_
     for n in (1, 7, 200):  # the published code divides by the log of the number of rows
         weight = judge_targets(np.tile([[0.25] * 4, [0, 0, 1.0, 0]], (n, 1)), 0.5).weight
         np.testing.assert_allclose(weight.reshape(n, 2), [[0, 1]] * n, atol=1e-12)
+
+
+def test_a_row_with_the_confidence_of_another_class_is_not_learned_from():
+    soft = np.array([[0.9, 0.1], [0.9, 0.1], [0.5, 0.5]])
+    kept = _keep_agreed(judge_targets(soft, 0.3), np.array([0, 1, 0]))
+    assert kept.is_learned.tolist() == [True, False, False]
+    assert kept.weight.tolist() == [judge_targets(soft, 0.3).weight[0], 0, 0]
 
 
 def test_the_loss_is_that_of_a_loop():
@@ -175,7 +183,7 @@ def test_a_verdict_that_helps_gives_out_its_labels(rows, monkeypatch):
         folder / "weak.jsonl", unlabeled=folder / "unlabeled.jsonl", eval=folder / "test.jsonl", encoder="static"
     )
     assert refined.manifest.content["verdict"]["helps"]
-    assert len(refined) == 179  # the row that is not sure is left out
+    assert len(refined) == 178  # without the row that is not sure and that sure of another
     assert all(row["label"] == truth[row["text"]] for row in refined)
     assert all(0.6 <= row["confidence"] <= 1 for row in refined)
     assert "self-training helps: 50.0 % without, 100.0 % with it" in refined.manifest.content["answer"]

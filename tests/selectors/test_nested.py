@@ -8,8 +8,9 @@ import pytest
 
 from thresher.cache.array_folders import ArrayFolders
 from thresher.features.container import Features
-from thresher.selectors import create, nested
+from thresher.selectors import create
 from thresher.selectors.contract import score_rows
+from thresher.selectors.neighbors import search
 from thresher.selectors.nested import KEPT_ROWS, NestedSelector, rank_rows
 
 # notes that are of the whole ranking, which goes further than the budget
@@ -117,7 +118,7 @@ def test_another_neighbor_search_is_another_ranking(features, tmp_path, monkeypa
     selector = create("facility-location", {"n_neighbors": 8, "kernel": "sparse"})
     for number in (1, 2, 2):
         told.clear()
-        monkeypatch.setattr(nested, "NEIGHBORS_VERSION", number)
+        monkeypatch.setattr(search, "VERSION", number)
         rank_rows(selector, kept, n_ranked=20, rng=np.random.default_rng(0), plan=None)
         found.append("ranking: read from the cache" in told)
     assert found == [False, False, True]

@@ -34,6 +34,7 @@ CELL_SCHEMA: dict[str, Any] = {  # columns of the table of cells that may be emp
     "reason": pl.String,
     "cell": pl.String,
 }
+RECIPE = "experiment-2"  # of laws, intervals and verdicts; raise it when cells say something else
 MAX_GROUPS = 200  # of one slice; a column with more values is an id rather than a group
 
 
@@ -299,4 +300,5 @@ def compute_identity(runner: ExperimentRunner, asked: dict[str, Any]) -> str:
         options["given"] = given
     if runner.rankings.target is not None:
         options["target"] = runner.rankings.target.fingerprint
-    return digest({"bench": describe_experiment(runner.experiment), "asked": asked, "select": options})
+    about = describe_experiment(runner.experiment)
+    return digest({"recipe": RECIPE, "bench": about, "asked": asked, "select": options})

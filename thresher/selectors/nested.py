@@ -18,7 +18,6 @@ from thresher.features.container import Features, current_name
 from thresher.numeric.array_store import StoredArrays
 from thresher.numeric.arrays import Array, Int64
 from thresher.selectors.contract import Selector, check_scores, score_rows
-from thresher.selectors.neighbors.search import VERSION as NEIGHBORS_VERSION
 from thresher.subset.cover_history import CoverHistory
 from thresher.subset.scores import Scores, ranked
 
@@ -84,11 +83,13 @@ def rank_rows(
     n, code = features.n_rows, _hash_code(selector)
     if not isinstance(selector, NestedSelector) or n <= KEPT_ROWS or code is None or not 1 <= n_ranked <= n:
         return score_rows(selector, features, n_ranked=n_ranked, rng=rng)
+    from thresher.selectors.neighbors import search
+
     lengths = selector.list_lengths(n_ranked, n)
 
     key = {
         "what": "ranking",
-        "version": [VERSION, NEIGHBORS_VERSION],
+        "version": [VERSION, search.VERSION],
         "method": selector.name,
         "code": code,
         "plan": plan,

@@ -11,6 +11,7 @@ import pytest
 import thresher as th
 from thresher.cli.main import main
 from thresher.experiments.curve_io import read_curve
+from thresher.experiments.own.points import read_points
 
 SIZES = (100, 200, 400, 800, 1600, 3200)
 
@@ -63,6 +64,8 @@ def test_percent_and_losses_are_read_as_such():
     rates = th.learning_curve(points=points)
     percent = th.learning_curve(points=points.with_columns(pl.col("acc") * 100))
     assert percent.content["read"] == ["acc goes above 10, so it is read as percent"]
+    few = read_points(points.with_columns(pl.col("acc") * 5))
+    assert few.notes == ("acc goes above 1, so by its name it is read as percent",)
     assert percent.enough["rows"].rows == pytest.approx(rates.enough["rows"].rows, rel=0.01)
     judged = th.learning_curve(points=points.select("n_train", "run", grade=1 + 4 * pl.col("acc")))
     assert judged.content["read"][0].startswith("grade lies in 3.5")

@@ -2,6 +2,7 @@
 
 import json
 from math import comb
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -52,6 +53,14 @@ def test_passes_are_counted_over_answers_and_cut_ones_count_as_they_stand(pupil)
     values = measure(ROWS, PassRateSettings(n_samples=4))["pass_rate"]
     assert values["passed"].tolist() == [0, 1, 2, 2, 4]
     assert values["drawn"].tolist() == [4, 4, 4, 3, 4]
+
+
+def test_a_row_whose_answers_were_all_cut_and_none_right_says_so(monkeypatch):
+    cut = SimpleNamespace(generate=lambda rows, decoding, **_: [[Generation("It", is_cut=True)] * 4 for _ in rows])
+    cut.notes = list
+    monkeypatch.setattr(pass_rate, "load_generator", lambda context: cut)
+    missing = measure(ROWS[:2], PassRateSettings(n_samples=4)).missing["pass_rate"].to_list()
+    assert missing == ["none of its answers ended before max_new_tokens, and none was right; raise max_new_tokens"] * 2
 
 
 def test_the_selector_puts_rows_that_are_right_half_of_the_time_first(pupil):

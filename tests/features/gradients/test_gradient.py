@@ -328,6 +328,19 @@ def test_gradients_are_in_full_precision_whatever_the_process_has_set(context, m
     assert set(seen) == {"ieee"}
 
 
+def test_means_over_a_target_are_in_full_precision_whatever_the_process_has_set(context, monkeypatch):
+    import torch
+
+    seen, real, setting = [], torch.Tensor.__matmul__, torch.backends.cuda.matmul
+    monkeypatch.setattr(torch.Tensor, "__matmul__", lambda a, b: seen.append(setting.fp32_precision) or real(a, b))
+    setting.fp32_precision = "tf32"
+    try:
+        compute(th.load(ROWS[:2]), {"influence"}, replace(context, examples=th.load(ROWS[2:4])))
+    finally:
+        setting.fp32_precision = "none"
+    assert set(seen) == {"ieee"}
+
+
 def test_a_kept_state_in_the_place_of_another_is_refused(folder, tmp_path):
     """Gradients are cached under the identity of the folder, which knows no file added later."""
     shutil.copytree(folder.path, tmp_path / "copy")

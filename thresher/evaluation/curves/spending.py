@@ -54,7 +54,8 @@ class Offer:
         regret: expected loss of the metric by taking `best` where another kind is better.
         is_sure: `best` is the best kind with a probability of at least 0.8.
         advice: what would tell the kinds apart, or "".
-        is_beyond: kinds of which more rows are bought than twice those that were measured.
+        is_beyond: kinds of which fewer rows are bought than half of the fewest that were measured,
+            or more than twice the most.
     """
 
     money: float

@@ -38,7 +38,7 @@ from thresher.progress import OnProgress, Progress
 from thresher.subset.quota import Quota
 from thresher.validation import build_settings, document_options
 
-KIND = "mix"
+KIND, RECIPE = "mix", "mix-2"
 RESULT, CELLS, MIXES = "mix.json", "cells.csv", "mixes.csv"
 BEST, EQUAL = "best shares", "equal shares"
 INTERVAL = (0.1, 0.9)  # of what further rows bring
@@ -152,7 +152,7 @@ class _Mixer:
         """Mix, or read what an earlier call has mixed."""
         clock, asked = RunClock(), self._describe_question()
         described = describe_experiment(self.experiment)
-        identity = digest({"asked": asked, "experiment": described})
+        identity = digest({"recipe": RECIPE, "asked": asked, "experiment": described})
         cells: list[pl.DataFrame] = []
 
         def run(_: Path | None) -> Mix:

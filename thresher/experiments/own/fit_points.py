@@ -34,6 +34,7 @@ from thresher.experiments.curve_io import (
 from thresher.experiments.own.points import ONE_ARM, Points, parse_point_columns, read_points
 from thresher.experiments.result_folder import RunClock, run_in_folder
 from thresher.experiments.settings import CurveSettings
+from thresher.experiments.tables import RECIPE
 
 # what else may be asked of points; of all other options nothing would come
 ASKED = ("points", "point_columns", "lower_is_better", "pool_rows", "within", "targets", "more", "out", "force")
@@ -79,7 +80,8 @@ def fit_points(settings: CurveSettings) -> LearningCurve:
         "more": settings.more,
         "pool_rows": settings.pool_rows,
     }
-    identity = digest({"points": points.cells.to_dicts(), "higher": points.is_higher_better, "asked": asked})
+    read = {"points": points.cells.to_dicts(), "higher": points.is_higher_better}
+    identity = digest({"recipe": RECIPE, **read, "asked": asked})
     clock = RunClock()
 
     def run(_: Path | None) -> LearningCurve:

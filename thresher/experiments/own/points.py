@@ -94,7 +94,8 @@ def read_points(source: Any, columns: Mapping[str, str] | None = None, *, lower_
     lowest, highest = _find_range(score)
     if is_higher and _is_percent(metric, lowest, highest):
         score = score / 100
-        notes.append(f"{roles['score']} goes above {_MOST_GRADE:g}, so it is read as percent")
+        above, by = (_MOST_GRADE, "") if highest > _MOST_GRADE else (1, "by its name ")
+        notes.append(f"{roles['score']} goes above {above:g}, so {by}it is read as percent")
     elif is_higher and (lowest < 0 or highest > 1):
         notes.append(
             f"{roles['score']} lies in {lowest:g}..{highest:g}, so its differences stay in its own units; more is "

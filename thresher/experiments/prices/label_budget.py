@@ -22,7 +22,7 @@ from thresher.evaluation.curves.spending import Crossing, Kind, Offer, compare_k
 from thresher.experiments.curve import LearningCurve
 from thresher.experiments.curve_io import read_curve
 
-KIND, CONTENT, RECIPE = "label-budget", "budget.json", "label-budget-1"
+KIND, CONTENT, RECIPE = "label-budget", "budget.json", "label-budget-2"
 RANDOM = "random"
 
 

@@ -32,7 +32,7 @@ def plan_soup(
         options: fields of `SoupSettings`.
     """
     settings = build_settings(SoupSettings, "soup", options)
-    trained, contexts = load_call(adapters, dev, eval, settings)
+    trained, contexts, _ = load_call(adapters, dev, eval, settings)
     start, measure = _measure_cost(contexts["dev"], trained[0].path)
     n_dev, n_test = (len(rows) for each in contexts.values() if (rows := each.split.held_out) is not None)
     n_soups = len(settings.ways) * (len(trained) - 1)  # each further adapter is tried once

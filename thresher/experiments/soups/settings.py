@@ -31,7 +31,8 @@ class SoupSettings:
     )
     data: tuple[Any, ...] = option(
         (),
-        "Rows that an adapter was trained on, once for each adapter, in the same order; for regmean.",
+        "Rows that an adapter was trained on, once for each adapter, in the same order; for regmean, which reads the "
+        "first 128 of each.",
         is_repeatable=True,
         parse=tuple,
     )

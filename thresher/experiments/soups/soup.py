@@ -88,8 +88,7 @@ def soup(
         OutputError: `out` holds something else.
     """
     settings = build_settings(SoupSettings, "soup", options)
-    trained, contexts = load_call(adapters, dev, eval, settings)
-    learned = _load_learned(trained, settings.data)
+    trained, contexts, learned = load_call(adapters, dev, eval, settings)
     about = {name: value for name, value in vars(settings).items() if name not in ("data", "out", "force", "device")}
     about["density"] = settings.kept_share
     if learned:
@@ -124,18 +123,20 @@ def soup(
 
 def load_call(
     adapters: Sequence[str | Path], dev: Any, eval_rows: Any, settings: SoupSettings
-) -> tuple[list[Adapter], dict[str, RunContext]]:
+) -> tuple[list[Adapter], dict[str, RunContext], list[Dataset]]:
     """Load and check what `soup` was given; errors are those of it.
 
     Returns:
-        The adapters, and what measuring on the rows of "dev" and of "test" takes.
+        The adapters, what measuring on the rows of "dev" and of "test" takes, and the rows that
+        each adapter was trained on, where they are given.
     """
     trained = [Adapter.read(folder) for folder in adapters]
     _require_alike(trained)
     sides = {"dev": load_rows(dev), "test": load_rows(eval_rows)}
     if (match_rows(sides["test"], sides["dev"]) >= 0).any():
         raise InputError("soup: no dev row may be a test row, because the scores would be too good; give other rows")
-    return trained, {name: _resolve(trained[0], rows, settings.device) for name, rows in sides.items()}
+    contexts = {name: _resolve(trained[0], rows, settings.device) for name, rows in sides.items()}
+    return trained, contexts, _load_learned(trained, settings.data)
 
 
 def _require_alike(trained: Sequence[Adapter]) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 RECIPE = "pass-rate-2"
 PASS_RATE = np.dtype([("passed", np.float64), ("drawn", np.float64)])
 NOT_CHECKABLE = "the check '{}' finds nothing to compare in its response"
-CUT = "fewer than two of its answers ended before max_new_tokens; raise max_new_tokens"
+CUT = "none of its answers ended before max_new_tokens, and none was right; raise max_new_tokens"
 
 
 class PassRate(FeatureProvider):

@@ -243,8 +243,9 @@ class RowGradients:
                     for at, _, part in parts:
                         square[at] += part.square().sum(dim=1)
                     scale = _invert_roots(square) / len(rows)
-                    for at, name, part in parts:
-                        means[name][task] += scale[at] @ part
+                    with full_precision():
+                        for at, name, part in parts:
+                            means[name][task] += scale[at] @ part
         return means
 
     def compute_cosines(

@@ -38,7 +38,7 @@ from thresher.models.stages import StageCost
 from thresher.numeric.arrays import Bool, Float32, Int64
 from thresher.validation import document_options, split_options
 
-KIND, ROWS, WEIGHTS, RECIPE = "refined", "rows.jsonl", "weights.parquet", "label-refine-2"
+KIND, ROWS, WEIGHTS, RECIPE = "refined", "rows.jsonl", "weights.parquet", "label-refine-3"
 N_TRIAL_ROWS, TRIAL_WIDTH = 1000, 384  # of the run that is timed by a dry run
 
 
@@ -268,6 +268,7 @@ def _refine(sides: _Sides, settings: RefineSettings, context: FeatureContext, id
     confidence = judge_targets(soft, settings.least)
     # the labels that the verdict is about: soft targets lean towards rare classes
     likeliest = np.mean([outcome.probability for outcome in outcomes], axis=0).argmax(axis=1)
+    confidence = _keep_agreed(confidence, likeliest)
     verdict = _describe(effect, before, after, settings.seeds)
     rows = _write_labels(sides, confidence, likeliest, classes) if verdict["helps"] else _keep_labels(sides.weak)
     counts = {"kept": len(rows), "unlabeled": n_more, "same_text_as_held_out": sides.n_leaked}
@@ -291,6 +292,13 @@ def _refine(sides: _Sides, settings: RefineSettings, context: FeatureContext, id
     return Refined(
         refined=rows, weights=_tabulate(sides, confidence, likeliest, label, classes), manifest=Manifest(content)
     )
+
+
+def _keep_agreed(confidence: Confidence, likeliest: Int64) -> Confidence:
+    """Return no confidence in rows of which it is that of another class than the likeliest."""
+    is_agreed = confidence.soft.argmax(axis=1) == likeliest
+    weight = np.where(is_agreed, confidence.weight, 0.0)
+    return confidence._replace(weight=weight, is_learned=confidence.is_learned & is_agreed)
 
 
 def _describe(effect: Effect, before: Bool, after: Bool, seeds: int) -> dict[str, Any]:
