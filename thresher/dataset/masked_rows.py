@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +12,8 @@ import polars as pl
 from thresher.dataset.canonical import canonicalize_row
 from thresher.dataset.columns import to_json_text
 from thresher.dataset.dataset import Dataset
+from thresher.dataset.formats.shard import Shard
+from thresher.dataset.formats.table_shard import TableShard
 from thresher.dataset.rejection import BadRow
 from thresher.dataset.values.class_names import encode_row, use_own_names
 from thresher.errors import InputError
@@ -46,10 +48,25 @@ def replace_rows(rows: Dataset, changed: Mapping[int, Row]) -> Dataset:
         shards[number] = shards[number].replace_rows(in_file)
     return replace(
         rows,
-        shards=tuple(shards),
+        shards=tuple(_share_text_columns(rows.shards, shards)),
         frame=_change_frame(rows, changed),
         _columns={name: _change_column(rows, changed, name) for name in _list_changed_columns(rows, changed)},
     )
+
+
+def _share_text_columns(before: Sequence[Shard], after: Sequence[Shard]) -> list[Shard]:
+    """Return the shards with the same columns as JSON text in all tables of one layout.
+
+    So they are still written to one file of their format.
+    """
+    names: dict[object, frozenset[str]] = {}
+    for old, new in zip(before, after, strict=True):
+        if isinstance(new, TableShard):
+            names[old.layout] = names.get(old.layout, frozenset()) | new.as_text
+    return [
+        new.write_as_text(names[old.layout]) if isinstance(new, TableShard) and names[old.layout] else new
+        for old, new in zip(before, after, strict=True)
+    ]
 
 
 def _change_frame(rows: Dataset, changed: Mapping[int, Row]) -> pl.DataFrame:

@@ -202,6 +202,26 @@ def test_what_a_typed_column_cannot_hold_is_written_as_json_text(tmp_path, argum
     assert (len(again), again.kind) == (2, "sft")
 
 
+def test_tables_of_one_layout_stay_tables_and_datasets_reads_them(tmp_path):
+    kind = pa.struct({"who@acme.com": pa.int64(), "n": pa.int64()})
+    kind = pa.list_(pa.struct({"function": pa.struct({"name": pa.string(), "arguments": kind})}))
+    turn = pa.struct({"role": pa.string(), "content": pa.string(), "tool_calls": kind})
+    features = {"messages": {"_type": "Json"}, "n": {"dtype": "int64", "_type": "Value"}}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    schema = pa.schema({"messages": pa.list_(turn), "n": pa.int64()}).with_metadata(metadata)
+    for n, arguments in enumerate(({"who@acme.com": 1}, {"n": 2})):
+        call = {"function": {"name": "pay", "arguments": arguments}}
+        turns = [{"role": "user", "content": "go"}, {"role": "assistant", "content": "ok", "tool_calls": [call]}]
+        pq.write_table(pa.Table.from_pylist([{"messages": turns, "n": n}], schema), tmp_path / f"{n}.parquet")
+    settings = {"pii": {"kinds": ("email",)}}
+    curated = thresher.curate(str(tmp_path / "*.parquet"), rules=["pii"], settings=settings, out=tmp_path / "out")
+    assert "acme" not in str(curated.rows)
+    table = pq.read_table(tmp_path / "out" / "rows.parquet")
+    assert "acme" not in str(table.schema) + str(table.to_pylist())
+    found = json.loads(table.schema.metadata[b"huggingface"])["info"]["features"]
+    assert found == features | {"messages": {"dtype": "large_string", "_type": "Value"}}
+
+
 def test_what_is_nested_too_deep_is_text():
     text = "[" * 500 + '"a@b.org"' + "]" * 500
     for row in ({"prompt": "say", "completion": text}, {"text": text}):

@@ -198,6 +198,12 @@ class TableShard:
                 shard.as_text |= {field.name}
         return shard
 
+    def write_as_text(self, names: Collection[str]) -> TableShard:
+        """Return a shard of which these columns are written as JSON text."""
+        shard = copy.copy(self)
+        shard.as_text = self.as_text.union(names)
+        return shard
+
     def take_rows(self, positions: Int64) -> pa.Table:
         """Return rows as a table, in the order of the positions, with the values that changed."""
         table = self._read_table(positions)
