@@ -86,16 +86,17 @@ def rank_rows(
     from thresher.selectors.neighbors import search
 
     lengths = selector.list_lengths(n_ranked, n)
-
-    key = {
+    key: dict[str, Any] = {
         "what": "ranking",
         "version": [VERSION, search.VERSION],
         "method": selector.name,
         "code": code,
         "plan": plan,
+        "settings": selector.settings(),
+        "rng": json.dumps(rng.bit_generator.state),
+        "products": features.products.name,
+        "features": _hash_features(selector, features),
     }
-    key |= {"settings": selector.settings(), "rng": json.dumps(rng.bit_generator.state)}
-    key |= {"products": features.products.name, "features": _hash_features(selector, features)}
     keys = [{**key, "n_ranked": length} for length in lengths]
     there = next((each for each in keys if features.store.has_arrays(each)), keys[0])
 
