@@ -43,7 +43,19 @@ _VALUE_NAMES = {  # what the value of a text option is; others have the last wor
 }  # fmt: skip
 
 
-class Command(TyperCommand):
+class _NamedValues:
+    """What commands and groups share: the names of their values."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return all options and arguments, those of `click` too, with names of their values."""
+        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for param in params:
+            _name_value(param)
+            take_plain_values(param)
+        return params
+
+
+class Command(_NamedValues, TyperCommand):
     """A command with `--config FILE`, `KEY=VALUE`, and the names that people type elsewhere."""
 
     def __init__(self, *args: Any, **keywords: Any) -> None:
@@ -123,14 +135,6 @@ class Command(TyperCommand):
         param = self._names()[name]
         return f"{param.opts[0]}{match[2] or ''}" if isinstance(param, TyperOption) else f"--{name}{match[2] or ''}"
 
-    def get_params(self, ctx: Any) -> list[Any]:
-        """Return all options and arguments, those of `click` too, with names of their values."""
-        params = super().get_params(ctx)
-        for param in params:
-            _name_value(param)
-            take_plain_values(param)
-        return params
-
     def _split_pairs(self, ctx: Any, words: list[str]) -> tuple[list[str], dict[str, str]]:
         """Return the words without `KEY=VALUE`, and these by parameter.
 
@@ -193,7 +197,7 @@ class Command(TyperCommand):
         return config_file.to_texts(name, value, where) if many else config_file.to_text(name, value, where)
 
 
-class Group(TyperGroup):
+class Group(_NamedValues, TyperGroup):
     """A group of commands, each of them with what every command has."""
 
     command_class = Command
@@ -201,14 +205,6 @@ class Group(TyperGroup):
     def __init__(self, **keywords: Any) -> None:
         keywords["context_settings"] = {"help_option_names": HELP_NAMES, **(keywords.get("context_settings") or {})}
         super().__init__(**keywords)
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        """Return all options and arguments, those of `click` too, with names of their values."""
-        params = super().get_params(ctx)
-        for param in params:
-            _name_value(param)
-            take_plain_values(param)
-        return params
 
 
 class App(typer.Typer):
