@@ -167,7 +167,9 @@ def run_with_kills(start, server, tmp_path, n_kills, seed):
         seconds.append(time.monotonic() - began)
     expected = {version: read_snapshot(client, f"whole{seed}", version) for version in ("v000001", "v000002")}
     rng, n_killed = np.random.default_rng(seed), 0
-    for number in range(n_kills):
+    for number in range(4 * n_kills):
+        if n_killed == n_kills:
+            break
         output, cache = f"pool{seed}-{number}", tmp_path / f"cache{number}"
         killed = number % 2  # the run that is killed: the first, or the one after
         for step, source in enumerate(("first", "both")):
@@ -177,7 +179,9 @@ def run_with_kills(start, server, tmp_path, n_kills, seed):
                 time.sleep(rng.uniform(0.3, 1.0) * seconds[step])
                 process.send_signal(signal.SIGKILL)
                 process.communicate()
-                n_killed += process.returncode == -signal.SIGKILL
+                is_killed = process.returncode == -signal.SIGKILL
+                n_killed += is_killed
+                seconds[step] *= 1.0 if is_killed else 0.7  # it was timed on a busier machine
                 check_visible(client, output, expected)
             # on another machine: nothing of the killed run is left but what is on S3
             finish(start(job, tmp_path / f"cache{number}-{step}"), expected=(0, 3))
@@ -196,4 +200,4 @@ def test_a_job_killed_at_a_random_moment_makes_the_same_snapshot(start, server, 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("seed", [2, 3, 4, 5])
 def test_twenty_kills_make_the_same_snapshots(start, server, tmp_path, seed):
-    assert run_with_kills(start, server, tmp_path, 5, seed) >= 4
+    assert run_with_kills(start, server, tmp_path, 5, seed) == 5
