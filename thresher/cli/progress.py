@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from thresher.artifacts.remote.places import name_addresses
-from thresher.numeric.units import format_duration
+from thresher.numeric.units import format_time_left
 from thresher.printable import escape_line
 
 if TYPE_CHECKING:
@@ -107,7 +107,8 @@ class _Lines:
             return
         self._last = now
         rate = (progress.done - first) / (now - began)
-        left = f", about {format_duration((progress.total - progress.done) / rate)} left" if rate else ""
+        n_left = progress.total - progress.done
+        left = f", {format_time_left(n_left / rate)}" if rate and n_left > 0 else ""
         sys.stderr.write(f"{progress.stage}: {progress.done:,} of {progress.total:,}, {_rate(rate)}{left}\n")
 
 

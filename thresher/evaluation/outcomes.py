@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,7 +83,7 @@ def language_outcomes(
     *,
     row_id: Sequence[str],
     references: Sequence[str],
-    prompts: Sequence[list[int]],
+    prompts: Mapping[int, list[int]],
     max_new_tokens: int,
     ends: Collection[int],
 ) -> pl.DataFrame:
@@ -95,23 +95,29 @@ def language_outcomes(
         rows: tokens and labels of each row.
         row_id: of the rows.
         references: the response of each row.
-        prompts: tokens before the response, of the first rows: these get answers, the others nulls.
+        prompts: tokens before the response by place in `rows`: these get answers, the others nulls.
         max_new_tokens: limit of an answer.
         ends: special tokens that end an answer.
     """
     losses = evaluator.compute_losses(model, rows)
-    answers = evaluator.generate_answers(model, prompts, max_new_tokens=max_new_tokens, ends=ends) if prompts else []
-    scores = score_answers(answers, references[: len(answers)])
-    rest = [None] * (len(rows) - len(answers))
+    asked = sorted(prompts)
+    tokens = [prompts[place] for place in asked]
+    answers = evaluator.generate_answers(model, tokens, max_new_tokens=max_new_tokens, ends=ends) if asked else []
+    scores = score_answers(answers, [references[place] for place in asked])
+
+    def spread(values: Iterable[Any]) -> list[Any]:
+        by_place = dict(zip(asked, values, strict=True))
+        return [by_place.get(place) for place in range(len(rows))]
+
     return pl.DataFrame(
         {
             "row_id": pl.Series(row_id, dtype=pl.String),
             "response": pl.Series(references, dtype=pl.String),
             "loss": pl.Series([total for total, _ in losses], dtype=pl.Float64),
             "n_tokens": pl.Series([count for _, count in losses], dtype=pl.Int64),
-            "prediction": pl.Series([*answers, *rest], dtype=pl.String),
-            "exact_match": pl.Series([*scores.exact_match, *rest], dtype=pl.Boolean),
-            "rouge_l": pl.Series([*scores.rouge_l, *rest], dtype=pl.Float64),
-            "chrf": pl.Series([*scores.chrf, *rest], dtype=pl.Float64),
+            "prediction": pl.Series(spread(answers), dtype=pl.String),
+            "exact_match": pl.Series(spread(scores.exact_match), dtype=pl.Boolean),
+            "rouge_l": pl.Series(spread(scores.rouge_l), dtype=pl.Float64),
+            "chrf": pl.Series(spread(scores.chrf), dtype=pl.Float64),
         }
     )

@@ -25,7 +25,7 @@ from thresher.experiments.planning import Cost
 from thresher.experiments.rankings import Rankings
 from thresher.experiments.settings import BASELINE, MethodExperimentSettings
 from thresher.numeric.arrays import Float64, Int64
-from thresher.numeric.units import format_count, format_duration
+from thresher.numeric.units import format_count, format_time_left
 from thresher.progress import OnProgress, Progress
 from thresher.trainer.context import load_rows
 
@@ -293,7 +293,7 @@ class ExperimentRunner:
         if not left or not done:
             return ""
         seconds = sum(each.facts["train_seconds"] for _, each in spent) / done * left / self.n_workers
-        return f"; about {format_duration(seconds)} left for the runs planned so far"
+        return f"; {format_time_left(seconds)} for the runs planned so far"
 
     def _report(self, name: CellId, outcome: Outcome) -> None:
         if self.on_progress is None:

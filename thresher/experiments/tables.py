@@ -34,7 +34,9 @@ CELL_SCHEMA: dict[str, Any] = {  # columns of the table of cells that may be emp
     "reason": pl.String,
     "cell": pl.String,
 }
-RECIPE = "experiment-2"  # of laws, intervals and verdicts; raise it when cells say something else
+# of laws, intervals, verdicts and what models are held against; raise it when the same cells would
+# say something else: it is in the identity of every command that trains cells
+RECIPE = "experiment-3"
 MAX_GROUPS = 200  # of one slice; a column with more values is an id rather than a group
 
 
@@ -42,6 +44,7 @@ def describe_experiment(experiment: Experiment) -> dict[str, Any]:
     """Return what determines the results of an experiment's cells, as JSON values."""
     sides = {"pool": experiment.pool, "test": experiment.test}
     return {
+        "recipe": RECIPE,
         **{
             side: {"fingerprint": data.fingerprint, "content": content_hash(data), "rows": len(data)}
             for side, data in sides.items()
@@ -59,7 +62,7 @@ def _describe_training(experiment: Experiment) -> dict[str, Any]:
         own = experiment.trainer.to_json()
         return {"model": None, "task": experiment.pool.kind, "settings": {}, "trainer": own}
     context = experiment.build_context(experiment.pool.take(np.arange(1)), seed=0).identity()
-    return {name: context[name] for name in ("model", "task", "settings", "general") if name in context}
+    return {name: context[name] for name in ("model", "task", "settings", "general_by_id") if name in context}
 
 
 def build_cell_table(runner: ExperimentRunner) -> pl.DataFrame:
@@ -301,4 +304,4 @@ def compute_identity(runner: ExperimentRunner, asked: dict[str, Any]) -> str:
     if runner.rankings.target is not None:
         options["target"] = runner.rankings.target.fingerprint
     about = describe_experiment(runner.experiment)
-    return digest({"recipe": RECIPE, "bench": about, "asked": asked, "select": options})
+    return digest({"bench": about, "asked": asked, "select": options})

@@ -34,6 +34,11 @@ def parse_seconds(time: float | str) -> float:
         return 0.0
 
 
+def format_time_left(seconds: float) -> str:
+    """Return "about 12 s left", or "less than a second left"."""
+    return "less than a second left" if seconds < 1 else f"about {format_duration(seconds)} left"
+
+
 def format_duration(seconds: float) -> str:
     """Return a time as "0.4 s", "12 s", "34 min" or "5.6 h"."""
     if seconds < 10:

@@ -149,6 +149,7 @@ class RunContext:
             **({"is_diagnosed": True} if self.is_diagnosed else {}),
             **({"recipe": RECIPES[kind]} if (kind := self.settings.adapter) in RECIPES else {}),
             **identify_lm_eval_task(self.settings.metric),
+            **(split.identify_answered(self.settings) if self.task == "sft" else {}),
             **({} if self.start is None else {"start": self.start.identity()}),
             # a checkpoint of a classifier that read something else must not be continued
             **({} if self.task != "classification" else {"learner": self.describe_learner()}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -18,6 +19,7 @@ from thresher.models.causal_lm.turn_markers import find_markers
 from thresher.trainer.context import RunContext
 from thresher.trainer.engine.processes import gather_results, take_share
 from thresher.trainer.engine.tokenization import Examples, find_end_tokens, require_rows, truncate_prompt
+from thresher.trainer.split import choose_answered
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +30,7 @@ class HeldOut:
         context: model and settings.
         rows: all of them.
         examples: the usable ones.
-        prompts: tokens before the answer, of the first rows.
+        prompts: tokens before the answer, by place in `examples`, of the rows that are answered.
         n_prompts_cut: how many of them have lost their beginning, to leave room for an answer.
         end_tokens: tokens that end an answer in these rows.
     """
@@ -36,7 +38,7 @@ class HeldOut:
     context: RunContext
     rows: Dataset
     examples: Examples
-    prompts: list[list[int]]
+    prompts: Mapping[int, list[int]]
     n_prompts_cut: int
     end_tokens: frozenset[int]
 
@@ -139,18 +141,19 @@ def prepare_held_out(context: RunContext) -> HeldOut | None:
     unknown = set(rows.frame["response"].unique()) - set(context.labels) if context.labels else set()
     examples = context.tokenize(rows, [*context.labels, *sorted(unknown)])
     require_rows(examples, "eval", n_vocabulary=context.base.n_vocabulary)
-    prompts: list[list[int]] = []
+    prompts: dict[int, list[int]] = {}
     n_prompts_cut = 0
     if context.task == "sft" and settings.eval_generations:
-        first = examples.position[: settings.eval_generations]
+        asked = choose_answered(rows.frame["row_id"][examples.position], settings.eval_generations)
         texts = [
             render_prompt(tokenizer, each.messages, each.tools, special_tokens=settings.special_tokens)
-            for each in rows.messages(first)
+            for each in rows.messages([examples.position[place] for place in asked])
         ]
         encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
         room = (context.base.max_positions or 1 << 30) - settings.max_new_tokens
         whole = [[*start_tokens(tokenizer, ids, is_asked=False), *ids] for ids in encoded]
-        prompts = [truncate_prompt(ids, room, bos=tokenizer.bos_token_id) for ids in whole]
+        cut = [truncate_prompt(ids, room, bos=tokenizer.bos_token_id) for ids in whole]
+        prompts = dict(zip(asked, cut, strict=True))
         n_prompts_cut = sum(len(ids) > room for ids in whole)
     return HeldOut(
         context=context,

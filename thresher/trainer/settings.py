@@ -208,7 +208,10 @@ class TrainSettings:
         None, "Adapter or model of the same vocabulary that has learned good rows of the kind (for --tokens novel)."
     )
     eval_generations: int = _measure(
-        100, "Held-out rows for which an answer is generated and compared with the reference; 0 for none.", ge=0
+        100,
+        "Held-out rows, chosen by the hash of their ids, for which an answer is generated and compared with the "
+        "reference; 0 for none.",
+        ge=0,
     )
     max_new_tokens: int = _measure(128, "Length limit of a generated answer.", ge=1)
     metric: str | None = _measure(

@@ -15,6 +15,7 @@ from thresher.dataset.own_text.matching import describe_matches, match_rows
 from thresher.errors import InputError, SettingsError
 from thresher.trainer.settings import TrainSettings
 
+_ANSWERED_SEED = 0
 SAME = "same"  # a control of the same rows, each learned alike
 
 
@@ -40,6 +41,11 @@ class RowSplit:
     n_leaked: int = 0
     leaks: str = ""
     is_control_same: bool = False
+
+    def identify_answered(self, settings: TrainSettings) -> dict[str, Any]:
+        """Return how the held-out rows that are answered are chosen, where not all of them are."""
+        n_rows = 0 if self.held_out is None else len(self.held_out)
+        return {"answered": "by hash"} if 0 < settings.eval_generations < n_rows else {}
 
 
 def parse_share(value: Any) -> float | None:
@@ -142,11 +148,24 @@ def sample_by_hash(row_id: pl.Series, share: float, *, seed: int) -> NDArray[np.
     The rows with the lowest hashes are sampled, so the order of the file does not matter, and a few
     more rows in it change the sample little.
     """
-    keys = [hashlib.blake2b(f"{seed}\0{name}".encode(), digest_size=8).digest() for name in row_id]
-    order = sorted(range(len(keys)), key=lambda i: keys[i])
-    is_sampled = np.zeros(len(keys), dtype=bool)
-    is_sampled[order[: max(1, round(share * len(keys)))]] = True
+    is_sampled = np.zeros(len(row_id), dtype=bool)
+    is_sampled[order_by_hash(row_id, seed=seed)[: max(1, round(share * len(row_id)))]] = True
     return is_sampled
+
+
+def order_by_hash(row_id: pl.Series, *, seed: int) -> list[int]:
+    """Return the positions of rows by the rising hash of (seed, row id)."""
+    keys = [hashlib.blake2b(f"{seed}\0{name}".encode(), digest_size=8).digest() for name in row_id]
+    return sorted(range(len(keys)), key=lambda i: keys[i])
+
+
+def choose_answered(row_id: pl.Series, n: int) -> list[int]:
+    """Return the positions of the n held-out rows that are answered, in rising order.
+
+    Those with the lowest hashes: ids often follow the order of the sources, so that the first rows
+    could be of one source alone.
+    """
+    return sorted(order_by_hash(row_id, seed=_ANSWERED_SEED)[:n])
 
 
 def sample_rows(pool: Dataset, n: int, *, seed: int) -> Dataset:

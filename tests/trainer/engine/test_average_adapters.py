@@ -7,6 +7,7 @@ from peft import PeftModel
 
 from thresher.errors import InputError
 from thresher.trainer.context import resolve_run
+from thresher.trainer.engine.adapters.merging import merge_adapters
 from thresher.trainer.engine.average_adapters import average_adapters
 from thresher.trainer.engine.fit import build_model
 from thresher.trainer.engine.lora import save_adapter
@@ -23,12 +24,12 @@ def adapters(tiny_bert, tmp_path):
     return build_adapters(tiny_bert, tmp_path, pooling="head")
 
 
-def build_adapters(tiny_bert, tmp_path, *, pooling):
+def build_adapters(tiny_bert, tmp_path, *, pooling, **options):
     """Return folders and models of three adapters: random weights, three ranks and scales."""
     rows = [{"text": "the apple", "label": "red"}, {"text": "the sky", "label": "blue"}]
     folders, models = [], []
     for number, variant in enumerate(VARIANTS):
-        settings = TrainSettings(max_length=32, pooling=pooling, **variant)
+        settings = TrainSettings(max_length=32, pooling=pooling, **variant, **options)
         context = resolve_run(rows, model=tiny_bert, settings=settings, seed=0)
         with torch.random.fork_rng():
             model = build_model(context, seed=number).eval()
@@ -67,6 +68,31 @@ def test_the_mean_adapter_adds_the_mean_of_the_updates(adapters, tiny_bert, tmp_
     head = [name for name, _ in mean.named_parameters() if name.endswith("classifier.modules_to_save.default.weight")]
     whole = [dict(model.named_parameters())[head[0]] for model in models]
     torch.testing.assert_close(dict(mean.named_parameters())[head[0]], torch.stack(whole).mean(0))
+
+
+@pytest.mark.filterwarnings("ignore:The density 1.0:UserWarning")
+@pytest.mark.parametrize("way", ["mean", "ties"])
+def test_the_update_of_an_embedding_is_merged_and_not_its_matrices(tiny_bert, tmp_path, way):
+    from transformers import AutoModelForSequenceClassification
+
+    targets = ("query", "word_embeddings")
+    folders, models = build_adapters(tiny_bert, tmp_path, pooling="head", lora_targets=targets)
+    # of ties, all entries: what is left is the sign that weighs more, of two adapters
+    merge_adapters(folders[:2], tmp_path / "merged", way=way, density=1.0)
+    plain = AutoModelForSequenceClassification.from_pretrained(tiny_bert, num_labels=2)
+    merged = updates(PeftModel.from_pretrained(plain, tmp_path / "merged").eval())
+    both = [updates(model) for model in models[:2]]
+    (name,) = [name for name in merged if name.endswith("word_embeddings.weight")]
+    a, b = (each[name] for each in both)
+    assert min(np.abs(a).max(), np.abs(b).max()) > 0.01
+    if way == "mean":
+        np.testing.assert_allclose(merged[name], (a + b) / 2, atol=1e-5)
+        return
+    sign = np.sign(a + b)
+    kept = [np.where(np.sign(x) == sign, x, 0.0) for x in (a, b)]
+    chosen = (kept[0] + kept[1]) / np.maximum(1, (kept[0] != 0).astype(int) + (kept[1] != 0))
+    u, s, v = np.linalg.svd(chosen, full_matrices=False)  # the nearest update of the summed rank
+    np.testing.assert_allclose(merged[name], (u[:, :7] * s[:7]) @ v[:7], rtol=1e-3, atol=1e-4)
 
 
 def test_one_adapter_is_its_own_mean(adapters, tmp_path, tiny_bert):

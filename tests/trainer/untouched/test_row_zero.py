@@ -1,12 +1,14 @@
 """The untouched model is measured as the trained one is, and told as it is."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
 import torch
 
 import thresher as th
-from thresher.dataset import load
+from thresher.dataset import Dataset, load
 from thresher.errors import SettingsError
 from thresher.evaluation.generation import score_answers
 from thresher.trainer.context import resolve_run
@@ -35,7 +37,7 @@ def resolve(tiny_llama, question_rows):
         return resolve_run(
             rows,
             model=tiny_llama,
-            eval=load(held_out),
+            eval=held_out if isinstance(held_out, Dataset) else load(held_out),
             settings=settings,
             seed=0,
             untouched=UntouchedSettings(**{"general": "none", **untouched}),
@@ -61,6 +63,43 @@ def test_its_loss_is_what_score_says_of_the_rows(resolve, tiny_llama, question_r
     np.testing.assert_allclose(both["loss"], both["total"], rtol=1e-5)
 
 
+def test_the_answered_rows_are_of_every_source_though_ids_are_in_their_order(resolve):
+    rows = [
+        {"id": f"{source}-{number:03}", "prompt": f"{source}? {number}", "completion": f"{source} {number}"}
+        for source in ("arith", "bio", "code")
+        for number in range(40)
+    ]
+    asked = load(rows, id_column="id")
+    context = resolve(eval=asked, settings=replace(QUICK, eval_generations=30))
+    held_out = prepare_held_out(context)
+    ids = held_out.rows.frame["row_id"].gather(held_out.examples.position).to_list()
+    chosen = [ids[place] for place in held_out.prompts]
+    assert {name.split("-")[0] for name in chosen} == {"arith", "bio", "code"}
+    # the row that each prompt asks is the one that it stands at
+    texts = [context.tokenizer.decode(tokens) for tokens in held_out.prompts.values()]
+    assert all(
+        f"{name.split('-')[0]}? {int(name.split('-')[1])}<" in text for name, text in zip(chosen, texts, strict=True)
+    )
+    # fewer of them are some of the same, whatever other rows there are
+    few = prepare_held_out(resolve(eval=asked, settings=replace(QUICK, eval_generations=10)))
+    assert {ids[place] for place in few.prompts} < set(chosen)
+    assert context.identity()["answered"] == "by hash"
+    assert "answered" not in resolve(eval=asked, settings=replace(QUICK, eval_generations=120)).identity()
+
+
+def test_an_answer_is_written_at_the_row_that_was_asked(resolve):
+    context = resolve(settings=replace(QUICK, eval_generations=3))
+    held_out, whole = prepare_held_out(context), prepare_held_out(resolve(settings=replace(QUICK, eval_generations=10)))
+    with torch.random.fork_rng():
+        model = build_model(context, seed=0).eval()
+    some, every = held_out.measure(model), whole.measure(model)
+    is_asked = some["prediction"].is_not_null()
+    assert np.flatnonzero(is_asked).tolist() == list(held_out.prompts) != [0, 1, 2]
+    columns = ["row_id", "prediction", "exact_match", "chrf"]
+    assert some.filter(is_asked).select(columns).equals(every.filter(is_asked).select(columns))
+    assert some.filter(~is_asked)["chrf"].null_count() == 7
+
+
 def test_what_is_known_of_the_base_is_not_measured_again(resolve, monkeypatch):
     first = measure_base(resolve(shots=(0, 2)))
 
@@ -79,20 +118,18 @@ def test_who_copies_the_last_example_is_right_where_it_is_a_duplicate(resolve, q
     """The most similar row stands last, and the prompt ends before the answer."""
     context = resolve()
     twins = load([*question_rows[:20], *question_rows[30:]])  # `train` would leave the twins out
-    from dataclasses import replace
-
     context = replace(context, split=replace(context.split, train=twins))
     shots = put_examples(context, prepare_held_out(context), 3)
     assert shots.mean_shots == 3
     rows, tokenizer = shots.held_out, context.tokenizer
     assert len(rows.prompts) == 5
     copied = []
-    for ids in rows.prompts:
+    for ids in rows.prompts.values():
         turns = tokenizer.decode(ids).split("<|im_start|>assistant\n")
         assert len(turns) == 5  # three examples, and the answer that is to come
         assert turns[-1] == ""
         copied.append(turns[-2].split("<|im_end|>")[0])
-    responses = rows.rows.frame["response"].gather(rows.examples.position[:5]).to_list()
+    responses = rows.rows.frame["response"].gather([rows.examples.position[i] for i in rows.prompts]).to_list()
     assert score_answers(copied, responses).exact_match == [True] * 5
 
 
@@ -105,7 +142,7 @@ def test_examples_do_not_count_towards_the_loss_and_are_cut_to_fit(resolve):
         assert len(before.input_ids) < len(after.input_ids) <= 512
         assert after.n_learned == before.n_learned
         assert [code for code in after.labels if code >= 0] == [code for code in before.labels if code >= 0]
-    assert max(map(len, shots.held_out.prompts)) + QUICK.max_new_tokens <= 512
+    assert max(map(len, shots.held_out.prompts.values())) + QUICK.max_new_tokens <= 512
 
 
 @pytest.fixture(scope="module")

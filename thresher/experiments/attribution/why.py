@@ -43,6 +43,7 @@ from thresher.trainer.split import split_rows
 from thresher.validation import build_settings, document_options
 
 KIND, RESULT, ROWS, WORK = "why", "why.json", "rows.parquet", ".proof"
+RECIPE = "why-1"  # raise it when the same question would be answered otherwise
 SHOWN = 10
 
 
@@ -113,7 +114,7 @@ def why(
     trained = Adapter.read(adapter)
     rows = load_rows(data)
     context = _resolve(trained, rows, settings.device)
-    about = {"why": _list_settings(settings), "question": question, "adapter": trained.manifest.hash}
+    about = {"recipe": RECIPE, "why": _list_settings(settings), "question": question, "adapter": trained.manifest.hash}
     identity = digest({**about, "run": context.identity()})
     call = _Call(
         context=context,

@@ -18,7 +18,7 @@ from thresher.experiments.design.rough_estimate import describe_rough_time
 from thresher.experiments.experiment import Experiment
 from thresher.experiments.paired_runs import PairedRuns
 from thresher.experiments.settings import ExperimentSettings
-from thresher.numeric.units import format_duration
+from thresher.numeric.units import format_time_left
 from thresher.progress import OnProgress, Progress
 
 ArmSeed = tuple[str, int]
@@ -210,4 +210,4 @@ def _describe_time_left(done: Sequence[tuple[Cell, Outcome]], n_left: int, n_wor
     spent = [each.facts["train_seconds"] for _, each in done if "train_seconds" in each.facts and not each.is_reused]
     if not spent or not n_left:
         return ""
-    return f"; about {format_duration(sum(spent) / len(spent) * n_left / n_workers)} left"
+    return f"; {format_time_left(sum(spent) / len(spent) * n_left / n_workers)}"

@@ -143,5 +143,5 @@ def _take(held_out: HeldOut, keep: Int64) -> HeldOut:
         rows=[examples.rows[i] for i in keep],
         position=[examples.position[i] for i in keep],
     )
-    prompts = [held_out.prompts[i] for i in keep if i < len(held_out.prompts)]
+    prompts = {place: held_out.prompts[i] for place, i in enumerate(keep.tolist()) if i in held_out.prompts}
     return replace(held_out, examples=own, prompts=prompts)

@@ -43,6 +43,7 @@ from thresher.trainer.untouched.summary import name_verdict
 from thresher.validation import build_settings, document_options
 
 KIND, RESULT, ADAPTER = "soup", "soup.json", "adapter"
+RECIPE = "soup-1"  # raise it when the same adapters would be merged or judged otherwise
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -93,7 +94,7 @@ def soup(
     about["density"] = settings.kept_share
     if learned:
         about["data"] = [content_hash(rows) for rows in learned]
-    asked = {"soup": about, "adapters": [each.manifest.hash for each in trained]}
+    asked = {"recipe": RECIPE, "soup": about, "adapters": [each.manifest.hash for each in trained]}
     identity = digest({**asked, "runs": [context.identity() for context in contexts.values()]})
     with (
         nullcontext()

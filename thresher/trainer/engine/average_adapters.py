@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ from thresher.trainer.engine.pooled_classifier import HEAD_CONFIG, HEAD_WEIGHTS,
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 SAME = ("base_model_name_or_path", "revision", "task_type", "peft_type", "target_modules", "modules_to_save")
 DOWN, UP = ".lora_A.weight", ".lora_B.weight"
+# of an embedding, whose update is the transpose of the same product
+PAIRS = {UP: DOWN, ".lora_embedding_B": ".lora_embedding_A"}
 
 
 def average_adapters(folders: Sequence[Path], out: Path) -> None:
@@ -47,9 +49,9 @@ def average_adapters(folders: Sequence[Path], out: Path) -> None:
     merged: dict[str, torch.Tensor] = {}
     for name in weights[0]:
         tensors = [each[name] for each in weights]
-        if name.endswith(DOWN):
+        if name.endswith(tuple(PAIRS.values())):
             merged[name] = torch.cat(tensors, dim=0)  # (sum of ranks, n_in)
-        elif name.endswith(UP):
+        elif name.endswith(tuple(PAIRS)):
             scaled = [share * compute_scale(config) * tensor for config, tensor in zip(configs, tensors, strict=True)]
             merged[name] = torch.cat(scaled, dim=1)  # (n_out, sum of ranks)
         else:
@@ -67,6 +69,12 @@ def average_adapters(folders: Sequence[Path], out: Path) -> None:
         mean = {name: torch.stack([head[name] for head in heads]).mean(0) for name in heads[0]}
         save_file(mean, out / HEAD_WEIGHTS, metadata={"format": "pt"})
         write_atomic(out / HEAD_CONFIG, (folders[0] / HEAD_CONFIG).read_bytes())
+
+
+def find_pairs(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Return the names of the matrices of each layer, up and down, whose product is its update."""
+    known = list(names)
+    return [(name, name.removesuffix(up) + down) for up, down in PAIRS.items() for name in known if name.endswith(up)]
 
 
 def compute_scale(config: Mapping[str, Any]) -> float:

@@ -63,16 +63,18 @@ def put_examples(context: RunContext, held_out: HeldOut, k: int) -> ShotRows:
         [context.split.train.frame["prompt"][position] for position, _ in examples],
         k,
     )
-    rows, tokens, counts = [], [], []
+    rows: list[Example] = []
+    tokens: dict[int, list[int]] = {}
+    counts: list[int] = []
     conversations = held_out.rows.messages(positions)
     for number, (row, own) in enumerate(zip(held_out.examples.rows, conversations, strict=True)):
         chosen = [examples[index][1] for index in nearest[number][::-1]]  # the most similar last
-        has_answer = number < len(held_out.prompts)
+        has_answer = number in held_out.prompts
         example, prompt, n_shots = _fit(context, row, own, chosen, has_answer=has_answer)
         rows.append(example)
         counts.append(n_shots)
         if has_answer:
-            tokens.append(held_out.prompts[number] if prompt is None else prompt)
+            tokens[number] = held_out.prompts[number] if prompt is None else prompt
     usable = replace(held_out.examples, rows=rows)
     return ShotRows(replace(held_out, examples=usable, prompts=tokens), float(np.mean(counts)))
 

@@ -2,7 +2,8 @@
 
 The update of each layer is the product of two matrices; TIES and DARE trim and weigh its entries,
 so it is multiplied out, merged by peft's functions, and taken apart again by its singular values,
-at the sum of the ranks. What else there is, such as a classifier's head, is averaged.
+at the sum of the ranks. What else there is, such as a classifier's head, is averaged, and so are
+the updates of embeddings by RegMean, which read no vectors.
 
 RegMean (Jin et al. 2023, arXiv:2212.09849) gives each layer the outputs that the adapters gave it
 on their own rows, as far as one matrix can: with the second moments G_i of what a layer reads of
@@ -22,7 +23,15 @@ from safetensors.torch import load_file, save_file
 
 from thresher.artifacts.disk_errors import writing_safetensors
 from thresher.trainer.engine.adapters.kinds import Way
-from thresher.trainer.engine.average_adapters import CONFIG, DOWN, UP, WEIGHTS, average_adapters, compute_scale
+from thresher.trainer.engine.average_adapters import (
+    CONFIG,
+    DOWN,
+    UP,
+    WEIGHTS,
+    average_adapters,
+    compute_scale,
+    find_pairs,
+)
 
 WAYS: tuple[Way, ...] = get_args(Way)
 ALPHA = 0.9  # of RegMean: what moments between two inputs count, as in its paper
@@ -69,8 +78,7 @@ def merge_adapters(
     merged = load_file(out / WEIGHTS)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        for name in [name for name in merged if name.endswith(UP)]:
-            down = name.removesuffix(UP) + DOWN
+        for name, down in find_pairs(merged):
             updates = [
                 compute_scale(config) * (each[name].float() @ each[down].float())
                 for config, each in zip(configs, weights, strict=True)

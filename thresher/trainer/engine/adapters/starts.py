@@ -123,6 +123,8 @@ def _subtract_start(layer: Any) -> None:
 def measure_inputs(model: Any, rows: Sequence[Example], device: Any) -> dict[str, torch.Tensor]:
     """Return sum_t x_t x_t^T of what each adapted layer reads of the first rows: (n_in, n_in).
 
+    Embeddings read no vectors, and are left out.
+
     Args:
         model: with a peft adapter; it is put into evaluation mode.
         rows: of which the first `N_ROWS` are read.
@@ -140,7 +142,8 @@ def measure_inputs(model: Any, rows: Sequence[Example], device: Any) -> dict[str
 
         return add
 
-    hooks = [layer.register_forward_hook(watch(name)) for name, layer in _list_layers(model)]
+    layers = [(name, layer) for name, layer in _list_layers(model) if "default" in layer.lora_A]
+    hooks = [layer.register_forward_hook(watch(name)) for name, layer in layers]
     model.eval()
     try:
         with torch.inference_mode():
@@ -149,7 +152,7 @@ def measure_inputs(model: Any, rows: Sequence[Example], device: Any) -> dict[str
     finally:
         for hook in hooks:
             hook.remove()
-    absent = [name for name, _ in _list_layers(model) if name not in totals]
+    absent = [name for name, _ in layers if name not in totals]
     if absent:
         raise InputError(f"train: all adapted layers must read the rows, and {absent[0]} does not; name lora_targets")
     return totals
