@@ -44,6 +44,16 @@ def test_time_left_is_in_minutes_and_never_negative(monkeypatch, capsys):
     ]
 
 
+def test_the_first_line_comes_soon_and_a_finished_stage_has_no_time_left(monkeypatch, capsys):
+    now = iter([0.0, 0.0, 1.9, 2.1, 9.0, 13.0])
+    monkeypatch.setattr("thresher.cli.progress.time.monotonic", lambda: next(now))
+    lines = _Lines()
+    for done in (0, 1, 2, 50, 100):
+        lines.show(Progress(stage="embedding", done=done, total=100))
+    shown = capsys.readouterr().err.splitlines()
+    assert shown == ["embedding: 2 of 100, 0.95/s, about 103 s left", "embedding: 100 of 100, 7.7/s"]
+
+
 def test_paths_are_quoted_as_a_shell_takes_them():
     assert suggest_training("my rows") == "next: thresher train 'my rows' --eval ROWS --out adapter"
     assert suggest_selection("a.csv", "10%") == "next: thresher select a.csv --budget 10% --out chosen"

@@ -209,6 +209,7 @@ def refine(
 
     [bold]Example:[/bold] thresher label refine weak.jsonl --eval dev.jsonl --out refined
     """
+    from thresher.cli.progress import progress_display
     from thresher.labeling.weak.refine import plan_refining, refine_labels
 
     out = out if dry_run else options.require_out(out)
@@ -217,14 +218,15 @@ def refine(
     if out is None or dry_run:
         print_plan(plan_refining(pool, **call), as_json=as_json)
         return
-    result = refine_labels(pool, out=out, force=force, **call)
+    with progress_display(quiet=quiet) as show:
+        result = refine_labels(pool, out=out, force=force, on_progress=show, **call)
     content = result.manifest.content
     if as_json:
         print_json({name: content[name] for name in ("answer", "verdict", "counts", "classes")})
     if not quiet:
         lines = [content["answer"], *_tell_rejected(content["counts"])]
         lines.append(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
-        lines.append(suggest_training(out, "--weight confidence"))
+        lines.append(suggest_training(out, *(["--weight confidence"] if content["verdict"]["helps"] else [])))
         print_block(join_lines(lines), err=True)
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from thresher.trainer.events import TrainEvent
 
 SECONDS_BETWEEN_LINES = 10.0
+SECONDS_TO_FIRST_LINE = 2.0  # who waits longer wonders whether anything happens
 
 
 @contextmanager
@@ -86,12 +87,12 @@ def _bars() -> Iterator[Callable[[Progress], None]]:
 
 
 class _Lines:
-    """A line per stage every few seconds, for logs."""
+    """A line every few seconds, for logs; the first one soon."""
 
     def __init__(self) -> None:
         self._started: dict[str, tuple[float, int]] = {}
         self._done: dict[str, int] = {}
-        self._last = time.monotonic()
+        self._last = time.monotonic() - SECONDS_BETWEEN_LINES + SECONDS_TO_FIRST_LINE
 
     def show(self, progress: Progress) -> None:
         """Print the line when it is time."""

@@ -32,13 +32,15 @@ def soup(
 
     [bold]Example:[/bold] thresher soup a b c --dev dev.jsonl --eval test.jsonl --out soup
     """
+    from thresher.cli.progress import progress_display
     from thresher.experiments.soups.plan import plan_soup
     from thresher.experiments.soups.soup import soup as merge
 
     if dry_run:
         print_plan(plan_soup(adapters, dev=dev, eval=eval_rows, **vars(settings)), as_json=as_json)
         return
-    result = merge(adapters, dev=dev, eval=eval_rows, **vars(settings))
+    with progress_display(quiet=quiet) as show:
+        result = merge(adapters, dev=dev, eval=eval_rows, on_progress=show, **vars(settings))
     if as_json:
         print_json(dict(result.content))
     if not quiet:

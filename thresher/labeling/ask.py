@@ -41,6 +41,7 @@ from thresher.labeling.scores import check_sources, describe_scores, fill_unknow
 from thresher.labeling.settings import AskOptions, AskSettings
 from thresher.models.settings import ModelOptions, ModelSettings
 from thresher.numeric.arrays import Float32, Float64, Int64
+from thresher.numeric.units import format_count
 from thresher.numeric.vectors import unit_rows
 from thresher.progress import Progress, report_done
 from thresher.validation import document_options, split_options
@@ -170,6 +171,7 @@ def ask_labels(
     started = time.monotonic()
     plan = plan_call(pool, labeled, eval, on_progress, options)
     if out is None:
+        plan.announce()
         asked = plan.run(started, None)
         return replace(asked, rows=[_strip(row) for row in asked.rows])
     read = (plan.rows.texts, plan.rows.given, plan.test)
@@ -178,6 +180,7 @@ def ask_labels(
         if folder.is_done:
             report_done(on_progress, stage="label ask", folder=folder.path, outcome="read back")
         else:
+            plan.announce()
             folder.publish_files(plan.run(started, folder.path).write_files)
     return Asked.read(folder.path)
 
@@ -234,6 +237,16 @@ class AskCall:
     def classes(self) -> list[str]:
         """Labels to choose from: those named, and those that occur."""
         return sorted({*(self.settings.classes or ()), *self.rows.classes})
+
+    def announce(self) -> None:
+        """Say what was read, and what comes next."""
+        if self.context.on_progress is None:
+            return
+        encoder, batch = self.context.models.encoder, min(self.settings.batch, len(self.rows.open_rows))
+        n = len(self.rows.texts) + len(self.rows.text)
+        plan = f"plan: embed {format_count(n, 'text')} with {encoder}, then pick {format_count(batch, 'row')}"
+        for note in (self.rows.describe(), plan):
+            self.context.on_progress(Progress(stage="label ask", done=0, total=1, note=note))
 
     def run(self, started: float, path: Path | None) -> Asked:
         """Choose the rows, estimate the gain, and let the annotator answer."""

@@ -12,6 +12,7 @@ from thresher.errors import InputError
 from thresher.evaluation.curves.curve_fit import CurveFit, fit_curve
 from thresher.evaluation.curves.interval import Interval
 from thresher.numeric.arrays import Float32, Float64, Int64
+from thresher.numeric.units import format_points
 from thresher.numeric.vectors import unit_rows
 from thresher.selectors.pilot.student import fit_student
 
@@ -60,14 +61,14 @@ class Gain:
         expected = f"{100 * self.gain.median:.1f} points [{100 * self.gain.low:.1f}, {100 * self.gain.high:.1f}]"
         now = "" if self.accuracy is None else f"about {100 * self.accuracy.median:.0f} % now, "
         basis = f"({now}{self.n_labeled:,} labels; judged by {self.measured_on})"
-        least = f"{100 * self.delta:g}"
+        least = format_points(self.delta)
         sentence = f"the next {self.batch:,} labels are expected to raise the accuracy by {expected}"
         if self.says_stop:
             return f"stop: {sentence}, less than {least} {basis}"
         if self.gain.median < self.delta:
             return f"{sentence}, so probably less than {least}, which is not certain yet {basis}"
         later = (
-            "" if self.stop_at is None else f"; a batch brings less than {least} from about {self.stop_at:,} labels on"
+            "" if self.stop_at is None else f"; beyond about {self.stop_at:,} labels, a batch adds less than {least}"
         )
         return f"{sentence}{later} {basis}"
 

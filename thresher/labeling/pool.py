@@ -18,6 +18,7 @@ from thresher.features import FeatureContext, compute, resolve_encoder
 from thresher.labeling.choose import Known
 from thresher.models.encoders.load import missing_for_minilm
 from thresher.numeric.arrays import Float32, Int64
+from thresher.numeric.units import format_count
 
 LABEL = "label"
 ANSWER_WORDS = 6  # words of a label, in the mean, from which labels are answers and not classes
@@ -54,6 +55,14 @@ class LabelingPool:
         """The labels that occur, sorted; empty where they are answers in words."""
         n_words = sum(len(label.split()) for label in self.label)
         return [] if n_words > ANSWER_WORDS * len(self.label) else sorted(set(self.label))
+
+    def describe(self) -> str:
+        """Return how many rows there are, without a label and with one."""
+        n_labels = f" ({format_count(len(self.classes), 'label')})" if self.classes else ""
+        return (
+            f"{format_count(self.texts.n_read, 'row')} read: {len(self.open_rows):,} without a label, "
+            f"{len(self.text):,} labeled{n_labels}"
+        )
 
     def embed(self, context: FeatureContext) -> tuple[Float32, Known]:
         """Return the vectors of the rows without a label, and what is known of the others."""

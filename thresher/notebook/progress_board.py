@@ -32,6 +32,12 @@ LISTENERS = {  # function -> the argument that takes a listener
     "rank_bases": "on_progress",
     "transfer": "on_progress",
     "rank_sources": "on_progress",
+    "ask_labels": "on_progress",
+    "add_labels": "on_progress",
+    "refine_labels": "on_progress",
+    "soup": "on_progress",
+    "experts": "on_progress",
+    "why": "on_progress",
     "train": "on_event",
 }
 

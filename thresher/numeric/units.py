@@ -19,6 +19,12 @@ def format_count(n: int, noun: str) -> str:
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
+def format_points(share: float) -> str:
+    """Return "1 point" or "0.5 points" for a share of rows."""
+    points = f"{100 * share:g}"
+    return f"{points} {'point' if points == '1' else 'points'}"
+
+
 def format_amount(n: int, unit: str) -> str:
     """Return "1 row" or "1,200 rows" for a unit in the plural, as "rows" or "source groups"."""
     return format_count(n, unit.removesuffix("s"))

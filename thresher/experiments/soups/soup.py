@@ -34,6 +34,8 @@ from thresher.experiments.adapter_averaging import choose_greedily
 from thresher.experiments.attribution.why import find_learned_rows, name_classifier
 from thresher.experiments.result_folder import RunClock, read_result
 from thresher.experiments.soups.settings import SoupOptions, SoupSettings
+from thresher.numeric.units import format_count
+from thresher.progress import OnProgress, Progress, report_done
 from thresher.trainer.adapter import Adapter
 from thresher.trainer.context import PACKAGES, RunContext, content_hash, load_rows, resolve_run
 from thresher.trainer.engine.adapters.kinds import LOW_RANK
@@ -72,6 +74,7 @@ def soup(
     *,
     dev: Any,
     eval: Any,  # noqa: A002 - the name of the command's option
+    on_progress: OnProgress | None = None,
     **options: Unpack[SoupOptions],
 ) -> Soup:
     """Merge adapters of one base that learned different rows, and compare with the best of them.
@@ -80,6 +83,7 @@ def soup(
         adapters: folders that `train` wrote, two or more.
         dev: rows that decide which adapters join (anything `load` accepts).
         eval: rows that soups are compared on; none of them may be a dev row.
+        on_progress: called with a Progress after each measurement.
         options: fields of `SoupSettings`.
 
     Raises:
@@ -101,10 +105,12 @@ def soup(
         if settings.out is None
         else OutputFolder(settings.out, identity=identity, force=settings.force) as folder
     ):
-        if folder is None or not folder.is_done:
+        if folder is not None and folder.is_done:
+            report_done(on_progress, stage="soup", folder=folder.path, outcome="read back")
+        else:
             clock = RunClock()
             with tempfile.TemporaryDirectory() as work:
-                content, best = _SoupRun(trained, learned, contexts, settings, Path(work)).run()
+                content, best = _SoupRun(trained, learned, contexts, settings, Path(work), on_progress).run()
                 head = {"format": FORMAT, "kind": KIND, "identity": identity, "settings": about}
                 places = {"adapters": [str(each.path) for each in trained]}
                 places |= {
@@ -201,6 +207,7 @@ class _SoupRun:
     contexts: Mapping[str, RunContext]
     settings: SoupSettings
     work: Path
+    on_progress: OnProgress | None
     inputs: dict[int, dict[str, Any]] = field(default_factory=dict)
 
     def run(self) -> tuple[dict[str, Any], Path]:
@@ -208,7 +215,16 @@ class _SoupRun:
         metric = next(iter(METRICS[self.contexts["dev"].task].values()))
         sign, unit = (1.0 if metric.is_higher_better else -1.0), find_unit(metric.name)
         folders = [each.path for each in self.trained]
-        dev = [metric.measure(self._measure("dev", folder)).value for folder in folders]
+        ways = ", ".join(self.settings.ways)
+        n_dev, n_test = (len(each.split.held_out or ()) for each in self.contexts.values())
+        self._tell(
+            f"plan: measure {len(folders)} adapters on {format_count(n_dev, 'dev row')}, merge them by {ways}, and "
+            f"compare on {format_count(n_test, 'test row')}"
+        )
+        dev = []
+        for folder in folders:
+            dev.append(metric.measure(self._measure("dev", folder)).value)
+            self._tell(f"{folder}: {metric.name} {dev[-1]:.4f} on the dev rows")
         order = sorted(range(len(folders)), key=lambda number: (-sign * dev[number], number))
         single = self._measure("test", folders[order[0]])
         soups, best = [], (sign * dev[order[0]], folders[order[0]], "the best single adapter")
@@ -219,6 +235,8 @@ class _SoupRun:
                 key = tuple(members)
                 if key not in made:
                     made[key] = sign * metric.measure(self._measure("dev", self._merge(key, way))).value
+                    names = ", ".join(str(number + 1) for number in key)
+                    self._tell(f"soup by {way} of adapters {names}: {sign * made[key]:.4f} on the dev rows")
                 return made[key]
 
             members = choose_greedily(order, measure)
@@ -242,6 +260,10 @@ class _SoupRun:
             "answer": f"{best[2]} is best on the dev rows; {_summarize(soups)}",
         }
         return content, best[1]
+
+    def _tell(self, note: str) -> None:
+        if self.on_progress is not None:
+            self.on_progress(Progress(stage="soup", done=0, total=1, note=note))
 
     def _merge(self, members: tuple[int, ...], way: str) -> Path:
         from thresher.trainer.engine.adapters.merging import WAYS, merge_adapters

@@ -36,6 +36,8 @@ from thresher.labeling.weak.join import KIND as JOINED
 from thresher.models.settings import ModelOptions, ModelSettings
 from thresher.models.stages import StageCost
 from thresher.numeric.arrays import Bool, Float32, Int64
+from thresher.numeric.units import format_count
+from thresher.progress import OnProgress, Progress, report_done
 from thresher.validation import document_options, split_options
 
 KIND, ROWS, WEIGHTS, RECIPE = "refined", "rows.jsonl", "weights.parquet", "label-refine-3"
@@ -108,6 +110,17 @@ class _Sides(NamedTuple):
     test: Dataset
     n_leaked: int
 
+    def announce(self, settings: RefineSettings, context: FeatureContext) -> None:
+        """Say what was read, and what comes next."""
+        if context.on_progress is None:
+            return
+        more = "" if self.more is None else f", {len(self.more):,} without a label"
+        read = f"{len(self.weak):,} rows with a weak label{more}; {format_count(len(self.test), 'row')} to judge by"
+        runs = format_count(settings.seeds, "run")
+        plan = f"plan: embed them with {context.models.encoder}, then {runs} of self-training"
+        for note in (read, plan):
+            context.on_progress(Progress(stage="label refine", done=0, total=1, note=note))
+
     def embed(self, context: FeatureContext) -> tuple[Float32, Float32]:
         """Return the vectors of the rows that are learned from, (n, d), and of the test rows."""
         more = [] if self.more is None else self.more.frame["response"].to_list()
@@ -123,6 +136,7 @@ def refine_labels(
     unlabeled: Any = None,
     out: str | Path | None = None,
     force: bool = False,
+    on_progress: OnProgress | None = None,
     **options: Unpack[AllRefineOptions],
 ) -> Refined:
     """Correct weak labels by self-training, if rows of known label say that it helps.
@@ -145,6 +159,7 @@ def refine_labels(
         unlabeled: more texts, without labels, in the same column.
         out: folder to write the result to; it appears whole or not at all.
         force: replace an earlier result in `out`.
+        on_progress: called with a Progress while the encoder and the network run.
         **options: fields of `RefineSettings`, `ModelSettings` and `ReadSettings`.
 
     Raises:
@@ -154,14 +169,18 @@ def refine_labels(
     """
     settings, models, read = split_options("label refine", options, RefineSettings, ModelSettings, ReadSettings)
     sides = _load_sides(rows, unlabeled, eval, read)
-    context = choose_encoder(FeatureContext(models=models))
+    context = choose_encoder(FeatureContext(models=models, on_progress=on_progress))
     identity = _identify(sides, settings, context)
     if out is None:
+        sides.announce(settings, context)
         return _refine(sides, settings, context, identity)
     inputs = [each for each in (sides.weak, sides.more, sides.test) if each is not None]
     refuse_input_as_output(Path(out), inputs)
     with OutputFolder(out, identity=identity, force=force) as folder:
-        if not folder.is_done:
+        if folder.is_done:
+            report_done(on_progress, stage="label refine", folder=folder.path, outcome="read back")
+        else:
+            sides.announce(settings, context)
             folder.publish_files(_refine(sides, settings, context, identity).write_files)
     return Refined.read(folder.path)
 
@@ -256,10 +275,11 @@ def _refine(sides: _Sides, settings: RefineSettings, context: FeatureContext, id
     label = np.array([*(code[name] for name in sides.weak.frame["response"]), *[-1] * n_more], dtype=np.int64)
     truth = np.array([code.get(name, -1) for name in sides.test.frame["response"]], dtype=np.int64)
     constants = CosineSettings(least=settings.least)
-    outcomes = [
-        self_train(vectors, label, judged, len(classes), seed=settings.seed + i, settings=constants)
-        for i in range(settings.seeds)
-    ]
+    outcomes = []
+    for i in range(settings.seeds):
+        outcomes.append(self_train(vectors, label, judged, len(classes), seed=settings.seed + i, settings=constants))
+        if context.on_progress is not None:
+            context.on_progress(Progress(stage="runs of self-training", done=i + 1, total=settings.seeds))
     before, after = (
         np.stack([side == truth for side in each]) for each in zip(*(o[:2] for o in outcomes), strict=True)
     )

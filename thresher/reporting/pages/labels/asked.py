@@ -9,6 +9,7 @@ from typing import Any
 
 from thresher.artifacts.manifest import Manifest
 from thresher.artifacts.stored import read_json_lines
+from thresher.numeric.units import format_points
 from thresher.reporting import formatting as fmt
 from thresher.reporting.page import Block, Example, Examples, Page, Paragraph, Section, Share, ShareBars, Table, Tile
 from thresher.reporting.pages.experiment_tables import build_footer
@@ -45,14 +46,14 @@ def build_asked_page(folder: Path, manifest: Manifest) -> Page:
 
 def _build_gain(gain: Mapping[str, Any] | None) -> list[Block]:
     if gain is None:
-        return [Paragraph("With so few labels nothing can be said of what more will bring.")]
-    stop = "beyond what can be foreseen" if gain["stop_at"] is None else f"from about {fmt.count(gain['stop_at'])} on"
+        return [Paragraph("With so few labels, nothing can be said about what more will add.")]
+    stop = "more than can be foreseen" if gain["stop_at"] is None else f"about {fmt.count(gain['stop_at'])}"
     now = gain["accuracy"]
     rows = [
         ("labels so far", fmt.count(gain["n_labeled"])),
         ("accuracy now", "not known without test rows (--eval)" if now is None else _format_interval(now)),
         (f"gain by the next {fmt.count(gain['batch'])}", f"{_format_interval(gain['gain'])} points"),
-        (f"a batch brings less than {100 * gain['delta']:g} points", stop),
+        (f"labels beyond which a batch adds less than {format_points(gain['delta'])}", stop),
         ("judged by", str(gain["measured_on"])),
     ]
     return [Table(caption="Expected, with the 80 % interval", columns=("", "value"), rows=rows)]
