@@ -106,6 +106,9 @@ class _Lines:
             return
         if now - self._last < SECONDS_BETWEEN_LINES or now == began:
             return
+        is_over = progress.done >= progress.total
+        if is_over and now - began < 1:  # over before anybody had to wait for it
+            return
         self._last = now
         rate = (progress.done - first) / (now - began)
         n_left = progress.total - progress.done

@@ -300,6 +300,26 @@ def build_canonical_text(conversation: Conversation) -> CanonicalText:
     return CanonicalText(prompt, response, extra)
 
 
+def count_answer_bytes(conversation: Conversation, *, only_last: bool) -> int:
+    """Return the UTF-8 bytes of what a model learns to say: words, reasoning and tool calls.
+
+    Args:
+        conversation: of one row.
+        only_last: count the last turn that is learned, and not all of them.
+    """
+    learned = [turn for turn in conversation.messages if turn["role"] == "assistant" and turn.get(WEIGHT) != 0]
+    sizes = [sum(len(text.encode()) for text in _list_words(turn)) for turn in learned]
+    sizes = [size for size in sizes if size]
+    return sum(sizes[-1:] if only_last else sizes)
+
+
+def _list_words(turn: Mapping[str, Any]) -> list[str]:
+    texts = [turn.get(key) for key in ("content", "reasoning_content", "thinking")]
+    calls = turn.get("tool_calls")
+    texts += [orjson.dumps(calls, default=str).decode()] if calls else []
+    return [text for text in texts if isinstance(text, str)]
+
+
 def _read_text(message: Mapping[str, Any]) -> str:
     """Return a message's content, or its tool calls as JSON where it has no content."""
     if message["content"] is not None and not is_blank(message["content"]):

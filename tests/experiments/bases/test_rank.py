@@ -1,6 +1,7 @@
 """`base rank` from rows to folder, page and verdict."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,8 +9,12 @@ import pytest
 import thresher as th
 from thresher.cli.main import main
 from thresher.errors import InputError, SettingsError
-from thresher.experiments.bases.candidates import read_license
+from thresher.experiments.bases.answers import score_answers
+from thresher.experiments.bases.candidates import Candidate, read_license
+from thresher.experiments.bases.settings import BaseRankSettings
+from thresher.experiments.experiment import load_experiment
 from thresher.trainer.settings import TrainSettings
+from thresher.trainer.untouched.row_zero import measure_base
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 QUICK = TrainSettings(max_steps=2, batch_size=8, max_length=32)
@@ -101,6 +106,29 @@ def test_language_models_are_ranked_by_bits_per_byte(tiny_llama, plain_llama, qu
     assert result.table["bits_per_byte"].is_sorted()
     assert result.content["confirmed"] is None
     assert "--confirm 2" in th.report(result.path).read_text()
+
+
+def test_bits_per_byte_count_all_turns_that_are_learned(tiny_llama):
+    def build_row(number, first, last, **flags):
+        turns = [("user", f"say {number}"), ("assistant", first), ("user", "and now?"), ("assistant", last)]
+        turns = [{"role": role, "content": text} for role, text in turns]
+        turns[1] |= flags
+        return {"messages": turns}
+
+    pool = [build_row(10 + i, f"a {i}", f"b {i}") for i in range(12)]
+    # é takes two bytes; a turn of weight 0 is not learned; the last row does not fit
+    test = [build_row(1, "one two 7", "né"), build_row(2, "seven", "no", weight=0), build_row(3, "x " * 300, "yes")]
+    sizes = [9 + 3, 2]
+    settings = BaseRankSettings(
+        models=(str(tiny_llama), "tiny"), model=str(tiny_llama), settings=replace(QUICK, max_length=128)
+    ).choose_shots("sft")
+    experiment = load_experiment(pool, eval=test, settings=replace(settings, shots=(0,)))
+    scores = score_answers(Candidate.find(str(tiny_llama), "sft"), experiment)
+    assert sorted(scores.n_bytes) == sorted(sizes)
+    (measured,) = measure_base(replace(experiment, model=str(tiny_llama)).build_context(experiment.pool, seed=0))
+    losses = dict(zip(measured.outcomes["row_id"], measured.outcomes["loss"], strict=True))
+    expected = sum(losses[row_id] for row_id in scores.row_ids) / np.log(2) / sum(sizes)
+    assert scores.scores["bits_per_byte"] == pytest.approx(expected, rel=1e-12)
 
 
 def test_the_command_prints_the_order(rows, tiny_bert, tmp_path, capsys):

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from thresher.dataset.conversation import count_answer_bytes
 from thresher.errors import InputError
 from thresher.evaluation.forgetting import measure_bits
 from thresher.evaluation.metric import METRICS
 from thresher.experiments.bases.candidates import Candidate
 from thresher.experiments.experiment import Experiment
 from thresher.numeric.arrays import Float64
+from thresher.trainer.context import RunContext
 from thresher.trainer.events import TrainEvent
 from thresher.trainer.untouched.row_zero import BaseOutcomes, measure_base
 
@@ -29,8 +31,8 @@ class AnswerScores:
             of rows in the prompt `bits_per_byte_K` and, where answers were written, the metrics of
             them, as `exact_match_K`.
         row_ids: of the held-out rows that the model can read.
-        bits: (n,) of each answer, with the most rows in the prompt.
-        n_bytes: (n,) of each answer.
+        bits: (n,) of each row's answers, with the most rows in the prompt.
+        n_bytes: (n,) of each row's answers.
         ms_per_row: what reading a row took, over all prompts; None where it was kept from before.
     """
 
@@ -44,8 +46,9 @@ class AnswerScores:
 def score_answers(candidate: Candidate, experiment: Experiment) -> AnswerScores:
     """Measure a language model with each number of rows in its prompt.
 
-    The loss of an answer counts its end, and is divided by the bytes of its text: so models with
-    different tokenizers can be compared.
+    The loss of the turns that are learned counts their ends, and is divided by the bytes of their
+    texts: so models with different tokenizers can be compared. A row that does not fit into
+    `max_length` is left out, because its loss is that of a part of its bytes.
 
     Raises:
         InputError: the model cannot read the rows.
@@ -56,7 +59,7 @@ def score_answers(candidate: Candidate, experiment: Experiment) -> AnswerScores:
     started = time.monotonic()
     measured = measure_base(context)
     seconds = time.monotonic() - started
-    n_bytes = dict(zip(experiment.test.frame["row_id"], experiment.test.frame["response"].str.len_bytes(), strict=True))
+    n_bytes = _count_bytes(context)
     tables = [_add_bytes(each, n_bytes) for each in measured]
     scores: dict[str, float] = {}
     for each, table in zip(measured, tables, strict=True):
@@ -72,10 +75,35 @@ def score_answers(candidate: Candidate, experiment: Experiment) -> AnswerScores:
     )
 
 
+def _count_bytes(context: RunContext) -> dict[str, int]:
+    """Return the bytes of what is learned of each held-out row that the model reads whole."""
+    rows = context.split.held_out
+    assert rows is not None
+    examples = context.tokenize(rows)
+    place = [
+        position
+        for position, row in zip(examples.position, examples.rows, strict=True)
+        if len(row.input_ids) < examples.max_length
+    ]
+    if not place:
+        raise InputError(
+            f"base rank: held-out rows of fewer than {examples.max_length:,} tokens are required, found none; "
+            f"raise max_length"
+        )
+    whole = rows.take(place)
+    if context.task != "sft":
+        sizes = whole.frame["response"].str.len_bytes().to_list()
+    else:
+        only_last = context.settings.loss_on == "last-assistant"
+        conversations = whole.messages(range(len(whole)))
+        sizes = [count_answer_bytes(each, only_last=only_last) for each in conversations]
+    return dict(zip(whole.frame["row_id"], sizes, strict=True))
+
+
 def _add_bytes(measured: BaseOutcomes, n_bytes: Mapping[str, int]) -> pl.DataFrame:
-    """Return the rows whose answer has a loss and a byte."""
+    """Return the rows whose answers have a loss and a byte."""
     outcomes = measured.outcomes
-    sizes = pl.Series("n_bytes", [n_bytes[row_id] for row_id in outcomes["row_id"]], dtype=pl.Int64)
+    sizes = pl.Series("n_bytes", [n_bytes.get(row_id, 0) for row_id in outcomes["row_id"]], dtype=pl.Int64)
     table = outcomes.with_columns(sizes).filter(pl.col("loss").is_finite() & (pl.col("n_bytes") > 0))
     if not len(table):
         raise InputError("base rank: the answers of the held-out rows must have text, found none; check --eval")

@@ -31,11 +31,12 @@ from thresher.experiments.cells.cell import Cell
 from thresher.experiments.experiment import Experiment, load_experiment
 from thresher.experiments.result_folder import RunClock, TableResult, read_result, run_in_folder
 from thresher.experiments.tables import describe_experiment, describe_inputs, describe_places
+from thresher.numeric.units import format_count
 from thresher.progress import OnProgress, Progress
 from thresher.trainer.context import load_rows
 from thresher.validation import build_settings, document_options
 
-KIND = "bases"
+KIND, RECIPE = "bases", 2  # raise it when the same call gives other numbers
 BASES, RESULT, CELLS = "bases.parquet", "bases.json", "cells.csv"
 
 
@@ -125,7 +126,7 @@ class _Ranker:
     def write(self) -> BaseRanking:
         """Rank, or read what an earlier call has ranked."""
         clock, asked = RunClock(), self._describe_question()
-        identity = digest({"asked": asked, "experiment": describe_experiment(self.experiment)})
+        identity = digest({"recipe": RECIPE, "asked": asked, "experiment": describe_experiment(self.experiment)})
 
         def run(_: Path | None) -> BaseRanking:
             table, content, cells = self._rank()
@@ -202,6 +203,7 @@ class _Ranker:
 
     def _rank_by_labels(self) -> tuple[dict[str, dict[str, Any]], list[Rank], dict[str, Any]]:
         sample = choose_label_rows(self.experiment, self.given, self.settings.rows)
+        self._tell_plan(f"read {format_count(len(sample.rows), 'row')} with each, and predict their labels")
         scores: dict[str, LabelScores] = {}
         for candidate in self.candidates:
             scores[candidate.name] = score_labels(candidate, self.experiment, sample, self.settings.layers)
@@ -218,6 +220,7 @@ class _Ranker:
         if len(test) > self.settings.rows:
             chosen = np.random.default_rng(0).permutation(len(test))[: self.settings.rows]
             experiment = replace(experiment, test=test.take(np.sort(chosen)))
+        self._tell_plan(f"measure each on {format_count(len(experiment.test), 'row')} with answers")
         scores = {}
         for candidate in self.candidates:
             scores[candidate.name] = score_answers(candidate, experiment)
@@ -234,6 +237,11 @@ class _Ranker:
         ranks = rank_models(list(scores), bits, n_bytes, is_higher_better=False)
         lines = {name: {**each.scores, "ms_per_row": each.ms_per_row} for name, each in scores.items()}
         return lines, ranks, {"score": "bits_per_byte", "rows": len(shared)}
+
+    def _tell_plan(self, what: str) -> None:
+        n, trained = len(self.candidates), self.settings.confirm
+        then = f", then train the best {trained}" if trained else ""
+        self._tell(0, f"plan: {format_count(n, 'model')}: {what}{then}")
 
     def _tell(self, n_done: int, note: str) -> None:
         if self.on_progress is not None:
