@@ -6,9 +6,12 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
-from thresher.numeric.threads import count_cores, count_threads
+from thresher.features.labels.cross_fit import LabeledTexts, predict_folds
+from thresher.numeric.threads import count_cores, count_threads, limit_blas
+from thresher.selectors.pilot.student import fit_student
 
 
 @pytest.mark.parametrize(("asked", "expected"), [("3", 3), ("0", 1), ("", count_cores()), ("many", count_cores())])
@@ -32,3 +35,48 @@ def test_choosing_rows_leaves_the_threads_of_torch_alone():
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "2"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.strip() == "1"
+
+
+def count_blas_threads() -> set[int]:
+    from threadpoolctl import threadpool_info
+
+    return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+
+@pytest.fixture
+def two_blas_threads():
+    import scipy.linalg  # noqa: F401
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(2, user_api="blas"):
+        yield
+
+
+def test_small_products_use_one_thread_and_later_ones_as_many_as_before(two_blas_threads):
+    assert count_blas_threads() == {2}
+    with limit_blas():
+        assert count_blas_threads() == {1}
+    assert count_blas_threads() == {2}
+    with pytest.raises(ValueError, match="inside"), limit_blas():
+        raise ValueError("inside")
+    assert count_blas_threads() == {2}
+
+
+def test_regressions_are_fitted_on_one_thread(two_blas_threads, monkeypatch):
+    # two threads wait for each other: 10,000 rows of 77 classes took 20 times the processor time
+    from sklearn.linear_model import LogisticRegression
+
+    seen = []
+    fit = LogisticRegression.fit
+
+    def record(self, *args, **kwargs):
+        seen.append(count_blas_threads())
+        return fit(self, *args, **kwargs)
+
+    monkeypatch.setattr(LogisticRegression, "fit", record)
+    x = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
+    label = np.arange(40) % 2
+    fit_student(x, label)
+    rows = LabeledTexts.from_rows(np.arange(40), label, n_texts=40, n_classes=2)
+    list(predict_folds(rows, [x], [0]))
+    assert seen == [{1}, {1}]

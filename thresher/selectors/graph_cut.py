@@ -10,6 +10,7 @@ import numpy as np
 from thresher.features.container import Features
 from thresher.features.requirements import Requirements
 from thresher.numeric.arrays import Float32, Float64, Int64
+from thresher.numeric.threads import limit_blas
 from thresher.numeric.vectors import distinct_rows, unit_rows
 from thresher.selectors.contract import Selector
 from thresher.selectors.submodular.memory import KernelSettings, MemoryPlan, plan_streamed_memory
@@ -127,8 +128,9 @@ class GraphCut(Selector):
             pairs = _Neighbors(graph, vectors)
         existing = features.context.get("existing_embedding", vectors[:0])
         cut = _Cut(pairs, self.redundancy, np.ascontiguousarray(existing, dtype=np.float32), vectors, unit)
-        for _ in range(n_ranked):
-            cut.add(cut.best())
+        with limit_blas():
+            for _ in range(n_ranked):
+                cut.add(cut.best())
 
         gains = np.asarray(cut.gains)
         negative = np.flatnonzero(gains < 0)

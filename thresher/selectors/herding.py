@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from thresher.features.container import Features
 from thresher.features.requirements import Requirements
 from thresher.numeric.arrays import Float32, Float64, Int64
+from thresher.numeric.threads import limit_blas
 from thresher.numeric.vectors import unit_rows
 from thresher.selectors.contract import Selector
 from thresher.selectors.uniform import hash_rows
@@ -56,6 +57,7 @@ class Herding(Selector):
         return Scores(row_id=features.row_id, value=ranked(features.n_rows, picks), by=self.name, objective=distance)
 
 
+@limit_blas()
 def herd_rows(
     unit: Float32, n_picks: int, shuffle_key: Float64, *, max_block: int = MAX_BLOCK
 ) -> tuple[Int64, Float64]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from thresher.features.labels.folds import stratified_folds
 from thresher.numeric.arrays import Float64, Int64
+from thresher.numeric.threads import limit_blas
 
 N_FOLDS, N_FOLDS_OF_MANY = 5, 2
 MANY_TEXTS = 100_000  # from which half of them are more than a classifier learns from
@@ -146,7 +147,7 @@ class _Fit:
         if len(self._known) < 2:  # all the others have one label: there is nothing to learn
             return
         self._model = LogisticRegression(C=penalty, max_iter=MAX_ITERATIONS)
-        with warnings.catch_warnings():
+        with limit_blas(), warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # counted and reported
             warnings.filterwarnings("ignore", MANY_CLASSES, UserWarning)
             self._model.fit(_take(view, rows.text[learned]), rows.label[learned], sample_weight=rows.weight[learned])

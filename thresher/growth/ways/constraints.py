@@ -14,6 +14,7 @@ from thresher.growth.candidate import BROKEN, CUT, NO_ANSWER, WRONG, Candidate
 from thresher.growth.seeds import Seeds
 from thresher.models.generation.generator import Generation, user_turn
 from thresher.numeric.arrays import Float32, Int64
+from thresher.numeric.threads import limit_blas
 from thresher.numeric.vectors import unit_rows
 
 WRITE = (
@@ -116,7 +117,8 @@ class _LabelModel:
 
         self._seeds, self._names, self._codes = seeds, names, codes
         self._texts: list[str] = seeds.pool.frame["prompt"].to_list()
-        self._model: Any = LogisticRegression(C=PENALTY, max_iter=300).fit(vectors, codes)
+        with limit_blas():
+            self._model: Any = LogisticRegression(C=PENALTY, max_iter=300).fit(vectors, codes)
         means = np.stack([vectors[codes == code].mean(axis=0) for code in range(len(names))])
         # what a label has and the others have not
         self._directions = unit_rows(means - means.mean(axis=0))

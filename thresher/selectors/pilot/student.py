@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from thresher.numeric.arrays import Float32, Float64, Int64
+from thresher.numeric.threads import limit_blas
 
 PENALTY = 10.0  # C: unit embeddings are small numbers
 MAX_ITERATIONS = 100
@@ -44,7 +45,7 @@ def fit_student(x: Float32, y: Int64) -> Any:
     from sklearn.linear_model import LogisticRegression
 
     model = LogisticRegression(C=PENALTY, max_iter=MAX_ITERATIONS, tol=1e-3)
-    with warnings.catch_warnings():
+    with limit_blas(), warnings.catch_warnings():
         # a judge needs no third digit, and few rows of many classes are what is asked about
         warnings.simplefilter("ignore", ConvergenceWarning)
         warnings.simplefilter("ignore", UserWarning)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from thresher.numeric.arrays import Float32, Float64, Int64
+from thresher.numeric.threads import limit_blas
 
 EQUAL = 1e-9  # gains within this relative distance are ties
 
 
+@limit_blas()
 def pick_by_variance(unit: Float32, target: Float32, n_picks: int, noise: float) -> tuple[Int64, Float64]:
     """Pick rows greedily, each the one that lowers the target's posterior variance most.
 

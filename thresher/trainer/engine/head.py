@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from thresher.numeric.arrays import Bool, Float64
+from thresher.numeric.threads import limit_blas
 from thresher.trainer.engine.batches import Collate
 from thresher.trainer.engine.pooled_classifier import PooledClassifier
 from thresher.trainer.engine.tokenization import Example
@@ -158,7 +159,8 @@ def _measure_fold(
 def _fit_probe(x: Float64, code: NDArray[np.int64], penalty: float, weight: Float64) -> Any:
     from sklearn.linear_model import LogisticRegression
 
-    with warnings.catch_warnings():  # few rows of many classes are what this start is for
+    # few rows of many classes are what this start is for
+    with limit_blas(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%", UserWarning)
         return LogisticRegression(C=penalty, max_iter=200, tol=1e-3).fit(x, code, sample_weight=weight)
 
