@@ -22,6 +22,7 @@ from machine import machine
 
 import thresher as th
 from thresher.experiments.design.plans import plan_comparison, plan_curve
+from thresher.models.causal_lm.smollm2 import smollm2_folder
 from thresher.trainer.estimate import plan_training
 
 PRODUCTS = Path(__file__).parent.parent / "data" / "products"
@@ -39,7 +40,8 @@ def build_examples() -> dict[str, tuple]:
     shared = {"eval": held_out, "methods": ["random"], "workers": 1, "overlap": "drop"}
     curve = {**shared, "sizes": [80, 300], "seeds": 2, "grid": True}
     comparison = {**shared, "methods": ["length"], "budget": [100], "seeds": 2}
-    training = {"model": "smollm2", "eval": asked, "settings": th.TrainSettings(max_steps=12, eval_generations=8)}
+    model = smollm2_folder()  # unpacked into the usual cache, not into one that is deleted after a run
+    training = {"model": model, "eval": asked, "settings": th.TrainSettings(max_steps=12, eval_generations=8)}
     return {
         "curve of MiniLM": (lambda: plan_curve(pool, **curve), lambda: th.learning_curve(pool, **curve)),
         "comparison of MiniLM": (lambda: plan_comparison(pool, **comparison), lambda: th.compare(pool, **comparison)),
@@ -51,11 +53,15 @@ def measure(plan, run) -> dict:
     """Return the seconds that are foretold, and those that it takes."""
     foretold = plan().seconds
     loads = [os.getloadavg()[0]]
+    before = os.environ.get("THRESHER_CACHE")
     with TemporaryDirectory() as cache:
         os.environ["THRESHER_CACHE"] = cache
         began = time.perf_counter()
         run()
         seconds = time.perf_counter() - began
+    os.environ.pop("THRESHER_CACHE")
+    if before is not None:
+        os.environ["THRESHER_CACHE"] = before
     loads.append(os.getloadavg()[0])
     line = {"foretold": round(foretold, 1), "measured": round(seconds, 1), "ratio": round(foretold / seconds, 3)}
     line["load"] = [round(load, 1) for load in loads]  # after the plan, after the run

@@ -6,10 +6,12 @@ import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from thresher.dataset import Dataset
+from thresher.evaluation.run import ROWS_PER_BATCH
 from thresher.numeric.memory import get_peak_bytes
 from thresher.numeric.units import format_bytes, format_count, format_duration
 from thresher.trainer.context import RunContext, resolve_run
@@ -17,10 +19,16 @@ from thresher.trainer.engine.fit import count_steps, fit
 from thresher.trainer.engine.tokenization import Examples, require_rows
 from thresher.trainer.held_out import prepare_held_out
 from thresher.trainer.settings import TrainSettings
+from thresher.trainer.untouched.general import prepare_general
+from thresher.trainer.untouched.scale import SCALES
+from thresher.trainer.untouched.settings import UntouchedSettings
+from thresher.trainer.weights import read_weights
 
 N_TRIAL_STEPS = 6
 FEW_ROWS, MORE_ROWS = 64, 256  # the start of a run is timed with both: a part of it reads every row
-N_EVAL_ROWS, N_ANSWERS = 64, 4
+N_EVAL_ROWS, N_GENERAL_ROWS = 64, 32
+FEW_ANSWERS, MORE_ANSWERS = 2, 8  # in one batch, which costs something however few are in it
+N_TOKENS = 64  # of a timed answer, at most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +43,9 @@ class RunCost:
         eval_row_seconds: of measuring a held-out row.
         answer_seconds: of writing an answer to one.
         memory_bytes: peak of this process, and on a GPU.
+        answer_batch_seconds: of a batch of answers, besides those of each.
+        general_seconds: of measuring the general rows, as each run does; 0 where there are none.
+        general_answers_seconds: of answering the general questions.
     """
 
     start_seconds: float
@@ -44,6 +55,22 @@ class RunCost:
     eval_row_seconds: float
     answer_seconds: float
     memory_bytes: int
+    answer_batch_seconds: float = 0.0
+    general_seconds: float = 0.0
+    general_answers_seconds: float = 0.0
+
+    def estimate_measuring(self, n_eval: int, n_answers: int, *, times: int = 1) -> float:
+        """Return the seconds of measuring held-out rows.
+
+        Args:
+            n_eval: rows.
+            n_answers: of them, that are answered at most.
+            times: how many times as many tokens are read as without examples in the prompt.
+        """
+        n_answers = min(n_answers, n_eval)
+        n_batches = -(-n_answers // ROWS_PER_BATCH)
+        answers = n_answers * self.answer_seconds + n_batches * self.answer_batch_seconds
+        return times * n_eval * self.eval_row_seconds + answers
 
     def estimate(self, n_rows: int, settings: TrainSettings, n_eval: int) -> tuple[float, int]:
         """Return the seconds and training tokens of a run.
@@ -54,10 +81,28 @@ class RunCost:
             n_eval: held-out rows.
         """
         n_steps = round(settings.stop_at * count_steps(n_rows, settings))
-        n_answers = min(settings.eval_generations, n_eval)
-        measuring = n_eval * self.eval_row_seconds + n_answers * self.answer_seconds
+        measuring = self.estimate_measuring(n_eval, settings.eval_generations) + self.general_seconds
         seconds = self.start_seconds + n_rows * self.row_seconds + n_steps * self.step_seconds + measuring
         return seconds, round(n_steps * self.step_tokens)
+
+    def estimate_untouched(self, context: RunContext, *, n_prompts: int = 1) -> float:
+        """Return the seconds of measuring the untouched model, once for all runs.
+
+        Args:
+            context: of a run.
+            n_prompts: sets of rows that stand in prompts, each of which is measured.
+        """
+        n_eval = 0 if context.split.held_out is None else len(context.split.held_out)
+        if context.task == "classification":  # the vectors that each run's probe reads
+            return n_eval * self.eval_row_seconds
+        seconds, shots = 0.0, context.untouched.prompts if n_eval else ()
+        if shots:
+            n_answers = context.settings.eval_generations if context.task == "sft" else 0
+            each = [(n_prompts if k else 1) * self.estimate_measuring(n_eval, n_answers, times=k + 1) for k in shots]
+            seconds += self.start_seconds + sum(each)
+        if self.general_seconds:
+            seconds += self.start_seconds + self.general_seconds + self.general_answers_seconds
+        return seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,9 +173,11 @@ def plan_training(data: Any, **call: Any) -> TrainingPlan:
 
     Args:
         data: as for `train`.
-        call: arguments of `train`, but for its folder.
+        call: arguments of `train`, but for its folder; those of the untouched model together, as
+            `untouched`.
     """
-    context = resolve_run(data, **{"seed": 0, **call})
+    context = resolve_run(data, **{"seed": 0, "untouched": UntouchedSettings(), **call})
+    context.untouched.check_rows(context.task, has_held_out=context.split.held_out is not None)
     split, settings = context.split, context.settings
     n_eval = 0 if split.held_out is None else len(split.held_out)
     n_runs = len(context.seeds) * (1 if split.control is None else 2)
@@ -140,9 +187,25 @@ def plan_training(data: Any, **call: Any) -> TrainingPlan:
     sides = "" if split.control is None else f", and as many on {what}"
     n_rows, n_steps = len(split.train), count_steps(len(split.train), settings)
     name = f"{format_count(n_rows, 'row')}, {format_count(n_steps, 'step')}{sides}"
-    runs = PlannedRuns(name=name, n=n_runs, seconds=n_runs * seconds, tokens=n_runs * tokens)
-    note = "runs finished earlier cost nothing"
-    return TrainingPlan(parts=(runs,), n_workers=1, memory_bytes=cost.memory_bytes, note=note)
+    measuring = cost.general_answers_seconds  # of the adapter that is kept
+    if context.untouched.scale != "trained":
+        measuring += n_runs * len(SCALES) * (n_eval * cost.eval_row_seconds + cost.general_seconds)
+    runs = PlannedRuns(name=name, n=n_runs, seconds=n_runs * seconds + measuring, tokens=n_runs * tokens)
+    note = "runs finished earlier, and what is known of the untouched model, cost nothing"
+    parts = (plan_untouched(context, cost), runs)
+    return TrainingPlan(parts=parts, n_workers=1, memory_bytes=cost.memory_bytes, note=note)
+
+
+def plan_untouched(context: RunContext, cost: RunCost, *, n_prompts: int = 1) -> PlannedRuns:
+    """Return what measuring the untouched model takes, once for all runs.
+
+    Args:
+        context: of a run.
+        cost: measured.
+        n_prompts: sets of rows that stand in prompts, each of which is measured.
+    """
+    seconds = cost.estimate_untouched(context, n_prompts=n_prompts)
+    return PlannedRuns(name="the untouched model", n=0, seconds=seconds, tokens=0)
 
 
 def measure_run(context: RunContext) -> RunCost:
@@ -155,22 +218,28 @@ def measure_run(context: RunContext) -> RunCost:
     rows = np.random.default_rng(0).permutation(len(train))[:MORE_ROWS]
     examples = context.tokenize(train.take(np.sort(rows)))
     require_rows(examples, "train", n_vocabulary=context.base.n_vocabulary)
+    if context.settings.weight is not None:
+        read_weights(train, context.settings.weight)  # refuses what the run would refuse
     few = replace(examples, rows=examples.rows[:FEW_ROWS], position=examples.position[:FEW_ROWS])
     with TemporaryDirectory() as folder:
         _time_fit(context, few, Path(folder) / "warm")  # imports, and first use of every kernel
         start, steps, _ = _time_fit(context, few, Path(folder) / "few")
         more_start, more_steps, model = _time_fit(context, examples, Path(folder) / "more")
     row_seconds = max(0.0, more_start - start) / max(1, len(examples) - len(few))
-    eval_row, answer = time_measuring(context, model)
+    measuring = time_measuring(context, model)
+    general, general_answers = _time_general(context, model)
     batch_size = int(context.settings.batch_size or 1)
     return RunCost(
         start_seconds=max(0.0, start - row_seconds * len(few)),
         row_seconds=row_seconds,
         step_seconds=(steps + more_steps) / 2,
         step_tokens=min(batch_size, len(train)) * examples.n_tokens / len(examples),
-        eval_row_seconds=eval_row,
-        answer_seconds=answer,
+        eval_row_seconds=measuring.row,
+        answer_seconds=measuring.answer,
         memory_bytes=get_peak_bytes(),
+        answer_batch_seconds=measuring.batch,
+        general_seconds=general,
+        general_answers_seconds=general_answers,
     )
 
 
@@ -190,20 +259,69 @@ def _time_fit(context: RunContext, examples: Examples, folder: Path) -> tuple[fl
     return started - began, (times["step"][-1] - started) / len(times["step"]), trained.model
 
 
-def time_measuring(context: RunContext, model: object) -> tuple[float, float]:
-    """Return the seconds of measuring a held-out row, and of writing an answer to one."""
+class MeasuringCost(NamedTuple):
+    """Seconds of measuring a held-out row, of an answer to one, and of each batch of answers."""
+
+    row: float
+    answer: float
+    batch: float
+
+
+def time_measuring(context: RunContext, model: Any) -> MeasuringCost:
+    """Measure a few held-out rows, and write answers to some of them."""
     rows = context.split.held_out
     if rows is None:
+        return MeasuringCost(0.0, 0.0, 0.0)
+    order = np.random.default_rng(0).permutation(len(rows))
+    n_rows = min(N_EVAL_ROWS, len(rows))
+    row = _time_held_out(context, model, rows.take(np.sort(order[:n_rows])), 0)[0] / n_rows
+    n_asked = context.settings.eval_generations if context.task == "sft" else 0
+    counts = sorted({min(n, n_asked, len(rows)) for n in (FEW_ANSWERS, MORE_ANSWERS)} - {0})
+    if not counts:
+        return MeasuringCost(row, 0.0, 0.0)
+    asked = rows.take(np.sort(order[: counts[-1]]))
+    times = [_time_held_out(context, model, asked, n) for n in counts]
+    own = [(seconds - len(asked) * row) * stretch for seconds, stretch in times]
+    if len(own) == 1:
+        return MeasuringCost(row, max(0.0, own[0]) / counts[0], 0.0)
+    answer = min(max(0.0, own[1] - own[0]) / (counts[1] - counts[0]), max(0.0, own[1]) / counts[1])
+    return MeasuringCost(row, answer, max(0.0, own[1] - counts[1] * answer))
+
+
+def _time_held_out(context: RunContext, model: Any, rows: Dataset, n_answers: int) -> tuple[float, float]:
+    """Return the seconds of measuring rows with so many answers, and how many times longer these are.
+
+    Where an answer reaches the limit of the timed tokens, all are taken to reach that of the run.
+    """
+    limit = min(N_TOKENS, context.settings.max_new_tokens)
+    settings = replace(context.settings, eval_generations=n_answers, max_new_tokens=limit)
+    held_out = prepare_held_out(replace(context, split=replace(context.split, held_out=rows), settings=settings))
+    if held_out is None:
+        raise AssertionError("there are held-out rows")
+    began = time.perf_counter()
+    outcomes = held_out.measure(model)
+    seconds = time.perf_counter() - began
+    answers = outcomes["prediction"].drop_nulls().to_list() if n_answers else []
+    lengths = [len(context.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) for text in answers]
+    return seconds, context.settings.max_new_tokens / limit if max(lengths, default=0) >= limit - 1 else 1.0
+
+
+def _time_general(context: RunContext, model: Any) -> tuple[float, float]:
+    """Return the seconds of measuring all general rows, and of answering the general questions."""
+    general = prepare_general(context, has_answers=True)
+    if general is None:
         return 0.0, 0.0
-    sample = rows.take(np.sort(np.random.default_rng(0).permutation(len(rows))[:N_EVAL_ROWS]))
-    seconds = []
-    n_answers = min(N_ANSWERS, context.settings.eval_generations) if context.task == "sft" else 0
-    for n in dict.fromkeys((0, n_answers)):
-        settings = replace(context.settings, eval_generations=n)
-        held_out = prepare_held_out(replace(context, split=replace(context.split, held_out=sample), settings=settings))
+    few, share = general.sample(N_GENERAL_ROWS)
+    began = time.perf_counter()
+    few.measure(context, model)
+    seconds = (time.perf_counter() - began) / share
+    counts = sorted({min(n, len(general.prompts)) for n in (FEW_ANSWERS, MORE_ANSWERS)} - {0})
+    if not counts:
+        return seconds, 0.0
+    own = []
+    for n in counts:
         began = time.perf_counter()
-        if held_out is not None:
-            held_out.measure(model)
-        seconds.append(time.perf_counter() - began)
-    answer = max(0.0, seconds[-1] - seconds[0]) / n_answers if n_answers else 0.0
-    return seconds[0] / len(sample), answer
+        replace(general, prompts=general.prompts[:n]).answer(context, model)
+        own.append(time.perf_counter() - began)
+    slope = max(0.0, own[-1] - own[0]) / max(1, counts[-1] - counts[0])
+    return seconds, own[-1] + slope * (len(general.prompts) - counts[-1])

@@ -6,10 +6,12 @@ import pytest
 import thresher as th
 from thresher.dataset import load
 from thresher.evaluation.outcomes import Evaluator
+from thresher.experiments.cells import worker_pool
 from thresher.trainer.engine.pooled_classifier import PooledClassifier
 from thresher.trainer.held_out import HeldOut
 from thresher.trainer.settings import TrainSettings
 from thresher.trainer.untouched import base_vectors, row_zero
+from thresher.trainer.untouched.shots import put_examples
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
@@ -66,6 +68,30 @@ def test_cells_compared_by_loss_write_no_answers_and_share_the_base(tiny_llama, 
     assert calls | expected == calls
     compare(tiny_llama, question_rows, metric="loss", detect=0.5)  # another result, the same cells
     assert calls | expected == calls
+
+
+def test_rows_in_the_prompt_are_those_that_were_trained_on(tiny_llama, question_rows, calls, monkeypatch):
+    """Row zero with examples has what training has: the rows of its method and size, and no more."""
+    shown, learned, train = [], [], worker_pool.train_and_measure
+
+    def put(context, held_out, k):
+        shown.append(frozenset(context.split.train.frame["row_id"]))
+        return put_examples(context, held_out, k)
+
+    def learn(job, work):
+        if job.seeds == (0,):
+            learned.append(frozenset(job.split.train.frame["row_id"]))
+        return train(job, work)
+
+    monkeypatch.setattr(row_zero, "put_examples", put)
+    monkeypatch.setattr(worker_pool, "train_and_measure", learn)
+    found = compare(tiny_llama, question_rows, metric="loss", shots=(0, 2), redraw=1.0)
+    assert len(set(shown)) == len(shown) == 2  # of random and of length
+    assert set(shown) == set(learned)
+    assert [each["name"] for each in found.content["base"]["references"]] == ["untouched", "2 in the prompt"]
+    gains = [entry["gains"][0] for entry in found.content["base"]["methods"].values()]
+    assert len(gains) == 2
+    assert {gain["n"] for gain in gains} == {10}
 
 
 def test_held_out_texts_are_read_once_for_the_probes_of_all_cells(tiny_bert, calls, monkeypatch):

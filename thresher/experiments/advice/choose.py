@@ -141,8 +141,9 @@ def estimate_pilot(pilot: Pilot, experiment: Experiment, workers: Any = WORKERS)
     """Return the seconds that a pilot takes, from a few steps on this machine."""
     from thresher.experiments.cells.worker_pool import count_workers
     from thresher.experiments.design.dry_run import measure_experiment, plan_runs
+    from thresher.trainer.context import NOTHING
 
-    short = replace(experiment, settings=pilot.settings, test=pilot.judges)
+    short = replace(experiment, settings=pilot.settings, test=pilot.judges, untouched=NOTHING)  # as `run_pilot`
     planned = plan_runs("pilot", short, measure_experiment(short), [pilot.n_rows] * pilot.n_runs)
     return planned.seconds / count_workers(workers, experiment.settings.device)
 

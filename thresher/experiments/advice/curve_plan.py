@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from thresher.experiments.cells.worker_pool import count_workers
 from thresher.experiments.curve import MIN_SIZES
-from thresher.experiments.design.dry_run import measure_experiment, plan_runs
+from thresher.experiments.design.dry_run import measure_experiment, plan_base, plan_runs
 from thresher.experiments.experiment import Experiment
 from thresher.experiments.planning import MIN_CELLS, list_doubling_sizes, list_first_cells
 from thresher.experiments.settings import BASELINE
@@ -67,7 +67,9 @@ def fit_into_time(
     n_workers = count_workers(workers, experiment.settings.device)
     alone = measure_experiment(experiment)
     beside = alone if n_workers == 1 else measure_experiment(experiment, n_workers=n_workers)
+    base = plan_base(experiment, alone).seconds  # before the curve, and known to the training
     training = RESERVE * 2 * _sum_seconds(experiment, alone, [whole.largest])
+    beside = replace(beside, general_seconds=0.0)  # which the cells of a curve do not measure
     most = (1 - CURVE_SHARE) * seconds_left
     kept = training if training <= most else 0.0
     allowed = seconds_left - min(training, most)
@@ -75,7 +77,7 @@ def fit_into_time(
     for methods, largest in _list_smaller(whole, len(experiment.labels)):
         sizes = list_doubling_sizes(largest, n_classes=len(experiment.labels))
         cells = [size for size, _ in list_first_cells(sizes, seeds)[:MIN_CELLS]] * len(methods)
-        needed = _sum_seconds(experiment, beside, cells) / min(n_workers, len(cells))
+        needed = base + _sum_seconds(experiment, beside, cells) / min(n_workers, len(cells))
         plan = CurvePlan(methods=methods, largest=largest, allowed=allowed, needed=needed, kept=kept)
         if plan.fits:
             break

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from thresher.experiments.experiment import Experiment
-from thresher.trainer.estimate import PlannedRuns, RunCost, measure_run
+from thresher.trainer.estimate import PlannedRuns, RunCost, measure_run, plan_untouched
 from thresher.trainer.settings import TrainSettings
 
 
@@ -49,6 +49,18 @@ def plan_runs(
         seconds=sum(seconds for seconds, _ in each),
         tokens=sum(tokens for _, tokens in each),
     )
+
+
+def plan_base(experiment: Experiment, cost: RunCost, *, n_subsets: int = 1) -> PlannedRuns:
+    """Return what measuring the untouched model takes, once for all cells.
+
+    Args:
+        experiment: of the cells.
+        cost: measured.
+        n_subsets: whose rows stand in prompts, where `--shots` asks for some.
+    """
+    context = experiment.build_context(experiment.pool.take(np.arange(1)), seed=0)
+    return plan_untouched(context, cost, n_prompts=n_subsets)
 
 
 def with_stop(settings: TrainSettings, share: float) -> TrainSettings:

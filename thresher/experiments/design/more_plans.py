@@ -77,7 +77,7 @@ def plan_rank(pool: Any, *, eval: Any = "20%", **options: Any) -> TrainingPlan: 
     for name, cost in costs.items():
         n_answers = 0 if is_labels else min(experiment.resolve_settings().eval_generations, n_read)
         times = 1 if is_labels else len(settings.shots)
-        seconds = cost.start_seconds + times * (n_read * cost.eval_row_seconds + n_answers * cost.answer_seconds)
+        seconds = cost.start_seconds + times * cost.estimate_measuring(n_read, n_answers)
         parts.append(PlannedRuns(name=f"{name} reads {n_read:,} rows", n=0, seconds=seconds, tokens=0))
     if settings.confirm:
         n_rows = min(settings.train_rows, len(experiment.pool))
@@ -193,8 +193,8 @@ def plan_experts(
     def plan(name: str, n_runs: int, n_steps: int, n_rows: int) -> PlannedRuns:
         begins = n_runs * (cost.start_seconds + n_rows * cost.row_seconds)
         n_all = n_runs * n_steps * seeds
-        measuring = n_eval * cost.eval_row_seconds  # each held-out row by one adapter
-        measuring += min(context.settings.eval_generations, n_eval) * cost.answer_seconds
+        # each held-out row by one adapter
+        measuring = cost.estimate_measuring(n_eval, context.settings.eval_generations)
         seconds = seeds * (begins + measuring) + n_all * cost.step_seconds
         return PlannedRuns(name=name, n=n_runs * seeds, seconds=seconds, tokens=round(n_all * cost.step_tokens))
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from thresher.errors import InputError
 from thresher.experiments.comparison import parse_sizes
-from thresher.experiments.design.dry_run import measure_experiment, plan_runs, with_stop
+from thresher.experiments.design.dry_run import measure_experiment, plan_base, plan_runs, with_stop
 from thresher.experiments.experiment import Experiment, load_experiment
 from thresher.experiments.learning_curve import SHARE_OF_GRID, choose_sizes
 from thresher.experiments.own.method_file import list_methods
@@ -25,7 +25,7 @@ from thresher.numeric.units import format_count
 from thresher.trainer.estimate import PlannedRuns, TrainingPlan
 from thresher.validation import build_settings
 
-CELLS_NOTE = "the time of choosing rows is not counted, and runs that are kept from before cost nothing"
+CELLS_NOTE = "the time of choosing rows is not counted, and what is kept from before costs nothing"
 
 
 def plan_curve(pool: Any, *, eval: Any, **options: Any) -> TrainingPlan:  # noqa: A002 - as `learning_curve`
@@ -57,10 +57,12 @@ def plan_curve(pool: Any, *, eval: Any, **options: Any) -> TrainingPlan:  # noqa
     grid = spread([(size, seed) for seed in range(settings.seeds) for size in sizes])
     first = grid if settings.grid else spread(list_first_cells(sizes, settings.seeds))
     first = first[: settings.max_runs]
-    parts = [plan_runs("every cell of the grid" if settings.grid else "first cells", experiment, cost, first)]
+    base = plan_base(experiment, cost, n_subsets=len(list_methods(settings.methods, "curve")) * len(sizes))
+    parts = [replace(base, seconds=len(settings.models or "1") * base.seconds)]
+    parts.append(plan_runs("every cell of the grid" if settings.grid else "first cells", experiment, cost, first))
     if not settings.grid and settings.max_runs is None:
         whole = plan_runs("grid", experiment, cost, grid)
-        share = max(0.0, SHARE_OF_GRID - parts[0].seconds / whole.seconds)
+        share = max(0.0, SHARE_OF_GRID - parts[1].seconds / whole.seconds)
         further = PlannedRuns(
             name="further cells, at most",
             n=round(share * whole.n),
@@ -94,8 +96,9 @@ def plan_comparison(pool: Any, *, eval: Any, **options: Any) -> TrainingPlan:  #
         if settings.methods == "all":
             methods = [name for name in methods if has_columns(name, method_settings, pool_rows)]
         cost = measure_experiment(runner.experiment, n_workers=n_workers)
-        parts: list[PlannedRuns] = []
-        for size in parse_sizes(settings.budget, len(pool_rows)):
+        budgets = parse_sizes(settings.budget, len(pool_rows))
+        parts = [plan_base(runner.experiment, cost, n_subsets=len(methods) * len(budgets))]
+        for size in budgets:
             if settings.equal == "steps":
                 runner.set_equal_steps(size)
             sizes = [size] * (len(methods) * settings.seeds)
@@ -131,6 +134,7 @@ def plan_tuning(data: Any, *, eval: Any, **options: Any) -> TrainingPlan:  # noq
     n_finals = min(settings.finalists + settings.checks + 1, settings.trials)
     n_dev, n_all = len(dev.pool), len(test.pool)
     parts = (
+        plan_base(test, cost),
         plan_runs(f"trials, to {EARLY:.0%}", dev, cost, [n_dev] * settings.trials, with_stop(base, EARLY)),
         plan_runs("trials, to the end", dev, cost, [n_dev] * n_finals, base),
         plan_runs("winner and default on the test rows", test, cost, [n_all] * (2 * settings.seeds), base),

@@ -19,7 +19,7 @@ from thresher.experiments.comparison import (
     PairwiseResult,
     write_comparison,
 )
-from thresher.experiments.design.dry_run import measure_experiment, plan_runs
+from thresher.experiments.design.dry_run import measure_experiment, plan_base, plan_runs
 from thresher.experiments.experiment import load_experiment
 from thresher.experiments.runner import ExperimentRunner
 from thresher.experiments.settings import ComparisonOptions, ComparisonSettings
@@ -98,7 +98,10 @@ def plan_grown_comparison(grown: Any, *, against: Any, eval: Any, **options: Unp
         if settings.equal == "steps":
             runner.set_equal_steps(max(map(len, sides.values())))
         cost = measure_experiment(runner.experiment)
-        parts = [plan_runs(name, runner.experiment, cost, [len(side)] * settings.seeds) for name, side in sides.items()]
+        parts = [plan_base(runner.experiment, cost, n_subsets=len(sides))]
+        parts += [
+            plan_runs(name, runner.experiment, cost, [len(side)] * settings.seeds) for name, side in sides.items()
+        ]
         return TrainingPlan(
             parts=tuple(parts),
             n_workers=runner.n_workers,

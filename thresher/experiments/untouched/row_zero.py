@@ -1,30 +1,37 @@
 """The untouched model beside an experiment: is training better, and from how many rows on?
 
-The untouched language model is measured once for all cells, with rows of the whole pool in its
-prompts. A classifier is held against the majority class and the probe that learned from the same
+The untouched language model is measured once for all cells; with examples in its prompts, once for
+each method and size, from the rows that were trained on there, so that training and prompts have
+the same rows. A classifier is held against the majority class and the probe that learned from the same
 rows (`trainer/untouched/probe.py`), whichever is better at that size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from thresher.dataset import Dataset
+from thresher.evaluation.estimate import Estimate
 from thresher.evaluation.gain import Gain, estimate_gain
 from thresher.evaluation.metric import Metric
 from thresher.experiments.experiment import Experiment
 from thresher.experiments.runner import ExperimentRunner
+from thresher.experiments.settings import BASELINE
 from thresher.numeric.units import format_amount
 from thresher.progress import OnProgress, Progress
+from thresher.trainer.settings import TrainSettings
 from thresher.trainer.untouched.probe import extract_probe, predict_majority
 from thresher.trainer.untouched.row_zero import measure_base
-from thresher.trainer.untouched.summary import MAJORITY, PROBE, describe_gain, name_shots
+from thresher.trainer.untouched.summary import MAJORITY, PROBE, ZERO_SHOT, describe_gain, name_shots
 
-Runs = Mapping[tuple[str, int], Sequence[pl.DataFrame]]  # method, rows -> outcomes by seed
+Group = tuple[str, int]  # method, rows
+Runs = Mapping[Group, Sequence[pl.DataFrame]]  # outcomes by seed
 
 
 @dataclass(frozen=True)
@@ -34,21 +41,44 @@ class References:
     Attributes:
         fixed: outcomes by name: the same for every cell.
         has_probe: whether each cell is also held against its own probe.
+        own: outcomes by name, of each method and size: where rows of its own stand in prompts, or
+            its base model is another one.
+        whose: base model of each method and size, for people; empty where there is one for all.
     """
 
     fixed: Mapping[str, pl.DataFrame]
     has_probe: bool
+    own: Mapping[Group, Mapping[str, pl.DataFrame]] = field(default_factory=dict)
+    whose: Mapping[Group, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What the cells of a method and size were trained on.
+
+    Attributes:
+        rows: of the first seed.
+        model: base, where it is not the experiment's.
+    """
+
+    rows: Dataset
+    model: str | Path | None = None
 
 
 def measure_references(
-    experiment: Experiment, tables: Sequence[pl.DataFrame], on_progress: OnProgress | None = None
+    experiment: Experiment,
+    tables: Sequence[pl.DataFrame],
+    on_progress: OnProgress | None = None,
+    *,
+    trained: Mapping[Group, Trained] | None = None,
 ) -> References | None:
     """Measure what the cells are held against; None where it is left out.
 
     Args:
-        experiment: with the pool, whose rows stand in the prompts.
+        experiment: of the cells.
         tables: outcomes of the finished cells.
         on_progress: listener.
+        trained: what they were trained on; None where that is the whole pool for all.
     """
     if not experiment.untouched.prompts or not tables:
         return None
@@ -58,15 +88,49 @@ def measure_references(
     settings = experiment.settings
     if experiment.metric.name == "loss":  # answers say nothing of it
         settings = replace(settings, eval_generations=0)
-    # without rows in the prompt, any row of the pool stands for it
-    rows = experiment.pool if any(experiment.untouched.prompts) else experiment.pool.take(np.arange(1))
-    measured = measure_base(experiment.build_context(rows, seed=0, settings=settings))
-    fixed = {name_shots(each.shots): each.outcomes for each in measured}
-    if on_progress is not None:
-        for number, (name, table) in enumerate(fixed.items(), 1):
+    trained = trained or {}
+    whose = {group: str(each.model) for group, each in trained.items() if each.model is not None}
+    if not whose and (not trained or not any(experiment.untouched.prompts)):
+        # without rows in the prompt, any row of the pool stands for it
+        rows = experiment.pool if any(experiment.untouched.prompts) else experiment.pool.take(np.arange(1))
+        fixed = _measure_shots(experiment, Trained(rows), settings)
+        _report(experiment, fixed, on_progress)
+        return References(fixed, has_probe=False)
+    own: dict[Group, dict[str, pl.DataFrame]] = {}
+    for group, each in sorted(trained.items(), key=lambda entry: entry[0]):
+        own[group] = _measure_shots(experiment, each, settings)
+    told = {
+        f"{name}{_of_model(whose, group)}" if name == ZERO_SHOT else f"{name}, from {_name_rows(group)}": table
+        for group, by_name in own.items()
+        for name, table in by_name.items()
+    }
+    _report(experiment, told, on_progress)
+    return References({}, has_probe=False, own=own, whose=whose)
+
+
+def _measure_shots(experiment: Experiment, trained: Trained, settings: TrainSettings) -> dict[str, pl.DataFrame]:
+    """Return what the untouched model does, by the name of its prompt."""
+    if trained.model is not None:
+        experiment = replace(experiment, model=trained.model)
+    measured = measure_base(experiment.build_context(trained.rows, seed=0, settings=settings))
+    return {name_shots(each.shots): each.outcomes for each in measured}
+
+
+def _report(experiment: Experiment, measured: Mapping[str, pl.DataFrame], on_progress: OnProgress | None) -> None:
+    for number, (name, table) in enumerate(measured.items(), 1):
+        if on_progress is not None:
             note = f"{name}: {experiment.describe_score(table)}"
-            on_progress(Progress(stage="untouched model", done=number, total=len(fixed), note=note))
-    return References(fixed, has_probe=False)
+            on_progress(Progress(stage="untouched model", done=number, total=len(measured), note=note))
+
+
+def _of_model(whose: Mapping[Group, str], group: Group) -> str:
+    return f" {whose[group]}" if group in whose else ""
+
+
+def _name_rows(group: Group) -> str:
+    method, _, variant = group[0].partition(", ")
+    chosen = "random rows" if method == BASELINE else f"rows chosen by {method}"
+    return f"{group[1]:,} {chosen}{f' ({variant})' if variant else ''}"
 
 
 def describe_row_zero(runner: ExperimentRunner) -> dict[str, Any] | None:
@@ -81,10 +145,21 @@ def describe_row_zero(runner: ExperimentRunner) -> dict[str, Any] | None:
     """
     runs = {group: tables for group in runner.list_groups() if (tables := runner.list_tables(*group))}
     references = measure_references(
-        runner.experiment, [table for tables in runs.values() for table in tables], runner.on_progress
+        runner.experiment,
+        [table for tables in runs.values() for table in tables],
+        runner.on_progress,
+        trained={group: _find_trained(runner, group) for group in runs},
     )
     unit = "rows" if runner.axis is None else runner.axis.unit
     return None if references is None else describe_gains(runner.experiment, references, runs, unit)
+
+
+def _find_trained(runner: ExperimentRunner, group: Group) -> Trained:
+    """Return the rows and the model of the first finished cell of a method and size."""
+    name = min(name for name, each in runner.outcomes.items() if name[:2] == group and each.outcomes is not None)
+    variant = runner.variants.get(group[0])
+    rows = runner.experiment.pool.take(np.sort(runner.cells[name].rows))
+    return Trained(rows, None if variant is None else variant.model)
 
 
 def describe_gains(experiment: Experiment, references: References, runs: Runs, unit: str = "rows") -> dict[str, Any]:
@@ -95,6 +170,7 @@ def describe_gains(experiment: Experiment, references: References, runs: Runs, u
         score = metric.measure(table)
         entries.append({"name": name, "value": score.value, "stderr": score.stderr})
     largest = max(size for _, size in runs)
+    entries += _describe_own(metric, references, largest)
     if references.has_probe:
         probes = [_require_probe(table) for (_, size), tables in runs.items() if size == largest for table in tables]
         scores = [metric.measure(probe) for probe in probes]
@@ -103,7 +179,7 @@ def describe_gains(experiment: Experiment, references: References, runs: Runs, u
     gains: dict[str, dict[int, Gain]] = {}
     over: dict[str, dict[int, str]] = {}
     for (method, size), tables in sorted(runs.items()):
-        name, theirs = _choose_strongest(metric, references, tables)
+        name, theirs = _choose_strongest(metric, references, (method, size), tables)
         gain = estimate_gain(metric, tables, theirs)
         if gain is not None:
             gains.setdefault(method, {})[size] = gain
@@ -122,15 +198,36 @@ def describe_gains(experiment: Experiment, references: References, runs: Runs, u
     }
 
 
+def _describe_own(metric: Metric, references: References, largest: int) -> list[dict[str, Any]]:
+    """Return name, value and standard error of what only some cells are held against.
+
+    Of several methods, the mean at the largest size.
+    """
+    scores: dict[str, list[Estimate]] = {}
+    for group, by_name in references.own.items():
+        if group[1] == largest:
+            for name, table in by_name.items():
+                scores.setdefault(f"{name}{_of_model(references.whose, group)}", []).append(metric.measure(table))
+    return [
+        {
+            "name": name,
+            "value": float(np.mean([score.value for score in own])),
+            "stderr": float(np.mean([score.stderr for score in own])),
+        }
+        for name, own in scores.items()
+    ]
+
+
 def _choose_strongest(
-    metric: Metric, references: References, tables: Sequence[pl.DataFrame]
+    metric: Metric, references: References, group: Group, tables: Sequence[pl.DataFrame]
 ) -> tuple[str, list[pl.DataFrame]]:
     """Return the reference with the best mean over the runs of one size: name, outcomes per run.
 
     A probe learned from the rows of its run, so that at one size it may be the best reference, and
     at another the majority class.
     """
-    known = {name: [table] * len(tables) for name, table in references.fixed.items()}
+    by_name = {**references.fixed, **references.own.get(group, {})}
+    known = {name: [table] * len(tables) for name, table in by_name.items()}
     if references.has_probe:
         known[PROBE] = [_require_probe(table) for table in tables]
 

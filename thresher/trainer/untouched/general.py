@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -43,6 +43,12 @@ class GeneralRows:
     examples: Examples
     tokenizer: Any
     source: list[str]
+
+    def thin(self, every: int) -> GeneralRows:
+        """Return the first of each so many rows."""
+        examples = self.examples
+        few = replace(examples, rows=examples.rows[::every], position=examples.position[::every])
+        return replace(self, examples=few, source=self.source[::every])
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,14 @@ class GeneralSet:
                 )
             )
         return pl.concat(tables)
+
+    def sample(self, n: int) -> tuple[GeneralSet, float]:
+        """Return about n of the rows, evenly spread, and the share of all tokens that they have."""
+        whole = [len(row.input_ids) for part in self.parts for row in part.examples.rows]
+        every = max(1, len(whole) // n)
+        parts = [part.thin(every) for part in self.parts]
+        kept = sum(len(row.input_ids) for part in parts for row in part.examples.rows)
+        return replace(self, parts=parts), kept / sum(whole)
 
     def answer(self, context: RunContext, model: Any) -> pl.DataFrame:
         """Return `row_id`, `prompt`, `response` and `prediction` of some of the questions."""
