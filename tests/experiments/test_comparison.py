@@ -228,6 +228,17 @@ def test_equal_methods_are_compared_and_other_metrics_told_where_classes_are_une
     for verdict in comparison.verdicts:
         assert set(verdict.others) == {"macro_f1", "balanced_accuracy"}
         assert -1 <= verdict.others["macro_f1"]["difference"]["value"] <= 1
+    # Holm's procedure by hand: the p-values of all three metrics are one family for the others
+    own = [verdict.effect.p for verdict in comparison.verdicts]
+    rest = [
+        each for name in ("macro_f1", "balanced_accuracy") for v in comparison.verdicts for each in [v.others[name]]
+    ]
+    p = np.array([*own, *(each["difference"]["p"] for each in rest)])
+    order = np.argsort(p, kind="stable")
+    steps = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(9, 0, -1)))
+    expected = dict(zip(order.tolist(), steps.tolist(), strict=True))
+    assert [each["p_holm"] for each in rest] == pytest.approx([expected[i] for i in range(3, 9)])
+    assert [v.p_holm for v in comparison.verdicts] == pytest.approx(adjust_p_values(own))
     assert "in macro F1, random#2, 8 rows: " in summarize(comparison)
 
 

@@ -145,11 +145,12 @@ def _list_forgotten(content: Mapping[str, Any]) -> dict[tuple[str, int], str]:
 
 def _list_others(result: Comparison) -> list[str]:
     """Return the verdicts in the other rates, which differ where classes are uneven."""
+    from thresher.experiments.comparison import RATES
     from thresher.reporting.formatting import readable_name
 
     return [
         f"in {readable_name(metric)}, {verdict.method}, {format_count(verdict.n_rows, 'row')}: {other['sentence']}"
-        for metric in ("accuracy", "macro_f1", "balanced_accuracy")
+        for metric in RATES
         for verdict in result.verdicts
         if (other := verdict.others.get(metric))
     ]

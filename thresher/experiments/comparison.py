@@ -44,6 +44,7 @@ from thresher.subset.budget import parse_budget
 from thresher.validation import build_settings, document_options
 
 KIND = "comparison"
+RATES = ("accuracy", "macro_f1", "balanced_accuracy")  # that differ where classes are uneven
 UNEVEN = 1.5  # rows of the largest class to the mean
 CELLS, COMPARISON = "cells.csv", "comparison.json"
 
@@ -65,7 +66,7 @@ class PairwiseResult:
         net: the effect net of selection time, with its interval; None where only one budget was
             measured.
         others: where classes are uneven, metric -> `difference`, `p_holm` and `sentence` in the
-            other rates.
+            other rates, adjusted for all metrics, too.
     """
 
     method: str
@@ -258,7 +259,9 @@ def compare_with_baseline(runner: ExperimentRunner, *, detect: float) -> list[Pa
     adjusted = adjust_p_values([effect.p for _, _, effect, _ in effects])
     costs = build_cost_table(runner).group_by("method", "n_rows").agg(pl.col("select_seconds", "train_seconds").mean())
     seconds = {(m, n): (s, t) for m, n, s, t in costs.iter_rows()}
-    others = compare_in_other_metrics(runner, [(method, size) for method, size, _, _ in effects])
+    others = compare_in_other_metrics(
+        runner, [(method, size) for method, size, _, _ in effects], [effect.p for _, _, effect, _ in effects]
+    )
     return [
         PairwiseResult(
             method=method,
@@ -277,13 +280,17 @@ def compare_with_baseline(runner: ExperimentRunner, *, detect: float) -> list[Pa
 
 
 def compare_in_other_metrics(
-    runner: ExperimentRunner, groups: Sequence[tuple[str, int]]
+    runner: ExperimentRunner, groups: Sequence[tuple[str, int]], own: Sequence[float]
 ) -> dict[tuple[str, int], dict[str, Any]]:
     """Return the differences to random in the other rates; none unless classes are uneven.
+
+    The verdict is by the metric of the comparison, which is chosen before; what the others say
+    beside it is corrected for all of them together, and for that metric.
 
     Args:
         runner: with finished cells.
         groups: methods and budgets that have an effect.
+        own: p-values of these, by the metric of the comparison.
     """
     experiment = runner.experiment
     tables = [outcome.outcomes for outcome in runner.outcomes.values() if outcome.outcomes is not None]
@@ -292,17 +299,19 @@ def compare_in_other_metrics(
     if experiment.pool.kind != "classification" or not has_uneven_classes(experiment.pool):
         return {}
     verdicts: dict[tuple[str, int], dict[str, Any]] = {group: {} for group in groups}
-    for name in ("accuracy", "macro_f1", "balanced_accuracy"):
-        if name == experiment.metric.name:
-            continue
-        metric = find_metric(name, "classification")
-        effects = [
-            replace(runner.pair_runs(group, (BASELINE, group[1])), metric=metric).estimate_effect(n_tests=len(groups))
-            for group in groups
-        ]
-        for group, effect, p in zip(groups, effects, adjust_p_values([e.p for e in effects]), strict=True):
-            sentence = describe_effect(effect, p, POINTS)
-            verdicts[group][name] = {"difference": asdict(effect), "p_holm": p, "sentence": sentence}
+    names = [name for name in RATES if name != experiment.metric.name]
+    n_tests = len(groups) * (1 + len(names))
+    effects = {
+        (group, name): replace(
+            runner.pair_runs(group, (BASELINE, group[1])), metric=find_metric(name, "classification")
+        ).estimate_effect(n_tests=n_tests)
+        for name in names
+        for group in groups
+    }
+    adjusted = adjust_p_values([*own, *(effect.p for effect in effects.values())])[len(own) :]
+    for ((group, name), effect), p in zip(effects.items(), adjusted, strict=True):
+        sentence = describe_effect(effect, p, POINTS)
+        verdicts[group][name] = {"difference": asdict(effect), "p_holm": p, "sentence": sentence}
     return verdicts
 
 

@@ -171,17 +171,20 @@ def test_without_a_curve_all_rows_are_taken_or_a_tenth_by_a_target():
 
 
 @pytest.mark.parametrize(
-    ("losses", "stderr", "expected"),
+    ("losses", "stderr", "seeds", "expected"),
     [
-        ((0.6, 0.8, 1.0), 0.05, 20),  # ever further from the task
-        ((0.8, 0.6, 1.0), 0.05, 40),
-        ((0.6, 0.8, 1.0), 0.3, 80),  # noise
-        ((1.2, 1.1, 1.0), 0.05, 80),
+        ((0.6, 0.8, 1.0), 0.05, 2, 20),  # ever further from the task
+        ((0.8, 0.6, 1.0), 0.05, 2, 40),
+        ((0.6, 0.8, 1.0), 0.3, 2, 80),  # noise
+        ((1.2, 1.1, 1.0), 0.05, 2, 80),
+        ((0.85, 1.0, 1.0), 0.05, 2, 80),  # 2.1 standard errors: p = .034, and .068 for two sizes
+        ((0.83, 1.0, 1.0), 0.05, 2, 20),  # 2.4: .016 and .032
+        ((0.6, 0.8, 1.0), 0.05, 1, 80),  # one run each
     ],
 )
-def test_rows_that_make_it_worse_are_left_out(losses, stderr, expected):
+def test_rows_that_make_it_worse_are_left_out(losses, stderr, seeds, expected):
     points = [
-        {"n_rows": size, "value": loss, "stderr": stderr, "n_seeds": 2}
+        {"n_rows": size, "value": loss, "stderr": stderr, "n_seeds": seeds}
         for size, loss in zip((20, 40, 80), losses, strict=True)
     ]
     entry = {"points": points, "enough": {"within": 0.01}}

@@ -56,18 +56,25 @@ def test_sides_that_agree_on_all_rows_may_differ_by_what_so_few_rows_cannot_show
     assert gain.high == -gain.low == pytest.approx(1.96 * 2**0.5 / 42)
 
 
+MORE = "thresher train --seeds 3 would show the luck of training"
+
+
 @pytest.mark.parametrize(
-    ("metric", "value", "words"),
+    ("metric", "value", "seeds", "words"),
     [
-        ("accuracy", 0.061, "better than random rows by 6.1 points [3.2, 9.0]"),
-        ("accuracy", -0.061, "worse than random rows by 6.1 points [3.2, 9.0]"),
-        ("accuracy", 0.01, "no clear difference from random rows (from 1.9 points worse to 3.9 better)"),
-        ("loss", -0.061, "better than random rows by 0.061 nats [0.032, 0.090]"),
+        ("accuracy", 0.061, 2, "better than random rows by 6.1 points [3.2, 9.0]"),
+        ("accuracy", -0.061, 2, "worse than random rows by 6.1 points [3.2, 9.0]"),
+        ("accuracy", 0.01, 2, "no clear difference from random rows (from 1.9 points worse to 3.9 better)"),
+        ("loss", -0.061, 2, "better than random rows by 0.061 nats [0.032, 0.090]"),
+        # one run each shows nothing of the luck of training
+        ("accuracy", 0.061, 1, f"ahead of random rows by 6.1 points [3.2, 9.0] in one run each; {MORE}"),
+        ("loss", 0.061, 1, f"behind random rows by 0.061 nats [0.032, 0.090] in one run each; {MORE}"),
     ],
 )
-def test_the_first_line_of_a_summary_says_whether_these_rows_were_better(metric, value, words):
+def test_the_first_line_of_a_summary_says_whether_these_rows_were_better(metric, value, seeds, words):
     difference = {"value": value, "stderr": 0.015, "n": 500}
-    compared = {"metric": metric, "is_higher_better": metric == "accuracy", "difference": difference, "seeds": [0]}
+    compared = {"metric": metric, "is_higher_better": metric == "accuracy", "difference": difference}
+    compared["seeds"] = list(range(seeds))
     assert describe_difference(compared, "random rows") == words
     metrics = {"base": {"sentence": "training pays"}, "comparison": compared, "control": None}
     verdict = describe_verdict(metrics)

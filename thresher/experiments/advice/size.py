@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from thresher.evaluation.curves.interval import Interval
+from thresher.evaluation.effect import LEVEL, adjust_p_values
 from thresher.experiments.curve import LearningCurve
 from thresher.experiments.settings import BASELINE
 
@@ -110,7 +111,7 @@ def _find_best_size(curve: LearningCurve, method: str) -> int | None:
     """Return the measured size at which a method is better than at the largest by the tolerance.
 
     The laws only rise, so that they cannot say so: rows far from a task may make a model worse at
-    it. None where no size is, or one run each cannot tell.
+    it. Corrected for the sizes that are looked at (Holm); with one run, nothing is said.
     """
     entry = curve.content["methods"].get(method) or {"points": []}
     points = {point["n_rows"]: point for point in entry["points"]}
@@ -122,8 +123,19 @@ def _find_best_size(curve: LearningCurve, method: str) -> int | None:
     def rise(size: int) -> float:
         return float(sign * (points[size]["value"] - points[largest]["value"]))
 
-    def noise(size: int) -> float:
-        return 2.0 * math.hypot(points[size]["stderr"], points[largest]["stderr"])
+    def is_repeated(size: int) -> bool:
+        return int(points[size]["n_seeds"]) >= 2
 
-    better = [size for size in points if size < largest and rise(size) > max(enough["within"], noise(size))]
+    smaller = [size for size in points if size < largest and is_repeated(size)]
+    if not smaller or not is_repeated(largest):
+        return None
+    # sizes share test rows, so that the error of their difference is rather smaller than this
+    error = [math.hypot(points[size]["stderr"], points[largest]["stderr"]) for size in smaller]
+    adjusted = adjust_p_values(
+        [
+            math.erfc(abs(rise(size)) / (math.sqrt(2) * sd)) if sd > 0 else float(rise(size) == 0)
+            for size, sd in zip(smaller, error, strict=True)
+        ]
+    )
+    better = [size for size, p in zip(smaller, adjusted, strict=True) if p < LEVEL and rise(size) > enough["within"]]
     return max(better, key=rise) if better else None

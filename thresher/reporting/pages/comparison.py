@@ -144,7 +144,10 @@ def _build_others(verdicts: list[Verdict]) -> list[Block]:
         for verdict in verdicts
         for metric, other in verdict.get("others", {}).items()
     ]
-    caption = "Other metrics: the classes are unbalanced, so accuracy mostly reflects the frequent ones"
+    caption = (
+        "Other metrics, as accuracy mostly reflects the frequent classes; beside the verdict, and corrected for all "
+        "metrics together"
+    )
     return [Table(caption=caption, columns=("method", "rows", "metric", "verdict"), rows=cells, numeric=(1,))] * bool(
         cells
     )

@@ -175,6 +175,9 @@ def describe_verdict(metrics: Mapping[str, Any]) -> str | None:
 def describe_difference(compared: Mapping[str, Any], control: str) -> str | None:
     """Return how much better these rows are than the control; None where the error is unknown.
 
+    One run each shows nothing of the luck of training, so that the rows are then not called better,
+    only what came of them.
+
     Args:
         compared: section `comparison` of `metrics.json`.
         control: what the control learned.
@@ -189,6 +192,12 @@ def describe_difference(compared: Mapping[str, Any], control: str) -> str | None
     if gain.direction == 0:
         low, high = (unit.format_number(abs(end)) for end in (gain.low, gain.high))
         return f"no clear difference from {control} (from {low} {unit.name} worse to {high} better)"
+    if n_seeds == 1:
+        order = "ahead of" if value > 0 else "behind"
+        return (
+            f"{order} {control} by {format_gain(gain, unit)} in one run each; thresher train --seeds 3 "
+            f"would show the luck of training"
+        )
     return f"{'better' if value > 0 else 'worse'} than {control} by {format_gain(gain, unit)}"
 
 
