@@ -40,7 +40,7 @@ def build_examples() -> dict[str, tuple]:
     shared = {"eval": held_out, "methods": ["random"], "workers": 1, "overlap": "drop"}
     curve = {**shared, "sizes": [80, 300], "seeds": 2, "grid": True}
     comparison = {**shared, "methods": ["length"], "budget": [100], "seeds": 2}
-    model = smollm2_folder()  # unpacked into the usual cache, not into one that is deleted after a run
+    model = smollm2_folder()  # in the usual cache, not in one that is deleted after a run
     training = {"model": model, "eval": asked, "settings": th.TrainSettings(max_steps=12, eval_generations=8)}
     return {
         "curve of MiniLM": (lambda: plan_curve(pool, **curve), lambda: th.learning_curve(pool, **curve)),

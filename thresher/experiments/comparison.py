@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -18,8 +18,9 @@ from thresher.artifacts.stored import read_table
 from thresher.dataset import Dataset
 from thresher.errors import InputError
 from thresher.evaluation.effect import LEVEL, Effect, adjust_p_values, describe_effect, estimate_seeds_needed
-from thresher.evaluation.metric import POINTS, Unit, find_metric
+from thresher.evaluation.metric import Unit, find_metric
 from thresher.experiments.experiment import load_experiment
+from thresher.experiments.paired_runs import compare_by_metrics
 from thresher.experiments.rankings import choose_methods, has_columns, name_methods
 from thresher.experiments.result_folder import RunClock, read_result, run_in_folder
 from thresher.experiments.runner import ExperimentRunner
@@ -284,9 +285,6 @@ def compare_in_other_metrics(
 ) -> dict[tuple[str, int], dict[str, Any]]:
     """Return the differences to random in the other rates; none unless classes are uneven.
 
-    The verdict is by the metric of the comparison, which is chosen before; what the others say
-    beside it is corrected for all of them together, and for that metric.
-
     Args:
         runner: with finished cells.
         groups: methods and budgets that have an effect.
@@ -298,21 +296,9 @@ def compare_in_other_metrics(
         return {}
     if experiment.pool.kind != "classification" or not has_uneven_classes(experiment.pool):
         return {}
-    verdicts: dict[tuple[str, int], dict[str, Any]] = {group: {} for group in groups}
-    names = [name for name in RATES if name != experiment.metric.name]
-    n_tests = len(groups) * (1 + len(names))
-    effects = {
-        (group, name): replace(
-            runner.pair_runs(group, (BASELINE, group[1])), metric=find_metric(name, "classification")
-        ).estimate_effect(n_tests=n_tests)
-        for name in names
-        for group in groups
-    }
-    adjusted = adjust_p_values([*own, *(effect.p for effect in effects.values())])[len(own) :]
-    for ((group, name), effect), p in zip(effects.items(), adjusted, strict=True):
-        sentence = describe_effect(effect, p, POINTS)
-        verdicts[group][name] = {"difference": asdict(effect), "p_holm": p, "sentence": sentence}
-    return verdicts
+    pairs = [runner.pair_runs(group, (BASELINE, group[1])) for group in groups]
+    metrics = [find_metric(name, "classification") for name in RATES if name != experiment.metric.name]
+    return dict(zip(groups, compare_by_metrics(pairs, metrics, own), strict=True))
 
 
 def has_uneven_classes(rows: Dataset) -> bool:

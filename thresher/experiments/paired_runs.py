@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import polars as pl
 
-from thresher.evaluation.effect import Effect, estimate_effect
-from thresher.evaluation.metric import Metric, Unit, find_unit
+from thresher.evaluation.effect import Effect, adjust_p_values, describe_effect, estimate_effect
+from thresher.evaluation.metric import POINTS, Metric, Unit, find_unit
 from thresher.experiments.own.trainer import ONE_NUMBER
 from thresher.numeric.arrays import Float64, Int64
 
@@ -77,6 +78,32 @@ class PairedRuns:
             shared=self.shared,
             resolution=max(find_resolution(self.metric, table) for table in (*self.ours, *self.theirs)),
         )
+
+
+def compare_by_metrics(
+    pairs: Sequence[PairedRuns], metrics: Sequence[Metric], own: Sequence[float]
+) -> list[dict[str, dict[str, Any]]]:
+    """Return what other metrics say of pairs, beside the verdict by the one that was chosen before.
+
+    The p-values of all metrics are one family, corrected by Holm's procedure.
+
+    Args:
+        pairs: that are compared, two runs or more on each side.
+        metrics: the others, which are rates.
+        own: p-value of each pair by its own metric.
+
+    Returns:
+        Of each pair, by the name of the metric: `difference`, `p_holm` and `sentence`.
+    """
+    verdicts: list[dict[str, dict[str, Any]]] = [{} for _ in pairs]
+    places = [(number, metric) for metric in metrics for number in range(len(pairs))]
+    n_tests = len(own) + len(places)
+    effects = [replace(pairs[number], metric=metric).estimate_effect(n_tests=n_tests) for number, metric in places]
+    adjusted = adjust_p_values([*own, *(effect.p for effect in effects)])[len(own) :]
+    for (number, metric), effect, p in zip(places, effects, adjusted, strict=True):
+        sentence = describe_effect(effect, p, POINTS)
+        verdicts[number][metric.name] = {"difference": asdict(effect), "p_holm": p, "sentence": sentence}
+    return verdicts
 
 
 def find_resolution(metric: Metric, table: pl.DataFrame) -> float:

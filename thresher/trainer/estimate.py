@@ -289,7 +289,7 @@ def time_measuring(context: RunContext, model: Any) -> MeasuringCost:
 
 
 def _time_held_out(context: RunContext, model: Any, rows: Dataset, n_answers: int) -> tuple[float, float]:
-    """Return the seconds of measuring rows with so many answers, and how many times longer these are.
+    """Return the seconds of measuring rows, and how many times longer the answers of a run are.
 
     Where an answer reaches the limit of the timed tokens, all are taken to reach that of the run.
     """

@@ -71,7 +71,7 @@ def test_cells_compared_by_loss_write_no_answers_and_share_the_base(tiny_llama, 
 
 
 def test_rows_in_the_prompt_are_those_that_were_trained_on(tiny_llama, question_rows, calls, monkeypatch):
-    """Row zero with examples has what training has: the rows of its method and size, and no more."""
+    """Row zero with examples has what training has: rows of its method and size, and no more."""
     shown, learned, train = [], [], worker_pool.train_and_measure
 
     def put(context, held_out, k):

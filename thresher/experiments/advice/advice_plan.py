@@ -39,7 +39,7 @@ def plan_advice(pool: Any, *, eval: Any, **options: Any) -> TrainingPlan:  # noq
     methods = tuple(dict.fromkeys([BASELINE, choose_method(experiment, settings)]))
     # rows in prompts are those of each size of the curve, and of the adapter
     parts = [plan_base(experiment, cost, n_subsets=1 + has_curve * len(methods) * len(sizes))]
-    without_general = replace(cost, general_seconds=0.0)  # which the pilot and the curve do not measure
+    without_general = replace(cost, general_seconds=0.0)  # as the pilot and the curve are
     if settings.pilot != "none":
         target = None if settings.target is None else load_rows(settings.target)
         pilot = plan_pilot(rows, experiment, target=target, most=most)

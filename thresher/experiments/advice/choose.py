@@ -143,7 +143,7 @@ def estimate_pilot(pilot: Pilot, experiment: Experiment, workers: Any = WORKERS)
     from thresher.experiments.design.dry_run import measure_experiment, plan_runs
     from thresher.trainer.context import NOTHING
 
-    short = replace(experiment, settings=pilot.settings, test=pilot.judges, untouched=NOTHING)  # as `run_pilot`
+    short = replace(experiment, settings=pilot.settings, test=pilot.judges, untouched=NOTHING)
     planned = plan_runs("pilot", short, measure_experiment(short), [pilot.n_rows] * pilot.n_runs)
     return planned.seconds / count_workers(workers, experiment.settings.device)
 

@@ -2,8 +2,8 @@
 
 The untouched language model is measured once for all cells; with examples in its prompts, once for
 each method and size, from the rows that were trained on there, so that training and prompts have
-the same rows. A classifier is held against the majority class and the probe that learned from the same
-rows (`trainer/untouched/probe.py`), whichever is better at that size.
+the same rows. A classifier is held against the majority class and the probe that learned from the
+same rows (`trainer/untouched/probe.py`), whichever is better at that size.
 """
 
 from __future__ import annotations
