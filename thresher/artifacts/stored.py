@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import orjson
 import polars as pl
 
 from thresher.artifacts.seal import check_file
 from thresher.errors import ManifestError, is_temporary
+from thresher.json_text import parse_json
 
 
 def read_table(
@@ -54,7 +54,7 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """
     check_file(path)
     with explain_unreadable(path):
-        return [orjson.loads(line) for line in path.read_bytes().splitlines() if line.strip()]
+        return [parse_json(line) for line in path.read_bytes().splitlines() if line.strip()]
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from thresher.curation.rule import Rule
 from thresher.dataset import Dataset
 from thresher.dataset.mixture.reload import load_kept_rows
 from thresher.dataset.values.kept_rows import KeptRows
+from thresher.json_text import encode_json
 
 KIND = "curated"
 STEM = "rows"
@@ -130,4 +131,4 @@ def _write_originals(pool: Dataset, masked: Mapping[int, tuple[Rule, ...]], path
         for position, row_id, original in zip(at, ids, pool.rows(at), strict=True):
             rules = [rule.name for rule in masked[position]]
             entry = {"row_id": row_id, "rules": rules, "original": original}
-            file.write(orjson.dumps(entry, default=str, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS))
+            file.write(encode_json(entry, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ import pyarrow as pa
 from thresher.dataset.formats.shard import Block, Shard
 from thresher.dataset.values.class_names import decode_rows
 from thresher.dataset.values.series import to_series
+from thresher.json_text import encode_json
 from thresher.numeric.arrays import Int32, Int64
 
 _EXACT = 2**53  # whole numbers up to here are floats without loss
@@ -96,10 +96,7 @@ def to_json_text(value: Any) -> str | None:
     """Return a value as JSON text; texts and nulls stay."""
     if value is None or isinstance(value, str):
         return value
-    try:
-        return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
-    except orjson.JSONEncodeError:  # a whole number beyond 64 bits, or nested too deep for orjson
-        return json.dumps(value, default=str, ensure_ascii=False, separators=(",", ":"))
+    return encode_json(value, option=orjson.OPT_NON_STR_KEYS).decode()
 
 
 def _concat(parts: list[pl.Series]) -> pl.Series:

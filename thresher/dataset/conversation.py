@@ -11,6 +11,7 @@ import orjson
 
 from thresher.dataset.rejection import BadRow, describe_type
 from thresher.dataset.values.turn_flags import FLAGS, WEIGHT, parse_flags
+from thresher.json_text import encode_json
 
 WHITE_SPACE = " \t\n\r\f\v\x1c\x1d\x1e\x1f\x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000\u200b\ufeff" + "".join(
     # joiners alone are blank, too
@@ -296,7 +297,7 @@ def build_canonical_text(conversation: Conversation) -> CanonicalText:
     if is_plain and not any(key in message for message in messages for key in (*_OTHER_KEYS, WEIGHT)):
         return CanonicalText(prompt, response)
     content: Mapping[str, Any] = {"messages": messages, "tools": conversation.tools}
-    extra = orjson.dumps(content, option=orjson.OPT_SORT_KEYS, default=str).decode()
+    extra = encode_json(content, option=orjson.OPT_SORT_KEYS).decode()
     return CanonicalText(prompt, response, extra)
 
 
@@ -316,7 +317,7 @@ def count_answer_bytes(conversation: Conversation, *, only_last: bool) -> int:
 def _list_words(turn: Mapping[str, Any]) -> list[str]:
     texts = [turn.get(key) for key in ("content", "reasoning_content", "thinking")]
     calls = turn.get("tool_calls")
-    texts += [orjson.dumps(calls, default=str).decode()] if calls else []
+    texts += [encode_json(calls).decode()] if calls else []
     return [text for text in texts if isinstance(text, str)]
 
 
@@ -325,7 +326,7 @@ def _read_text(message: Mapping[str, Any]) -> str:
     if message["content"] is not None and not is_blank(message["content"]):
         return str(message["content"])
     if "tool_calls" in message:
-        text = orjson.dumps(message["tool_calls"], default=str).decode()
+        text = encode_json(message["tool_calls"]).decode()
         if "\\u0000" in text:
             raise BadRow("a tool call holds a NUL character")
         return text

@@ -124,6 +124,11 @@ def to_hub_dataset(rows: OwnRows, *, needed_by: str) -> datasets.Dataset:
         features = datasets.Features.from_arrow_schema(schemas[0])
     try:
         return datasets.Dataset.from_list(rows.rows(np.arange(len(rows))), features=features)
+    except OverflowError:
+        raise InputError(
+            f"{needed_by}: whole numbers of at most 64 bits are required, found longer ones; write them as text, take "
+            f".rows, or write the rows with save"
+        ) from None
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise InputError(
             f"{needed_by}: every column must hold values of one type, found others ({error}); take .rows, or write "

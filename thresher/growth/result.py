@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import orjson
 import polars as pl
 
 from thresher.artifacts.folder import MANIFEST, write_atomic, write_ndjson, write_parquet
@@ -16,6 +15,7 @@ from thresher.artifacts.manifest import Manifest
 from thresher.artifacts.stored import read_json_lines, read_table
 from thresher.growth.candidate import Candidate
 from thresher.growth.refusing import build_rows
+from thresher.json_text import encode_json
 from thresher.printable import join_lines
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Grown:
     def write_files(self, folder: Path) -> None:
         """Write `rows.jsonl`, `refused.parquet`, `rejected.jsonl` and the manifest."""
         with open(folder / ROWS, "wb") as file:
-            file.writelines(orjson.dumps(row, default=str) + b"\n" for row in self.rows)
+            file.writelines(encode_json(row) + b"\n" for row in self.rows)
         write_parquet(self.refused, folder / REFUSED)
         write_ndjson(self.pool.rejected, folder / REJECTED)
         write_atomic(folder / MANIFEST, self.manifest.to_json())

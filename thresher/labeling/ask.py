@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
-import orjson
 
 from thresher.artifacts.folder import MANIFEST, OutputFolder, write_atomic
 from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
@@ -23,6 +22,7 @@ from thresher.dataset.settings import ReadOptions, ReadSettings
 from thresher.errors import InputError
 from thresher.features import FeatureContext
 from thresher.features.embedding import Embedding
+from thresher.json_text import encode_json
 from thresher.labeling.annotator import MACHINE, Annotation, annotate, describe_annotator, split_check_rows
 from thresher.labeling.choose import Known, NextRows, choose_rows, resolve_way
 from thresher.labeling.exchange import (
@@ -223,7 +223,7 @@ class AskCall:
                 # in their order, by which the draws of the gain go, and with the columns that are
                 # written
                 "labeled": [rows.text, rows.label, rows.label_column, rows.n_conflicts],
-                "labeled_rows": hashlib.sha256(orjson.dumps(rows.labeled_rows, default=str)).hexdigest(),
+                "labeled_rows": hashlib.sha256(encode_json(rows.labeled_rows)).hexdigest(),
                 "test": None if self.test is None else self.test.fingerprint,
                 "settings": {name: value for name, value in vars(settings).items()},
                 "encoder": Embedding().describe(self.context),

@@ -11,6 +11,7 @@ import orjson
 
 from thresher.artifacts.folder import write_atomic
 from thresher.errors import InputError, first_three
+from thresher.json_text import encode_json
 
 ROW_ID = "thresher_row_id"
 ASK, LABEL_STUDIO, LABEL_STUDIO_FORM, ARGILLA = "ask.jsonl", "label-studio.json", "label-studio.xml", "argilla.jsonl"
@@ -44,7 +45,7 @@ def format_label(value: Any) -> str | None:
 
 def write_jsonl(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Write rows as JSON lines."""
-    write_atomic(path, b"".join(orjson.dumps(row, default=str) + b"\n" for row in rows))
+    write_atomic(path, b"".join(encode_json(row) + b"\n" for row in rows))
 
 
 def write_label_studio(rows: Sequence[dict[str, Any]], texts: Sequence[str], classes: Sequence[str], out: Path) -> None:
@@ -60,7 +61,7 @@ def write_label_studio(rows: Sequence[dict[str, Any]], texts: Sequence[str], cla
         {"data": {"text": text, ROW_ID: row[ROW_ID], "why": row["thresher_why"]}}
         for row, text in zip(rows, texts, strict=True)
     ]
-    write_atomic(out / LABEL_STUDIO, orjson.dumps(tasks, option=orjson.OPT_INDENT_2))
+    write_atomic(out / LABEL_STUDIO, encode_json(tasks, option=orjson.OPT_INDENT_2))
     choices = "".join(f"\n    <Choice value={quoteattr(name)}/>" for name in classes)
     question = (
         f'  <Choices name="{FROM_NAME}" toName="text" choice="single" required="true">{choices}\n  </Choices>'

@@ -183,3 +183,45 @@ def test_flags_of_other_turns_and_empty_tools_are_taken_by_trl(tmp_path, user, a
     (tmp_path / "trl.py").write_bytes(build_trl(Schema(name="messages", kind="sft", columns=columns)))
     (row,) = runpy.run_path(tmp_path / "trl.py")["load"]().to_list()
     assert [turn["content"] for turn in row["messages"]] == ["s", "q", "a"]
+
+
+def _say(*turns, **flags):
+    named = [{"role": role, "content": text} for role, text in turns]
+    return {"messages": [*named[:-1], named[-1] | flags]}
+
+
+CALL = {"function": {"name": "f", "arguments": "{}"}}
+BOTH = {"dataset_info.json", "axolotl.yaml"}
+
+
+@pytest.mark.parametrize(
+    ("row", "missing", "reason"),
+    [
+        (_say(("user", "q"), ("assistant", "a")), set(), ""),
+        (_say(("user", "q"), ("assistant", "a"), tool_calls=[CALL]), BOTH, "calls of tools"),
+        (_say(("user", "q"), ("assistant", "a")) | {"tools": '[{"type": "function"}]'}, BOTH, "tools"),
+        (_say(("user", "q"), ("assistant", "b"), ("user", "q"), ("assistant", "a"), weight=1.0), set(), ""),
+        (
+            {"messages": [{"role": "user", "content": "q"}, {"role": "bot", "content": "a"}]},
+            BOTH,
+            "turns of 'bot'",
+        ),
+        (_say(("user", "q"), ("assistant", "a")) | {"system": "be brief"}, {"axolotl.yaml"}, "the column system"),
+        (
+            {"messages": json.dumps([{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}])},
+            BOTH,
+            "text",
+        ),
+        ({"instruction": "q", "output": "a", "history": [["q", "a"]]}, {"axolotl.yaml"}, "the column history"),
+        ({"instruction": "q", "output": "a", "system": "s"}, set(), ""),
+    ],
+)
+def test_an_entry_that_would_lose_something_is_not_written(kit, row, missing, reason):
+    kit.write(steps="", more="[gates]\nn_topics = 0\n")
+    kit.add("a", [varied(row, n) if n else row for n in range(3)])
+    kit.run()
+    folder = kit.out / "latest"
+    assert {name for name in BOTH if not (folder / name).exists()} == missing
+    card = (folder / "README.md").read_text()
+    assert card.count("There is no `") == len(missing)
+    assert reason in card

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
-import orjson
 import polars as pl
 
 from thresher.artifacts.folder import MANIFEST, OutputFolder, write_atomic, write_ndjson, write_parquet
@@ -31,6 +30,7 @@ from thresher.dataset.provenance import (
     schema_from_json,
 )
 from thresher.dataset.values.kept_rows import KeptRows
+from thresher.json_text import encode_json
 from thresher.models.settings import ModelSettings
 from thresher.progress import Progress, report_done
 from thresher.validation import document_options
@@ -134,7 +134,7 @@ class Corrected(KeptRows):
     def write_files(self, folder: Path) -> None:
         """Write `rows.jsonl`, `audit.parquet`, `rejected.jsonl` and the manifest."""
         with open(folder / ROWS, "wb") as file:
-            file.writelines(orjson.dumps(row, default=str) + b"\n" for row in self)
+            file.writelines(encode_json(row) + b"\n" for row in self)
         write_parquet(self.audit, folder / AUDIT)
         if self.pool is not None:
             write_ndjson(self.pool.rejected, folder / REJECTED)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
-
 from thresher.dataset.conversation import get_first, resolve_role
 from thresher.dataset.schema import Schema
+from thresher.json_text import encode_json, parse_json
 
 Row = dict[str, Any]
 
@@ -50,7 +49,7 @@ def set_prompt(row: Mapping[str, Any], schema: Schema, prompt: str) -> Row:
 def has_plain_answer(row: Mapping[str, Any], schema: Schema) -> bool:
     """Tell whether the last answer is text alone, and not a call of tools."""
     value = row[_find_column(schema)]
-    turns = orjson.loads(value) if schema.is_chat and isinstance(value, str) else value
+    turns = parse_json(value) if schema.is_chat and isinstance(value, str) else value
     return not isinstance(turns, list) or not any(
         turns[_find_last(turns, "assistant")].get(key) for key in ("tool_calls", "function_call")
     )
@@ -58,11 +57,11 @@ def has_plain_answer(row: Mapping[str, Any], schema: Schema) -> bool:
 
 def _replace_last_turn(value: Any, text: str, role: str) -> Any:
     """Return messages with another last turn of a role, as JSON text where they are."""
-    turns = orjson.loads(value) if isinstance(value, str) else value
+    turns = parse_json(value) if isinstance(value, str) else value
     at = _find_last(turns, role)
     content = "content" if turns[at].get("content") is not None or "value" not in turns[at] else "value"
     replaced = [*turns[:at], {**turns[at], content: text}, *turns[at + 1 :]]
-    return orjson.dumps(replaced).decode() if isinstance(value, str) else replaced
+    return encode_json(replaced).decode() if isinstance(value, str) else replaced
 
 
 def _find_column(schema: Schema) -> str:

@@ -22,6 +22,7 @@ from thresher.curation.verdict import Verdict
 from thresher.dataset import Dataset
 from thresher.dataset.conversation import Conversation
 from thresher.dataset.normalize import Scope, normalize_texts, scope_texts
+from thresher.json_text import encode_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,4 +107,4 @@ def _describe_calls(conversation: Conversation) -> str:
     """Return roles, calls and tools of a conversation as JSON, which its text does not show."""
     turns = [{key: value for key, value in turn.items() if key != "content"} for turn in conversation.messages]
     content = {"turns": turns, "tools": conversation.tools}
-    return "\0" + orjson.dumps(content, option=orjson.OPT_SORT_KEYS, default=str).decode()
+    return "\0" + encode_json(content, option=orjson.OPT_SORT_KEYS).decode()

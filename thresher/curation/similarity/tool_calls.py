@@ -11,6 +11,7 @@ import polars as pl
 
 from thresher.dataset import Dataset
 from thresher.dataset.conversation import Conversation
+from thresher.json_text import encode_json
 from thresher.numeric.arrays import Bool
 
 
@@ -42,7 +43,7 @@ def _describe(conversation: Conversation, *, is_prompt: bool) -> str:
     if not calls and not conversation.tools:
         return ""
     content = {"calls": calls, "tools": conversation.tools}
-    return orjson.dumps(content, option=orjson.OPT_SORT_KEYS, default=str).decode()
+    return encode_json(content, option=orjson.OPT_SORT_KEYS).decode()
 
 
 def _drop_id(call: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
@@ -15,12 +14,11 @@ import pyarrow.json
 from numpy.typing import NDArray
 
 from thresher.dataset.rejection import NOT_UTF8, BadRow, describe_type
+from thresher.json_text import parse_json
 from thresher.numeric.arrays import Bool, Int64
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_LONG_NUMBER = re.compile(rb"[0-9]{19}")  # orjson makes a float of what 64 bits do not hold
 _DEEP = 900  # brackets; the row parser reads 1024 levels
-_LARGE = 2.0**63
 _IS_SPACE = np.zeros(256, np.bool_)
 _IS_SPACE[list(b" \t\r\n")] = True
 
@@ -82,14 +80,14 @@ class JsonRows:
     def row(self, text: bytes) -> dict[str, Any]:
         """Parse one row; BadRow says why it cannot be."""
         try:
-            row = orjson.loads(text)
+            row = parse_json(text)
         except orjson.JSONDecodeError as error:
             row = _parse_nan(text)
             if row is None:
                 raise BadRow(_fault(text, str(error))) from None
         if not isinstance(row, dict):
             raise BadRow(f"a row must be a JSON object, found {describe_type(row)}")
-        return _restore_numbers(row, text) if _LONG_NUMBER.search(text) else row
+        return row
 
     def parse_exact(self, text: bytes) -> dict[str, Any]:
         """Parse a good row with whole numbers of any size."""
@@ -112,16 +110,6 @@ class JsonRows:
         quoted = [f'"{word}' if word.endswith("_") else f'"{word}"' for word in words]
         series = pl.Series([text.decode(errors="replace")])
         return bool(series.str.contains_any(quoted, ascii_case_insensitive=True)[0])
-
-
-def _restore_numbers(row: dict[str, Any], text: bytes) -> dict[str, Any]:
-    """Return a row with the whole numbers of its own members exact, which name rows and classes."""
-    rounded = [name for name, value in row.items() if isinstance(value, float) and abs(value) >= _LARGE]
-    try:
-        exact = json.loads(text) if rounded else {}
-    except (ValueError, RecursionError):
-        return row
-    return {**row, **{name: exact[name] for name in rounded if isinstance(exact[name], int)}}
 
 
 def _occurrences(text: bytes, word: bytes) -> Iterable[int]:

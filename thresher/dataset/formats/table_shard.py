@@ -25,6 +25,7 @@ from thresher.dataset.formats.tables.parquet_file import BATCH_ROWS, ParquetFile
 from thresher.dataset.formats.tables.row_sizes import measure_rows
 from thresher.dataset.rejection import NOT_UTF8, PREVIEW_CHARACTERS, BadRow
 from thresher.errors import InputError
+from thresher.json_text import encode_json
 from thresher.numeric.arrays import Int64
 
 _HASH_BYTES = 4 << 20
@@ -101,7 +102,7 @@ class TableBlock:
                 row[name] = self._table[name][index].as_py()
             except UnicodeDecodeError:
                 row[name] = "not UTF-8"
-        return orjson.dumps(row, default=str, option=orjson.OPT_NON_STR_KEYS).decode()[:PREVIEW_CHARACTERS]
+        return encode_json(row, option=orjson.OPT_NON_STR_KEYS).decode()[:PREVIEW_CHARACTERS]
 
     def may_name(self, words: Collection[str]) -> bool:
         """Tell whether any row may have a column of these names, whatever their case."""

@@ -23,6 +23,7 @@ from thresher.experiments.grown.compare_grown import REPLACES
 from thresher.growth.grow import grow
 from thresher.growth.result import Grown
 from thresher.growth.settings import GrowSettings
+from thresher.json_text import encode_json
 from thresher.models.settings import ModelSettings
 from thresher.progress import OnProgress
 from thresher.trainer.adapter import Adapter
@@ -154,9 +155,7 @@ def check_rounds(settings: GrowSettings, rounds: int) -> None:
 
 
 def _encode(row: dict[str, Any]) -> bytes:
-    import orjson
-
-    return orjson.dumps(row, default=str) + b"\n"
+    return encode_json(row) + b"\n"
 
 
 @dataclass(frozen=True, kw_only=True)

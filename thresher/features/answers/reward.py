@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import orjson
 import polars as pl
 
 from thresher.cache.batch import Batch
@@ -15,6 +14,7 @@ from thresher.features.answers.prompts import PromptRows, missing_series
 from thresher.features.answers.sequence_classifier import SequenceClassifier
 from thresher.features.context import FeatureContext
 from thresher.features.registry import FeatureProvider, FeatureValues, describe_missing
+from thresher.json_text import encode_json, parse_json
 from thresher.models.causal_lm.template_text import template_errors, write_text
 from thresher.models.precision import inference
 from thresher.models.stages import Stage
@@ -54,7 +54,7 @@ class RewardModel(SequenceClassifier):
         limits = (self._base.max_positions, max_length or MAX_LENGTH)
         limit = min(limit for limit in limits if limit is not None)
         for start in range(0, len(keys), WINDOW_ROWS):
-            tokenized = [self._tokenize(orjson.loads(key)) for key in keys[start : start + WINDOW_ROWS].to_list()]
+            tokenized = [self._tokenize(parse_json(key)) for key in keys[start : start + WINDOW_ROWS].to_list()]
             shown = np.array([ids is not None for ids in tokenized])
             rest = np.flatnonzero(~shown)
             if len(rest):
@@ -171,6 +171,6 @@ def _find_model(context: FeatureContext) -> RewardModel:
 
 def _append_answer(conversation: str, answer: str) -> str:
     """Return a conversation as JSON with its answer as the last turn."""
-    content = orjson.loads(conversation)
+    content = parse_json(conversation)
     content["messages"].append({"role": "assistant", "content": answer})
-    return orjson.dumps(content).decode()
+    return encode_json(content).decode()

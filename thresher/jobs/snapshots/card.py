@@ -20,8 +20,25 @@ _SIZES = (
 _TASKS = {"sft": "text-generation", "text": "text-generation", "classification": "text-classification"}
 
 
-def build_card(name: str, output: Output, content: Mapping[str, Any]) -> bytes:
-    """Return the card."""
+_TRAINERS = {"dataset_info.json": "LLaMA-Factory", "axolotl.yaml": "axolotl", "trl.py": "TRL"}
+
+
+def _describe_entries(unreadable: Mapping[str, str]) -> str:
+    """Return what the entries for other trainers are called."""
+    entries = [(name, trainer) for name, trainer in _TRAINERS.items() if name not in unreadable]
+    first, *others = (f"`{name}` {'is ' if not i else ''}for {trainer}" for i, (name, trainer) in enumerate(entries))
+    return ", ".join([first, *others]) + "."
+
+
+def build_card(name: str, output: Output, content: Mapping[str, Any], unreadable: Mapping[str, str]) -> bytes:
+    """Return the card.
+
+    Args:
+        name: of the job.
+        output: what the user says of the rows.
+        content: of the manifest.
+        unreadable: entries for other trainers that are not written, each with what it would lose.
+    """
     n_rows = content["counts"]["rows"]
     size = next((label for limit, label in _SIZES if n_rows < limit), "n>10M")
     front: dict[str, Any] = {"pretty_name": output.title or name}
@@ -63,7 +80,11 @@ def build_card(name: str, output: Output, content: Mapping[str, Any]) -> bytes:
         "",
         "Rows that were removed or not added are in `dropped.parquet`, each with its reason; settings and "
         "counts are in",
-        "`manifest.json`. `dataset_info.json` is for LLaMA-Factory, `axolotl.yaml` for axolotl, `trl.py` for TRL.",
+        f"`manifest.json`. {_describe_entries(unreadable)}",
         "",
+        *(
+            f"There is no `{entry}`, because {_TRAINERS[entry]} would lose {escape_markdown(lost)}.\n"
+            for entry, lost in unreadable.items()
+        ),
     ]
     return f"---\n{to_yaml(front)}---\n\n".encode() + "\n".join(lines).encode()

@@ -34,7 +34,8 @@ def _find_column(schema: Schema, role: str) -> str | None:
     return next(iter(schema.columns.get(role, ())), None)
 
 
-def _find_chat_keys(schema: Schema) -> Mapping[str, str]:
+def find_chat_tags(schema: Schema) -> Mapping[str, str]:
+    """Return how messages name role and content, and the roles."""
     name = "sharegpt" if _find_column(schema, "messages") in ("conversations", "conversation") else "messages"
     return _CHAT_TAGS[name]
 
@@ -51,7 +52,7 @@ def build_llama_factory(name: str, schema: Schema) -> bytes:
     entry: dict[str, Any] = {"file_name": "data"}
     if schema.is_chat:
         columns = {role: _find_column(schema, role) for role in ("messages", "system", "tools")}
-        entry |= {"formatting": "sharegpt", "columns": {}, "tags": dict(_find_chat_keys(schema))}
+        entry |= {"formatting": "sharegpt", "columns": {}, "tags": dict(find_chat_tags(schema))}
     elif schema.kind == "text":
         columns = {"prompt": _find_column(schema, "text")}
     else:
@@ -66,7 +67,7 @@ def build_axolotl(schema: Schema) -> bytes:
     """Return the `datasets` stanza of an axolotl configuration."""
     entry: dict[str, Any] = {"path": ".", "ds_type": "parquet", "data_files": [PATTERN], "split": "train"}
     if schema.is_chat:
-        keys = _find_chat_keys(schema)
+        keys = find_chat_tags(schema)
         entry |= {
             "type": "chat_template",
             "field_messages": _find_column(schema, "messages"),
@@ -93,7 +94,7 @@ def build_trl(schema: Schema) -> bytes:
     system = ascii(list(schema.columns.get("system", ())))
     if schema.is_chat:
         column = ascii(_find_column(schema, "messages"))
-        tags = _find_chat_keys(schema)
+        tags = find_chat_tags(schema)
         keys = f"{tags['role_tag']!a}, {tags['content_tag']!a}"
         # what a conversation of roles and texts has no room for
         others = {"flags": sorted(FLAGS - _HIDING), "parts": sorted(_PARTS), "calls": sorted(_CALLS)}

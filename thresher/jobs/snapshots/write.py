@@ -21,6 +21,7 @@ from thresher.jobs.job_file import Job
 from thresher.jobs.snapshots import exports
 from thresher.jobs.snapshots.card import build_card
 from thresher.jobs.snapshots.read import DATA, DROPPED, TOPICS
+from thresher.jobs.snapshots.unreadable import AXOLOTL, LLAMA_FACTORY, find_unreadable
 
 
 def write_snapshot(
@@ -43,12 +44,13 @@ def write_snapshot(
     if topics is not None:
         write_array(topics, folder / TOPICS)
     schema = exports.drop_absent_columns(schema, table.column_names)
+    unreadable = find_unreadable(table, schema)
     contents = {name: _to_json(document) for name, document in documents.items()} | {
-        "README.md": build_card(job.name, job.settings.output, content),
-        "dataset_info.json": exports.build_llama_factory(job.name, schema),
-        "axolotl.yaml": exports.build_axolotl(schema),
+        "README.md": build_card(job.name, job.settings.output, content, unreadable),
         "trl.py": exports.build_trl(schema),
     }
+    entries = {LLAMA_FACTORY: exports.build_llama_factory(job.name, schema), AXOLOTL: exports.build_axolotl(schema)}
+    contents |= {name: entry for name, entry in entries.items() if name not in unreadable}
     for name, data in contents.items():
         _write(folder / name, data)
     hashes = {path.name: _hash_file(path) for path in sorted(folder.iterdir()) if path.is_file()}

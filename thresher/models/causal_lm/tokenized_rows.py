@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import orjson
 import polars as pl
 
+from thresher.json_text import encode_json, parse_json
 from thresher.models.causal_lm.chat_template import (
     HIDES_CALLS,
     NO_ASSISTANT,
@@ -97,7 +97,7 @@ def row_texts(dataset: Dataset) -> pl.Series:
 
 
 def _json(content: Any) -> str:
-    return orjson.dumps(content, default=str).decode()
+    return encode_json(content).decode()
 
 
 def _turns(prompt: str, response: str) -> list[dict[str, str]]:
@@ -131,7 +131,7 @@ class RowTokenizer:
 
     def tokenize(self, texts: Sequence[str]) -> list[TokenizedRow]:
         """Return the tokens of each row."""
-        rendered = [self._render(orjson.loads(text)) for text in texts]
+        rendered = [self._render(parse_json(text)) for text in texts]
         usable = [i for i, (_, _, problem) in enumerate(rendered) if not problem]
         nothing = TokenRow(np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.bool_))
         tokenized = [TokenizedRow(nothing, 0, problem) for _, _, problem in rendered]
@@ -146,7 +146,7 @@ class RowTokenizer:
         """Return in how many rows turn markers were treated in which way, those left out apart."""
         notes = Counter[str]()
         for text in texts:
-            content = orjson.loads(text)
+            content = parse_json(text)
             if "text" in content:
                 _, note, problem = clean_text(self.lm.tokenizer, content["text"], self.special_tokens)
             else:

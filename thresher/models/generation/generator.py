@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
+from thresher.json_text import encode_json
 from thresher.models.generation.decoding import Decoding
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class TextGenerator(Protocol):
 
 def conversation_to_json(messages: Sequence[Any], tools: Sequence[Any] | None = None) -> str:
     """Return a conversation that waits for an answer as JSON, equal for equal ones only."""
-    return orjson.dumps({"messages": messages, "tools": tools}, default=str).decode()
+    return encode_json({"messages": messages, "tools": tools}).decode()
 
 
 def user_turn(text: str) -> str:

@@ -8,12 +8,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import orjson
 import polars as pl
 from numpy.typing import NDArray
 
 from thresher.cache.batch import Batch
 from thresher.cache.fingerprint import combine_fingerprints
+from thresher.json_text import parse_json
 from thresher.models.causal_lm.chat_template import TEMPLATE_REFUSES, render_conversation, start_tokens, turn_end_ids
 from thresher.models.causal_lm.language_model import LanguageModel
 from thresher.models.causal_lm.likelihood import padded
@@ -179,7 +179,7 @@ class LocalGenerator:
     def _tokenize_prompts(self, conversations: Sequence[str]) -> tuple[list[list[int]], Int64]:
         """Return each conversation's token ids up to its answer, and a problem or 0."""
         tokenizer = self.lm.tokenizer
-        contents = [orjson.loads(conversation) for conversation in conversations]
+        contents = [parse_json(conversation) for conversation in conversations]
         cleaned = [
             clean_conversation(tokenizer, each["messages"], each["tools"], self._special_tokens) for each in contents
         ]
@@ -299,7 +299,7 @@ class LocalGenerator:
         is_long = np.array([not 0 < len(prompt) < self._max_length for prompt in prompts])
         problems[is_long & (problems == 0)] = TOO_LONG
         for i in np.flatnonzero(problems == 0):
-            content = orjson.loads(keys[i][0])
+            content = parse_json(keys[i][0])
             clean = clean_conversation(tokenizer, content["messages"], content["tools"], self._special_tokens)
             text = render_conversation(tokenizer, clean.messages, clean.tools) or ""
             whole = tokenizer([text + option for option in keys[i][1:]], add_special_tokens=False, verbose=False)

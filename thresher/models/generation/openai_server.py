@@ -22,6 +22,7 @@ import xxhash
 from thresher.cache.answer_cache import AnswerCache
 from thresher.cache.fingerprint import combine_fingerprints
 from thresher.errors import InputError, did_you_mean, first_three
+from thresher.json_text import encode_json, parse_json
 from thresher.models.generation.decoding import Decoding
 from thresher.models.generation.generator import Generation, OptionProbabilities
 from thresher.models.generation.http_client import RefusedError, ServerClient
@@ -157,7 +158,7 @@ class OpenAIGenerator:
         ]
 
     def _request(self, conversation: str, decoding: Decoding, sample: int, *, with_top: bool = False) -> _Request:
-        content = orjson.loads(conversation)
+        content = parse_json(conversation)
         body: Body = {
             "model": self.model,
             "messages": [{key: each[key] for key in each if key != "weight"} for each in content["messages"]],
@@ -173,7 +174,7 @@ class OpenAIGenerator:
             body["seed"] = seed % 2**31
         if with_top:
             body |= {"logprobs": True, "top_logprobs": N_TOP}
-        text = orjson.dumps([RECIPE, self._address.url, sample, body], option=orjson.OPT_SORT_KEYS, default=str)
+        text = encode_json([RECIPE, self._address.url, sample, body], option=orjson.OPT_SORT_KEYS)
         return _Request(xxhash.xxh3_128_hexdigest(text), body)
 
     def _ask(
