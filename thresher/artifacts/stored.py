@@ -10,9 +10,9 @@ from typing import Any
 
 import polars as pl
 
+from thresher.artifacts.json_text import parse_json
 from thresher.artifacts.seal import check_file
 from thresher.errors import ManifestError, is_temporary
-from thresher.json_text import parse_json
 
 
 def read_table(

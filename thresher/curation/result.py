@@ -11,6 +11,7 @@ import orjson
 import polars as pl
 
 from thresher.artifacts.folder import MANIFEST, OutputFolder, write_atomic, write_ndjson, write_parquet
+from thresher.artifacts.json_text import encode_json
 from thresher.artifacts.manifest import Manifest
 from thresher.artifacts.result import Excerpt, copy_result
 from thresher.artifacts.stored import read_table
@@ -19,7 +20,6 @@ from thresher.curation.rule import Rule
 from thresher.dataset import Dataset
 from thresher.dataset.mixture.reload import load_kept_rows
 from thresher.dataset.values.kept_rows import KeptRows
-from thresher.json_text import encode_json
 
 KIND = "curated"
 STEM = "rows"

@@ -10,10 +10,10 @@ import orjson
 import polars as pl
 import pyarrow as pa
 
+from thresher.artifacts.json_text import encode_json
 from thresher.dataset.formats.shard import Block, Shard
 from thresher.dataset.values.class_names import decode_rows
 from thresher.dataset.values.series import to_series
-from thresher.json_text import encode_json
 from thresher.numeric.arrays import Int32, Int64
 
 _EXACT = 2**53  # whole numbers up to here are floats without loss

@@ -9,9 +9,9 @@ from typing import Any
 
 import orjson
 
+from thresher.artifacts.json_text import encode_json
 from thresher.dataset.rejection import BadRow, describe_type
 from thresher.dataset.values.turn_flags import FLAGS, WEIGHT, parse_flags
-from thresher.json_text import encode_json
 
 WHITE_SPACE = " \t\n\r\f\v\x1c\x1d\x1e\x1f\x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000\u200b\ufeff" + "".join(
     # joiners alone are blank, too

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from thresher.artifacts.folder import MANIFEST, write_atomic, write_ndjson, write_parquet
+from thresher.artifacts.json_text import encode_json
 from thresher.artifacts.manifest import Manifest
 from thresher.artifacts.stored import read_json_lines, read_table
 from thresher.growth.candidate import Candidate
 from thresher.growth.refusing import build_rows
-from thresher.json_text import encode_json
 from thresher.printable import join_lines
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from thresher.artifacts.folder import MANIFEST, OutputFolder, write_atomic
+from thresher.artifacts.json_text import encode_json
 from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
 from thresher.artifacts.result import Excerpt, Result, open_folder
 from thresher.artifacts.stored import read_json_lines
@@ -22,7 +23,6 @@ from thresher.dataset.settings import ReadOptions, ReadSettings
 from thresher.errors import InputError
 from thresher.features import FeatureContext
 from thresher.features.embedding import Embedding
-from thresher.json_text import encode_json
 from thresher.labeling.annotator import MACHINE, Annotation, annotate, describe_annotator, split_check_rows
 from thresher.labeling.choose import Known, NextRows, choose_rows, resolve_way
 from thresher.labeling.exchange import (

@@ -10,8 +10,8 @@ from xml.sax.saxutils import quoteattr
 import orjson
 
 from thresher.artifacts.folder import write_atomic
+from thresher.artifacts.json_text import encode_json
 from thresher.errors import InputError, first_three
-from thresher.json_text import encode_json
 
 ROW_ID = "thresher_row_id"
 ASK, LABEL_STUDIO, LABEL_STUDIO_FORM, ARGILLA = "ask.jsonl", "label-studio.json", "label-studio.xml", "argilla.jsonl"

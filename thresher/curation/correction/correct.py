@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from thresher.artifacts.folder import MANIFEST, OutputFolder, write_atomic, write_ndjson, write_parquet
+from thresher.artifacts.json_text import encode_json
 from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
 from thresher.artifacts.result import Excerpt, copy_result
 from thresher.artifacts.stored import read_table
@@ -30,7 +31,6 @@ from thresher.dataset.provenance import (
     schema_from_json,
 )
 from thresher.dataset.values.kept_rows import KeptRows
-from thresher.json_text import encode_json
 from thresher.models.settings import ModelSettings
 from thresher.progress import Progress, report_done
 from thresher.validation import document_options

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from thresher.artifacts.json_text import encode_json, parse_json
 from thresher.dataset.conversation import get_first, resolve_role
 from thresher.dataset.schema import Schema
-from thresher.json_text import encode_json, parse_json
 
 Row = dict[str, Any]
 

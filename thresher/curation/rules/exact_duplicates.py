@@ -10,6 +10,7 @@ import numpy as np
 import orjson
 import polars as pl
 
+from thresher.artifacts.json_text import encode_json
 from thresher.curation.rule import Rows
 from thresher.curation.similarity.duplicate_groups import (
     FIRST,
@@ -22,7 +23,6 @@ from thresher.curation.verdict import Verdict
 from thresher.dataset import Dataset
 from thresher.dataset.conversation import Conversation
 from thresher.dataset.normalize import Scope, normalize_texts, scope_texts
-from thresher.json_text import encode_json
 
 
 @dataclass(frozen=True, kw_only=True)

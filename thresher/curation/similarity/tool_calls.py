@@ -9,9 +9,9 @@ import numpy as np
 import orjson
 import polars as pl
 
+from thresher.artifacts.json_text import encode_json
 from thresher.dataset import Dataset
 from thresher.dataset.conversation import Conversation
-from thresher.json_text import encode_json
 from thresher.numeric.arrays import Bool
 
 

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.json
 from numpy.typing import NDArray
 
+from thresher.artifacts.json_text import parse_json
 from thresher.dataset.rejection import NOT_UTF8, BadRow, describe_type
-from thresher.json_text import parse_json
 from thresher.numeric.arrays import Bool, Int64
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"

@@ -18,6 +18,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet
 
+from thresher.artifacts.json_text import encode_json
 from thresher.dataset.conversation import drop_nulls
 from thresher.dataset.formats.files import SourceFile
 from thresher.dataset.formats.tables.arrow_file import ArrowFile
@@ -25,7 +26,6 @@ from thresher.dataset.formats.tables.parquet_file import BATCH_ROWS, ParquetFile
 from thresher.dataset.formats.tables.row_sizes import measure_rows
 from thresher.dataset.rejection import NOT_UTF8, PREVIEW_CHARACTERS, BadRow
 from thresher.errors import InputError
-from thresher.json_text import encode_json
 from thresher.numeric.arrays import Int64
 
 _HASH_BYTES = 4 << 20

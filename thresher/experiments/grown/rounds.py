@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 
 from thresher.artifacts.folder import MANIFEST, OutputFolder, write_atomic
+from thresher.artifacts.json_text import encode_json
 from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
 from thresher.artifacts.result import Excerpt, Result, open_folder
 from thresher.artifacts.seal import encode_record
@@ -23,7 +24,6 @@ from thresher.experiments.grown.compare_grown import REPLACES
 from thresher.growth.grow import grow
 from thresher.growth.result import Grown
 from thresher.growth.settings import GrowSettings
-from thresher.json_text import encode_json
 from thresher.models.settings import ModelSettings
 from thresher.progress import OnProgress
 from thresher.trainer.adapter import Adapter

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import polars as pl
 
+from thresher.artifacts.json_text import encode_json, parse_json
 from thresher.cache.batch import Batch
 from thresher.errors import InputError
 from thresher.features.answers.prompts import PromptRows, missing_series
 from thresher.features.answers.sequence_classifier import SequenceClassifier
 from thresher.features.context import FeatureContext
 from thresher.features.registry import FeatureProvider, FeatureValues, describe_missing
-from thresher.json_text import encode_json, parse_json
 from thresher.models.causal_lm.template_text import template_errors, write_text
 from thresher.models.precision import inference
 from thresher.models.stages import Stage

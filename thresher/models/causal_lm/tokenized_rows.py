@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from thresher.json_text import encode_json, parse_json
+from thresher.artifacts.json_text import encode_json, parse_json
 from thresher.models.causal_lm.chat_template import (
     HIDES_CALLS,
     NO_ASSISTANT,

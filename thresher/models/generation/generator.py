@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from thresher.json_text import encode_json
+from thresher.artifacts.json_text import encode_json
 from thresher.models.generation.decoding import Decoding
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from thresher.artifacts.json_text import parse_json
 from thresher.cache.batch import Batch
 from thresher.cache.fingerprint import combine_fingerprints
-from thresher.json_text import parse_json
 from thresher.models.causal_lm.chat_template import TEMPLATE_REFUSES, render_conversation, start_tokens, turn_end_ids
 from thresher.models.causal_lm.language_model import LanguageModel
 from thresher.models.causal_lm.likelihood import padded

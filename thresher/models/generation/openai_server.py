@@ -19,10 +19,10 @@ import numpy as np
 import orjson
 import xxhash
 
+from thresher.artifacts.json_text import encode_json, parse_json
 from thresher.cache.answer_cache import AnswerCache
 from thresher.cache.fingerprint import combine_fingerprints
 from thresher.errors import InputError, did_you_mean, first_three
-from thresher.json_text import encode_json, parse_json
 from thresher.models.generation.decoding import Decoding
 from thresher.models.generation.generator import Generation, OptionProbabilities
 from thresher.models.generation.http_client import RefusedError, ServerClient

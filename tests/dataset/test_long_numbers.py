@@ -9,8 +9,8 @@ import orjson
 import pytest
 
 import thresher as th
+from thresher.artifacts.json_text import encode_json, parse_json
 from thresher.errors import InputError
-from thresher.json_text import encode_json, parse_json
 from thresher.models.causal_lm.tokenized_rows import row_texts
 
 BIG = 123456789012345678901234567890
