@@ -1,6 +1,6 @@
 """Do signs of systematic label errors tell when wrong labels cannot be found? Tried, and not used.
 
-    python benchmarks/label_systematic.py --data DIR --lines FILE    # about 10 s a line; resumes
+    python benchmarks/label_systematic.py --data DIR --lines FILE  # 2 minutes; resumes
 
 On 1,000 rows of sets whose labels are taken for true, errors are planted at random and by rules
 (`planted_noise.py`, draws from 400 on). For each: the area under the ROC curve of the trust, and

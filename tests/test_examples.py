@@ -14,7 +14,7 @@ from thresher.artifacts.result import Result
 
 ROOT = Path(__file__).parent.parent
 FEW = {
-    "labels": {"N_POOL": 240, "N_TEST": 16, "METHOD": "prototypes", "MAX_STEPS": 2},
+    "labels": {"N_POOL": 240, "N_TEST": 16, "METHOD": "prototypes", "MAX_STEPS": 2, "SEEDS": 2},
     "instructions": {"MODEL": "tiny", "BUDGET": 8, "MAX_STEPS": 2, "N_TEST": 4},
     "nightly": {"N_ROWS": 60},
 }

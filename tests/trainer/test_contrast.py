@@ -8,8 +8,9 @@ import torch
 
 from thresher.cli.main import main
 from thresher.errors import InputError
+from thresher.models.causal_lm.language_model import language_model
 from thresher.trainer.adapter import Adapter
-from thresher.trainer.deployment.contrast import contrast_probabilities
+from thresher.trainer.deployment.contrast import _build_prompt, contrast_probabilities
 from thresher.trainer.settings import TrainSettings
 from thresher.trainer.train import train
 
@@ -45,6 +46,17 @@ def test_the_text_that_was_learned_is_written(adapter, capsys):
     assert "yellow" not in Adapter.read(adapter).predict(["how are you?"])["base"].item()
     assert main(["novelty", str(adapter), "--write", "2", "--max-new-tokens", "8", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)) == 2
+
+
+def test_a_prompt_starts_as_the_rows_that_were_trained_on(monkeypatch):
+    # training puts BOS before a text whose template does not write it
+    lm = language_model("tiny", device="cpu", dtype=None)
+    with_bos = _build_prompt(lm, "say it", "sft")
+    assert with_bos[0] == lm.tokenizer.bos_token_id
+    template = lm.tokenizer.chat_template
+    monkeypatch.setattr(lm.tokenizer, "chat_template", template.removeprefix("{{- bos_token -}}"))
+    assert lm.tokenizer.chat_template != template
+    assert _build_prompt(lm, "say it", "sft") == with_bos
 
 
 def test_a_classifier_writes_nothing(tiny_bert, color_rows, tmp_path):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import torch
 
     from thresher.models.causal_lm.language_model import LanguageModel
+    from thresher.models.causal_lm.template_text import Message
 
 
 def contrast_probabilities(tuned: torch.Tensor, base: torch.Tensor, *, gamma: float, cut: float) -> torch.Tensor:
@@ -82,13 +83,12 @@ def write_contrast(folder: Path, metrics: Mapping[str, Any], settings: ContrastS
 
 def _build_prompt(lm: LanguageModel, text: str, task: str) -> list[int]:
     """Return the tokens that are written behind, at least one."""
-    from thresher.models.causal_lm.chat_template import start_tokens
+    from thresher.models.causal_lm.chat_template import render_prompt, start_tokens
 
     if task == "sft":
-        ids = lm.tokenizer.apply_chat_template(
-            [{"role": "user", "content": text}], add_generation_prompt=True, return_dict=False
-        )
-        return [int(token) for token in ids]
+        turns: list[Message] = [{"role": "user", "content": text}, {"role": "assistant", "content": ""}]
+        ids = lm.tokenizer(render_prompt(lm.tokenizer, turns, None), add_special_tokens=False)["input_ids"]
+        return [*start_tokens(lm.tokenizer, ids, is_asked=False), *ids]
     own = lm.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
     ids = [*start_tokens(lm.tokenizer, own, is_asked=True), *own]
     return ids or [
@@ -102,11 +102,13 @@ def _draw(
     """Return the tokens of each text, and the log-ratio of both models for each of them."""
     import torch
 
+    from thresher.models.causal_lm.chat_template import turn_end_ids
     from thresher.models.precision import inference
 
     tuned, base = sides["adapter"], sides["base"]
     device, n = tuned.device, settings.write
-    stops = {int(token) for token in (tuned.tokenizer.eos_token_id, tuned.tokenizer.pad_token_id) if token is not None}
+    ends = {tuned.tokenizer.eos_token_id, tuned.tokenizer.pad_token_id, *turn_end_ids(tuned.tokenizer)}
+    stops = {int(token) for token in ends if token is not None}
     generator = torch.Generator().manual_seed(settings.seed)
     ids = torch.tensor([list(prompt)] * n, device=device)
     tokens: list[list[int]] = [[] for _ in range(n)]
