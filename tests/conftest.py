@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import sys
 import tempfile
 import tomllib
 from dataclasses import dataclass, field
@@ -31,6 +32,8 @@ LONGEST = [
 ]
 TINY = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 
+MANY_MODULES = 200  # as torch, transformers and peft have
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 gc.set_threshold(10_000)  # imports make many objects and little garbage
 
@@ -46,9 +49,27 @@ def pytest_configure():
             )
 
 
-def pytest_collection_finish():
+n_frozen_modules = 0
+
+
+def freeze_modules():
     """Let no collection of garbage look at modules and tests again: a full one takes a second."""
-    gc.freeze()
+    global n_frozen_modules
+    from thresher.numeric.memory import freeze_for_good
+
+    gc.collect()
+    freeze_for_good()
+    n_frozen_modules = len(sys.modules)
+
+
+def pytest_collection_finish():
+    freeze_modules()
+
+
+def pytest_runtest_logfinish():
+    """Freeze what tests have imported: each training ends with a collection."""
+    if len(sys.modules) > n_frozen_modules + MANY_MODULES:
+        freeze_modules()
 
 
 def pytest_collection_modifyitems(items):

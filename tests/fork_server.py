@@ -71,6 +71,7 @@ def prepare(program, general):
     from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
     from thresher.experiments.cells import worker_pool
+    from thresher.numeric.memory import freeze_for_good
     from thresher.trainer.untouched import settings
 
     worker_pool.sys = types.SimpleNamespace(executable=program, stderr=sys.stderr)
@@ -80,7 +81,7 @@ def prepare(program, general):
     cpu_target.target_context.refresh()
     get_checkpoint_conversion_mapping("bert")
     gc.collect()
-    gc.freeze()  # a collection in a fork would copy every page
+    freeze_for_good()  # a collection in a fork would copy every page
 
 
 def receive(connection):

@@ -27,8 +27,9 @@ def test_the_smaller_of_machine_and_control_group_counts(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def unfrozen():
+def unfrozen(monkeypatch):
     """Undo what `conftest.py` has frozen, for one test."""
+    monkeypatch.setattr(memory, "_is_frozen_for_good", False)
     gc.unfreeze()
     yield
     gc.freeze()
@@ -63,3 +64,11 @@ def test_what_a_program_has_frozen_stays_so(unfrozen):
         pass
     assert gc.get_freeze_count()
     gc.unfreeze()
+
+
+def test_what_is_frozen_for_good_is_not_counted_each_time(unfrozen, monkeypatch):
+    memory.freeze_for_good()
+    monkeypatch.setattr(gc, "get_freeze_count", lambda: pytest.fail("counted"))
+    monkeypatch.setattr(gc, "unfreeze", lambda: pytest.fail("unfrozen"))
+    with memory.collect_only_new():
+        pass

@@ -43,6 +43,20 @@ def is_device_shared(device: torch.device) -> bool:
     return bool(total - free - torch.cuda.memory_reserved(device) > SHARED * total)
 
 
+def set_seed(seed: int, device: torch.device) -> None:
+    """Seed what draws on a device.
+
+    `torch.manual_seed` also notes, with the stack, the seed of every kind of device that is not
+    there: a third of a millisecond, which small models notice at each step.
+    """
+    import torch
+
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(seed)
+    else:
+        torch.manual_seed(seed)
+
+
 def check_device(name: str | None) -> None:
     """Refuse a device that torch does not know or that is missing; None and "cpu" are fine.
 

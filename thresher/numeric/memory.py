@@ -13,6 +13,8 @@ MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup")
 USABLE = 0.9  # of the available memory: the rest is for others
 
+_is_frozen_for_good = False
+
 
 def get_peak_bytes() -> int:
     """Return the most memory that this process has held, and that it holds on a GPU."""
@@ -22,13 +24,24 @@ def get_peak_bytes() -> int:
     return int(peak * (1 if sys.platform == "darwin" else 1024) + on_gpu)
 
 
+def freeze_for_good() -> None:
+    """Let no collection of garbage look again at what there is now, to the end of this process.
+
+    For programs that train often; more that was imported since may be frozen by another call.
+    """
+    global _is_frozen_for_good
+    gc.freeze()
+    _is_frozen_for_good = True
+
+
 @contextmanager
 def collect_only_new() -> Iterator[None]:
     """Let collections of garbage look only at what is made from here on.
 
     Once torch and transformers are imported, a full one takes 0.4 s, nearly all of it for modules.
     """
-    if gc.get_freeze_count():  # by the program that called us, or by ourselves
+    # by the program that called us, or by ourselves; counting goes through all that is frozen
+    if _is_frozen_for_good or gc.get_freeze_count():
         yield
         return
     gc.freeze()

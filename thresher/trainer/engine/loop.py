@@ -16,7 +16,7 @@ import torch
 
 from thresher.errors import DeviceMemoryError, SettingsError
 from thresher.evaluation.estimate import Estimate
-from thresher.models.device import is_device_shared
+from thresher.models.device import is_device_shared, set_seed
 from thresher.numeric.arrays import Float64, Int64
 from thresher.trainer.context import RunContext
 from thresher.trainer.engine import checkpoint
@@ -196,7 +196,7 @@ def _choose_rows(state: TrainState, rows: Int64) -> StepRows:
     skipping, step = state.skipping, state.history.step
     losses = _look(state, rows) if skipping is not None and skipping.looks_first else None
     seed = np.random.SeedSequence([state.batches.seed, step, state.context.accelerator.process_index])
-    torch.manual_seed(int(seed.generate_state(1, np.uint64)[0] >> 1))
+    set_seed(int(seed.generate_state(1, np.uint64)[0] >> 1), state.context.accelerator.device)
     if skipping is None:
         return StepRows(step, rows)
     factors = skipping.choose(step, rows, losses)
