@@ -328,3 +328,18 @@ def test_a_column_that_names_no_rows_is_refused_as_ids(tmp_path):
     with pytest.raises(InputError, match="id_column 'label': must name each row, but 38 of 40 rows repeat"):
         load(rows, id_column="label")
     assert load(rows, id_column="id").n_rejected == 20
+
+
+def test_columns_that_only_later_rows_have_are_known(tmp_path):
+    rows = [{"text": f"t {i}"} for i in range(250)] + [{"text": f"t {i}", "label": "x"} for i in range(250, 300)]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pool = load(path)
+    assert pool.column_names == ["text", "label"]
+    assert pool.to_polars()["label"].to_list() == [row.get("label") for row in rows]
+    assert len(load(path, columns={"text": "text", "label": "label"})) == 50
+    rows = [{"text": f"t {i}", "label": i % 3} for i in range(250)] + [
+        {"text": f"u {i}", "label": "1.0"} for i in range(9)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert set(load(path).frame["response"]) == {"0", "1", "2"}

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import pyarrow as pa
 
 from thresher.dataset.formats.files import SourceFile
 from thresher.dataset.rejection import BadRow
 from thresher.numeric.arrays import Int64
 
-SAMPLE_ROWS = 200
+SAMPLE_ROWS, LATE_ROWS = 200, 100  # of the beginning, and of the rest
 
 
 class Block(Protocol):
@@ -50,6 +52,8 @@ class Shard(Protocol):
         notes: what a user should know of how the file was read, one sentence each.
         is_typed: rows come from a table, whose structs have a null for every field they lack.
         has_fixed_columns: all rows have the columns of `column_names`, and no other.
+        late_positions: rows spread over the rest of a file whose later rows may have other columns
+            than the first ones; none where reading single rows takes long.
     """
 
     name: str
@@ -58,6 +62,7 @@ class Shard(Protocol):
     notes: Sequence[str]
     is_typed: bool
     has_fixed_columns: bool
+    late_positions: Sequence[int]
 
     @property
     def source(self) -> SourceFile:
@@ -65,7 +70,7 @@ class Shard(Protocol):
 
     @property
     def column_names(self) -> Sequence[str]:
-        """The user's columns, in their order; for JSON, of the first rows."""
+        """The user's columns, in their order; for JSON, of a sample of the rows."""
 
     @property
     def layout(self) -> object:
@@ -89,12 +94,15 @@ class Shard(Protocol):
 
 
 def sample_rows(shard: Shard) -> list[dict[str, Any]]:
-    """Return the first good rows of a shard."""
-    rows: list[dict[str, Any]] = []
-    for block in shard.blocks():
+    """Return the first good rows of a shard, and some of the later ones."""
+    rows = list(islice(_iterate_rows(shard.blocks()), SAMPLE_ROWS))
+    for position in shard.late_positions:
+        rows += _iterate_rows(shard.blocks(np.array([position], np.int64)))
+    return rows
+
+
+def _iterate_rows(blocks: Iterable[Block]) -> Iterator[dict[str, Any]]:
+    for block in blocks:
         for index in range(len(block.positions)):
             with suppress(BadRow):
-                rows.append(block.row(index))
-            if len(rows) == SAMPLE_ROWS:
-                return rows
-    return rows
+                yield block.row(index)

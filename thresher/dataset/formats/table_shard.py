@@ -124,6 +124,7 @@ class TableShard:
 
     is_typed = True
     has_fixed_columns = True
+    late_positions: Sequence[int] = ()
 
     def __init__(self, table: Batches, source: SourceFile, *, suffix: str, max_row_bytes: int | None = None) -> None:
         check_names(table.schema.names, source.path)

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+
 from thresher.dataset.formats.beginning import SNIFFED_BYTES, Beginning
 from thresher.dataset.formats.files import STDIN, PlainFile
 from thresher.dataset.formats.json_rows import BYTE_ORDER_MARK, JsonRows
@@ -17,7 +19,7 @@ from thresher.dataset.formats.json_shape import (
     read_columns,
     refuse_other_shapes,
 )
-from thresher.dataset.formats.shard import SAMPLE_ROWS, sample_rows
+from thresher.dataset.formats.shard import LATE_ROWS, SAMPLE_ROWS, sample_rows
 from thresher.dataset.formats.spans import LineScanner, Spans
 from thresher.dataset.formats.text_shard import Layout, TextShard
 from thresher.dataset.schema import count_columns
@@ -62,6 +64,9 @@ def _open_json(file: PlainFile, suffix: str, compression: str, max_row_bytes: in
         suffix = ".jsonl"  # of what is written: its own name says nothing
     layout = _copy_array_layout(file, spans, compression) if is_array else Layout(compression=compression)
     shard = TextShard(file, spans, JsonRows(), layout, suffix=suffix + compression, max_row_bytes=max_row_bytes)
+    if not compression and len(spans) > SAMPLE_ROWS:  # a single row of compressed text takes as long as all before it
+        late = np.linspace(SAMPLE_ROWS, len(spans) - 1, LATE_ROWS).round().astype(np.int64)
+        shard.late_positions = np.unique(late).tolist()
     rows = sample_rows(shard)
     shard.column_names = list(count_columns(rows))
     if not len(spans):

@@ -178,6 +178,7 @@ class TextShard:
         self.label_names: Mapping[str, tuple[str, ...]] = {}
         self.max_row_bytes = max_row_bytes
         self.has_fixed_columns = False
+        self.late_positions: Sequence[int] = ()
         self.advice = ""
         self.notes: Sequence[str] = ()
         self._changed: Mapping[int, dict[str, Any]] = {}

@@ -72,6 +72,7 @@ class MappedShard:
         self.name, self.suffix = shard.name, ".jsonl"
         self.advice, self.notes = shard.advice, shard.notes
         self.is_typed = self.has_fixed_columns = False
+        self.late_positions = shard.late_positions
         self.label_names: Mapping[str, tuple[str, ...]] = {}
         self._shard, self._schema, self._target = shard, use_own_names(schema, shard), target
         self._changed: Mapping[int, Row] = {}
