@@ -64,7 +64,8 @@ def _open_json(file: PlainFile, suffix: str, compression: str, max_row_bytes: in
         suffix = ".jsonl"  # of what is written: its own name says nothing
     layout = _copy_array_layout(file, spans, compression) if is_array else Layout(compression=compression)
     shard = TextShard(file, spans, JsonRows(), layout, suffix=suffix + compression, max_row_bytes=max_row_bytes)
-    if not compression and len(spans) > SAMPLE_ROWS:  # a single row of compressed text takes as long as all before it
+    # of compressed text, one row takes as long as all before it
+    if not compression and len(spans) > SAMPLE_ROWS:
         late = np.linspace(SAMPLE_ROWS, len(spans) - 1, LATE_ROWS).round().astype(np.int64)
         shard.late_positions = np.unique(late).tolist()
     rows = sample_rows(shard)
