@@ -33,6 +33,16 @@ def commands():
     return list_all_commands(get_command(build_app()))
 
 
+def test_no_help_of_an_option_loses_words_to_markup(commands):
+    """rich takes [words] for styles: `[[methods]]` was printed as `[]`."""
+    from rich.text import Text
+
+    helps = {text for command in commands.values() for each in command.params if (text := each.help)}
+    shown = {Text.from_markup(text).plain for text in helps}
+    assert shown == {text.replace("\\[", "[") for text in helps}
+    assert any("[[methods]]" in text for text in shown)
+
+
 @pytest.mark.parametrize("option", WHERE)
 def test_an_option_is_where_it_makes_sense_and_says_the_same(commands, option):
     found = {name: param for name, command in commands.items() for param in command.params if param.name == option}

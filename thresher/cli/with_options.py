@@ -81,7 +81,7 @@ def _options(group: type, defaults: Mapping[str, Any]) -> Iterator[inspect.Param
         numbers = any(member in (int, float) for member in (kind, *get_args(kind)))
         info = typer.Option(
             *flags,
-            help=f"{about.help} Repeatable." if about.is_repeatable else about.help,
+            help=_escape(f"{about.help} Repeatable." if about.is_repeatable else about.help),
             rich_help_panel=about.panel,
             min=about.ge if numbers else None,
             max=about.le if numbers else None,
@@ -97,6 +97,11 @@ def _options(group: type, defaults: Mapping[str, Any]) -> Iterator[inspect.Param
             default=inspect.Parameter.empty if default is dataclasses.MISSING else default,
             annotation=Annotated[kind, info],
         )
+
+
+def _escape(text: str) -> str:
+    """Return help whose brackets are printed: the help page takes them for markup."""
+    return text.replace("[", "\\[")
 
 
 def _get_option_type(kind: Any) -> Any:

@@ -62,6 +62,13 @@ def test_options_that_choose_rows_and_other_kinds_are_refused(pool, grown, test_
         compare_grown(test_rows, against=pool, eval=test_rows)
 
 
+def test_a_test_row_among_them_is_named_by_its_file(pool_rows, grown, tmp_path):
+    path = tmp_path / "pool.jsonl"
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in pool_rows[:20]))
+    with pytest.raises(InputError, match=r"pool\.jsonl:7 is <list>:1"):
+        compare_grown(grown, against=load(path), eval=load([pool_rows[6], pool_rows[30]]))
+
+
 def test_the_command_compares_with_and_without(pool_rows, grown, tiny_bert, tmp_path, capsys):
     for name, rows in {"pool": pool_rows[:80], "test": pool_rows[80:], "grown": list(grown)}.items():
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, Unpack
 
 import numpy as np
@@ -149,7 +149,11 @@ def _join_rows(pool: Dataset, grown: Dataset) -> tuple[Dataset, bool]:
     names = set(pool.schema.column_names)
     rows = [{name: value for name, value in row.items() if name in names} | {MARK: "0"} for row in pool]
     rows += [{name: value for name, value in row.items() if name in names} | {MARK: "1"} for row in grown]
-    return load(rows, schema=pool.schema), REPLACES in grown.column_names
+    joined = load(rows, schema=pool.schema)
+    places = pl.concat([side.frame.select("file", "line") for side in (pool, grown)])
+    # messages name the user's files
+    joined = replace(joined, frame=joined.frame.with_columns(places[joined.position]))
+    return joined, REPLACES in grown.column_names
 
 
 def _run_sides(
