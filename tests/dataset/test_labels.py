@@ -52,9 +52,28 @@ def test_a_decimal_after_many_whole_numbers_is_one_of_them_and_a_fraction_is_rej
 def test_a_list_written_as_text_is_rejected_as_a_list(tmp_path, label, kind):
     rows = load(write(tmp_path / "a.csv", ["a", label, "[other]", "(none)", "{x}"]))
     assert rows.frame["response"].to_list() == ["a", "[other]", "(none)", "{x}"]
-    assert rows.rejected["reason"].to_list() == [f"field 'label' must be text or a whole number, found {kind}"]
+    several = "field 'label' must hold one label, found a list; make a column of yes and no per label"
+    other = f"field 'label' must be text or a whole number, found {kind}"
+    assert rows.rejected["reason"].to_list() == [several if kind == "a list" else other]
     as_list = load(write(tmp_path / "a.jsonl", ["a", ["a", "b"]]))
-    assert as_list.rejected["reason"].to_list() == ["field 'label' must be text or a whole number, found a list"]
+    assert as_list.rejected["reason"].to_list() == [several]
+
+
+@pytest.mark.parametrize(
+    ("labels", "n_rows"),
+    [
+        (["a", "a,b", "b", "c, a", "c"], 2),
+        (["a;b", "b;c", "a|c", "d"], 3),
+        (["New York, NY", "Buffalo, NY", "Boston, MA"], 0),
+        (["a", "b", "a,b"], 0),  # one alone may be a name
+        (["toys, games", "books"], 0),
+        (["a,,b", "a,", "a", "b"], 0),
+    ],
+)
+def test_labels_that_are_several_in_one_text_are_reported(tmp_path, labels, n_rows):
+    notes = load(write(tmp_path / "a.jsonl", labels)).notes
+    found = [note for note in notes if "seem to have several labels" in note]
+    assert [note.split()[0] for note in found] == ([str(n_rows)] if n_rows else [])
 
 
 def test_labels_that_look_alike_are_reported_and_not_joined(tmp_path):

@@ -29,7 +29,7 @@ from thresher.dataset.conversation import (
 from thresher.dataset.formats.json_rows import RowWithNan
 from thresher.dataset.rejection import BadRow, describe_type
 from thresher.dataset.schema import FUNCTIONS, Schema
-from thresher.dataset.values.labels import clean_label
+from thresher.dataset.values.labels import clean_label, refuse_several
 from thresher.dataset.values.marks import refuse_unwanted
 from thresher.dataset.values.series import to_series
 
@@ -152,6 +152,8 @@ def format_label(row: Mapping[str, Any], schema: Schema) -> str:
     """Return a label as text: whole numbers in decimals, or by the name of their class."""
     name, label_names = schema.columns["label"][0], schema.label_names
     value = row.get(name)
+    if isinstance(value, list):
+        raise BadRow(refuse_several(name))
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float) and value.is_integer():

@@ -33,7 +33,7 @@ from thresher.dataset.values.class_names import check_label_names, find_label_na
 from thresher.dataset.values.close_guesses import ask_about_columns
 from thresher.dataset.values.given_settings import GivenOptions, GivenSettings
 from thresher.dataset.values.kept_rows import KeptRows
-from thresher.dataset.values.labels import are_number_labels
+from thresher.dataset.values.labels import are_number_labels, refuse_wrong_labels
 from thresher.dataset.values.marks import refuse_marks, refuse_pairs
 from thresher.dataset.values.notes import count_labels, list_file_notes, list_notes
 from thresher.errors import InputError, SettingsError
@@ -229,6 +229,8 @@ def load_unlabeled(rows: Any, read: ReadSettings) -> tuple[Dataset, Dataset | No
     labeled = _read(shards, chosen) if chosen.kind == "classification" else None
     if not len(texts):
         raise InputError(f"{shards[0].name}: at least one row with a text is required, found none")
+    if labeled is not None:
+        refuse_wrong_labels(labeled.rejected_by_reason, chosen.columns["label"][0], where=shards[0].name)
     return texts, labeled if labeled is not None and len(labeled) else None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -13,11 +14,15 @@ import orjson
 
 from thresher.dataset.conversation import WHITE_SPACE
 from thresher.dataset.rejection import BadRow, describe_type
+from thresher.errors import InputError
+from thresher.numeric.units import format_count
 
 _NUMBER = re.compile(r"\s*[+-]?\d+(\.\d+)?\s*")
 _DECIMAL = re.compile(r"[+-]?\d+\.\d+")
 _ARRAY = re.compile(r"\[[\s\d.,+-]*\]")  # as numpy writes numbers
+_LIST = "a list"
 _MOSTLY = 0.9  # share of the labels that are numbers where the others, such as "n/a", are names
+_SEPARATORS = re.compile(r"[,;|]")
 _JOINTS = re.compile(r"[\s_\-]+")
 
 
@@ -41,22 +46,60 @@ def clean_label(text: str, name: str, *, are_numbers: bool) -> str:
             raise BadRow(f"field '{name}' must be text or a whole number, found a fraction")
         return str(int(number))
     if text[0] in "[({" and (kind := _describe_container(text)) is not None:
-        raise BadRow(f"field '{name}' must be text or a whole number, found {kind}")
+        raise BadRow(
+            refuse_several(name) if kind == _LIST else f"field '{name}' must be text or a whole number, found {kind}"
+        )
     return text
+
+
+def refuse_several(name: str) -> str:
+    """Return why a row with a list of labels is no row of one label."""
+    return f"field '{name}' must hold one label, found a list; make a column of yes and no per label"
+
+
+def refuse_wrong_labels(n_per_reason: Mapping[str, int], name: str, *, where: str) -> None:
+    """Refuse rows with something in place of a label, where rows may have none.
+
+    Args:
+        n_per_reason: of the rows that cannot be used.
+        name: of the column of labels.
+        where: the file.
+
+    Raises:
+        InputError: there are some.
+    """
+    for reason, n in n_per_reason.items():
+        if reason.startswith(f"field '{name}' must"):
+            n_rows = format_count(n, "other row")
+            raise InputError(f"{where}: rows with one label or none are required, found {n_rows} ({reason})")
 
 
 def _describe_container(text: str) -> str | None:
     """Return "a list" or "an object" for a text that writes one in JSON, Python or numpy."""
     if _ARRAY.fullmatch(text):
-        return "a list"
+        return _LIST
     for parse in (orjson.loads, ast.literal_eval):
         with suppress(ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
             value = parse(text)
             if isinstance(value, list | tuple | set):
-                return "a list"
+                return _LIST
             if isinstance(value, dict):
                 return describe_type(value)
     return None
+
+
+def find_joined_labels(counts: Iterable[str]) -> list[str]:
+    """Return the labels that are lists of others, sorted: each of their parts is in another label, too.
+
+    "a, b" beside "a" and "b, c" is one; "New York, NY" beside "Buffalo, NY" is none. Fewer than two
+    such labels are none.
+    """
+    parts = {label: {part.strip() for part in _SEPARATORS.split(label)} for label in counts}
+    n_labels = Counter(part for own in parts.values() for part in own)
+    joined = [
+        label for label, own in parts.items() if len(own) > 1 and all(part and n_labels[part] > 1 for part in own)
+    ]
+    return sorted(joined) if len(joined) > 1 else []
 
 
 def are_number_labels(labels: Iterable[Any]) -> bool:

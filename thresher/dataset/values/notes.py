@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from thresher.dataset.formats.shard import Shard
 from thresher.dataset.rejection import NOT_UTF8, count_values
 from thresher.dataset.schema import Schema
-from thresher.dataset.values.labels import find_similar_labels
+from thresher.dataset.values.labels import find_joined_labels, find_similar_labels
 from thresher.dataset.values.marks import parse_mark
 from thresher.dataset.values.watched import GRADES, PARTS, RATINGS, SPLITS, ColumnValues
 from thresher.errors import first_three
+from thresher.numeric.units import format_count
 
 if TYPE_CHECKING:
     from thresher.dataset.dataset import Dataset
@@ -112,12 +113,25 @@ def list_label_notes(counts: Mapping[str, int]) -> list[str]:
     """Return sentences on labels that look alike or are withheld, from how often each occurs."""
     if set(counts) == {"-1"}:
         return ["all labels are -1, which Hub data sets use for withheld labels; these rows have no labels"]
+    notes = _describe_joined(counts)
     groups = find_similar_labels(counts)
     if not groups:
-        return []
+        return notes
     shown = "; ".join(" and ".join(f"'{label}' ({counts[label]:,})" for label in group) for group in groups[:_SHOWN])
     more = f"; and {len(groups) - _SHOWN} more" if len(groups) > _SHOWN else ""
-    return [f"labels that look alike are read as different classes: {shown}{more}; write each class one way"]
+    return [*notes, f"labels that look alike are read as different classes: {shown}{more}; write each class one way"]
+
+
+def _describe_joined(counts: Mapping[str, int]) -> list[str]:
+    """Return a sentence on labels that seem to be several in one text, as "red, large"."""
+    joined = find_joined_labels(counts)
+    if not joined:
+        return []
+    n_rows = sum(counts[label] for label in joined)
+    return [
+        f"{format_count(n_rows, 'row')} seem to have several labels, such as '{joined[0]}': each combination counts as "
+        f"a class of its own; for several labels per row, make a column of yes and no per label, and run once for each"
+    ]
 
 
 def _describe_encoding(n: int) -> list[str]:
