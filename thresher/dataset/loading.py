@@ -192,8 +192,7 @@ def load_unlabeled(rows: Any, read: ReadSettings) -> tuple[Dataset, Dataset | No
     """Return rows of text of which only some have a label, or none: all as texts, and the labeled.
 
     Args:
-        rows: anything `load` accepts but several sources. Where it has a column of labels, rows
-            without one are no error.
+        rows: anything `load` accepts but several sources; a row may have no label.
         read: how they are read.
 
     Returns:
@@ -210,8 +209,9 @@ def load_unlabeled(rows: Any, read: ReadSettings) -> tuple[Dataset, Dataset | No
     if isinstance(rows, Dataset):
         shards, chosen = list(rows.shards), rows.schema
     else:
-        limit = MAX_ROW_BYTES if read.max_row_bytes is None else read.max_row_bytes
-        shards = open_rows(rows, config=read.config, split=read.split, max_row_bytes=limit)
+        shards = open_rows(
+            rows, config=read.config, split=read.split, max_row_bytes=read.max_row_bytes or MAX_ROW_BYTES
+        )
         chosen = _choose_schema(
             shards,
             schema=_add_label(read.schema, _find_label_column(shards)) if is_free else read.schema,
@@ -224,14 +224,15 @@ def load_unlabeled(rows: Any, read: ReadSettings) -> tuple[Dataset, Dataset | No
             f"{shards[0].name}: rows of text without an answer are required, found {chosen.name} rows of prompt and "
             "response; name the text that is to be labeled with --map text=COLUMN"
         )
-    columns = {"text": chosen.columns["text"]}
-    texts = _read(shards, replace(chosen, name="text", kind="text", columns=columns, label_names=None))
-    labeled = _read(shards, chosen) if chosen.kind == "classification" else None
+    by_text = replace(chosen, name="text", kind="text", columns={"text": chosen.columns["text"]}, label_names=None)
+    texts = _read(shards, by_text)
     if not len(texts):
         raise InputError(f"{shards[0].name}: at least one row with a text is required, found none")
-    if labeled is not None:
-        refuse_wrong_labels(labeled.rejected_by_reason, chosen.columns["label"][0], where=shards[0].name)
-    return texts, labeled if labeled is not None and len(labeled) else None
+    if chosen.kind != "classification":
+        return texts, None
+    labeled = _read(shards, chosen)
+    refuse_wrong_labels(labeled.rejected_by_reason, chosen.columns["label"][0], shards[0].name)
+    return texts, labeled if len(labeled) else None
 
 
 def _add_label(schema: str | Schema | None, label: str | None) -> str | Schema | None:

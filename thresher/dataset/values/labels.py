@@ -57,7 +57,7 @@ def refuse_several(name: str) -> str:
     return f"field '{name}' must hold one label, found a list; make a column of yes and no per label"
 
 
-def refuse_wrong_labels(n_per_reason: Mapping[str, int], name: str, *, where: str) -> None:
+def refuse_wrong_labels(n_per_reason: Mapping[str, int], name: str, where: str) -> None:
     """Refuse rows with something in place of a label, where rows may have none.
 
     Args:
@@ -89,7 +89,7 @@ def _describe_container(text: str) -> str | None:
 
 
 def find_joined_labels(counts: Iterable[str]) -> list[str]:
-    """Return the labels that are lists of others, sorted: each of their parts is in another label, too.
+    """Return the labels that are lists of others, sorted: each part is in another label, too.
 
     "a, b" beside "a" and "b, c" is one; "New York, NY" beside "Buffalo, NY" is none. Fewer than two
     such labels are none.
