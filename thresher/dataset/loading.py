@@ -189,14 +189,11 @@ def _load_one(rows: Any, read: ReadSettings, soft: frozenset[str]) -> Dataset:
 
 
 def load_unlabeled(rows: Any, read: ReadSettings) -> tuple[Dataset, Dataset | None]:
-    """Return rows of text of which only some have a label, or none: all as texts, and the labeled.
+    """Return rows of text of which some may have a label: all as texts, and the labeled or None.
 
     Args:
         rows: anything `load` accepts but several sources; a row may have no label.
         read: how they are read.
-
-    Returns:
-        The texts, of kind "text", and the labeled rows of kind "classification", or None.
 
     Raises:
         InputError: as `load`; or the rows are pairs of prompt and response.
@@ -224,15 +221,14 @@ def load_unlabeled(rows: Any, read: ReadSettings) -> tuple[Dataset, Dataset | No
             f"{shards[0].name}: rows of text without an answer are required, found {chosen.name} rows of prompt and "
             "response; name the text that is to be labeled with --map text=COLUMN"
         )
-    by_text = replace(chosen, name="text", kind="text", columns={"text": chosen.columns["text"]}, label_names=None)
-    texts = _read(shards, by_text)
+    columns = {"text": chosen.columns["text"]}
+    texts = _read(shards, replace(chosen, name="text", kind="text", columns=columns, label_names=None))
     if not len(texts):
         raise InputError(f"{shards[0].name}: at least one row with a text is required, found none")
-    if chosen.kind != "classification":
-        return texts, None
-    labeled = _read(shards, chosen)
-    refuse_wrong_labels(labeled.rejected_by_reason, chosen.columns["label"][0], shards[0].name)
-    return texts, labeled if len(labeled) else None
+    labeled = _read(shards, chosen) if chosen.kind == "classification" else None
+    if labeled is not None:
+        refuse_wrong_labels(labeled.rejected_by_reason, chosen.columns["label"][0], shards[0].name)
+    return texts, labeled or None
 
 
 def _add_label(schema: str | Schema | None, label: str | None) -> str | Schema | None:
