@@ -356,8 +356,13 @@ def split_options(name: str, options: Mapping[str, Any], *groups: type) -> list[
     return built
 
 
-def parse_pairs(pairs: Sequence[str]) -> dict[str, str]:
+def parse_pairs(pairs: Sequence[str], option: str = "--set", example: str = "easy_share=0.3") -> dict[str, str]:
     """Return {"easy_share": "0.3", ...} from the command line's ["easy_share=0.3", ...].
+
+    Args:
+        pairs: as they were given.
+        option: that gave them, for messages.
+        example: of a pair, for messages.
 
     Raises:
         InputError: a pair is not NAME=VALUE.
@@ -366,7 +371,7 @@ def parse_pairs(pairs: Sequence[str]) -> dict[str, str]:
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not (equals and name.strip()):
-            raise InputError(f"--set: must be NAME=VALUE, got '{pair}'; for example --set easy_share=0.3")
+            raise InputError(f"{option}: must be NAME=VALUE, got '{pair}'; for example {option} {example}")
         values[name.strip().replace("-", "_")] = value.strip()
     return values
 

@@ -78,7 +78,10 @@ def list_dry_runs(rows, model):
     return {
         "advise": (
             [*sides, *trained],
-            ["curve, first cells", "curve, further cells, at most", "adapter, and one on random rows, at most"],
+            [
+                "the untouched model", "curve, first cells", "curve, further cells, at most",
+                "adapter, and one on random rows, at most",
+            ],
         ),
         "mix": ([*sides, *trained, "--by", "from", "--rows", "30", "--mixes", "6"], ["mixes", "best and equal shares"]),
         "base sources": (
@@ -91,7 +94,7 @@ def list_dry_runs(rows, model):
         ),
         "base transfer": (
             [*sides, "--models", f"{model},minilm", "--methods", "length", "--budget", "8", *QUICK],
-            [f"{model}, 8 rows, 2 methods", "minilm, 8 rows, 2 methods"],
+            [f"{name}, {part}" for name in (model, "minilm") for part in ("the untouched model", "8 rows, 2 methods")],
         ),
         "train": (
             [*sides, "--model", model, "--max-steps", "4", "--batch-size", "4", "--experts", "2"],

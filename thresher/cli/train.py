@@ -177,7 +177,7 @@ def _describe_left_out(counts: Mapping[str, Any], whose: str) -> list[str]:
     """Return what was left out or cut of the rows of one side, in sentences."""
     left_out = counts.get("rows_left_out") or {}
     if isinstance(left_out, int):
-        left_out = {"nothing in them can be scored": left_out}
+        left_out = {"there is nothing to score": left_out}
     row, prompt = f"{whose}row", f"{whose}prompt"
     lines = [f"{format_count(count, row)} left out: {reason}" for reason, count in left_out.items()]
     if n_cut := counts.get("rows_truncated"):
@@ -222,7 +222,11 @@ def _format_table(metrics: Mapping[str, Any]) -> list[str]:
     for name in names:
         cells = (_format_cell(column[name]) for column in columns.values())
         lines.append(f"{name:<{width}}" + "".join(f"{cell:>22}" for cell in cells))
-    lines.append(f"{'rows measured':<{width}}{metrics['held_out'][names[0]]['n']:>22,}")
+    n_measured = metrics["held_out"][names[0]]["n"]
+    lines.append(f"{'rows measured':<{width}}{n_measured:>22,}")
+    answered = (metrics["held_out"].get("exact_match") or {}).get("n")
+    if answered and answered < n_measured:
+        lines.append(f"{'rows answered':<{width}}{answered:>22,}")
     if metrics["settings"]["early_stopping_patience"] is not None:
         lines.append("early stopping chose the weights on these same rows, so the scores are somewhat too good")
     lines += format_untouched(metrics)

@@ -256,7 +256,8 @@ def _report_test_rows(experiment: Experiment, eval_by: str | None, on_progress: 
     notes = [describe_unknown_labels(experiment.unknown_labels, n, experiment.labels)]
     if groups:
         named = ", ".join(groups[:NAMED_GROUPS]) + (", ..." if len(groups) > NAMED_GROUPS else "")
-        notes.append(f"{len(groups):,} groups of {eval_by} are held out, with {n:,} rows: {named}")
+        were = "group of {} is" if len(groups) == 1 else "groups of {} are"
+        notes.append(f"{len(groups):,} {were.format(eval_by)} held out, with {n:,} rows: {named}")
     for note in filter(None, notes):
         on_progress(Progress(stage="eval", done=n, total=n, note=note))
 

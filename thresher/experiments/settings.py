@@ -38,7 +38,7 @@ def parse_train_settings(pairs: Sequence[str]) -> TrainSettings:
     Raises:
         SettingsError: there is no such setting, or its value does not fit.
     """
-    settings: TrainSettings = build_settings(TrainSettings, "--train", parse_pairs(pairs))
+    settings: TrainSettings = build_settings(TrainSettings, "--train", parse_pairs(pairs, "--train", "epochs=2"))
     return settings
 
 

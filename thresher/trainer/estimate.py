@@ -26,6 +26,7 @@ from thresher.trainer.weights import read_weights
 
 N_TRIAL_STEPS = 6
 FEW_ROWS, MORE_ROWS = 64, 256  # the start of a run is timed with both: a part of it reads every row
+UNTOUCHED = "the untouched model"  # name of its part of a plan
 N_EVAL_ROWS, N_GENERAL_ROWS = 64, 32
 FEW_ANSWERS, MORE_ANSWERS = 2, 8  # in one batch, which costs something however few are in it
 N_TOKENS = 64  # of a timed answer, at most
@@ -205,7 +206,7 @@ def plan_untouched(context: RunContext, cost: RunCost, *, n_prompts: int = 1) ->
         n_prompts: sets of rows that stand in prompts, each of which is measured.
     """
     seconds = cost.estimate_untouched(context, n_prompts=n_prompts)
-    return PlannedRuns(name="the untouched model", n=0, seconds=seconds, tokens=0)
+    return PlannedRuns(name=UNTOUCHED, n=0, seconds=seconds, tokens=0)
 
 
 def measure_run(context: RunContext) -> RunCost:

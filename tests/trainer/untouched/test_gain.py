@@ -3,9 +3,9 @@
 import polars as pl
 import pytest
 
-from thresher.evaluation.gain import estimate_gain
-from thresher.evaluation.metric import Metric
-from thresher.trainer.untouched.summary import describe_difference, describe_verdict
+from thresher.evaluation.gain import Gain, estimate_gain
+from thresher.evaluation.metric import METRICS, Metric
+from thresher.trainer.untouched.summary import describe_difference, describe_gain, describe_verdict, name_shots
 
 ACCURACY = Metric(name="accuracy", is_higher_better=True, column="correct")
 
@@ -80,3 +80,13 @@ def test_the_first_line_of_a_summary_says_whether_these_rows_were_better(metric,
     verdict = describe_verdict(metrics)
     assert verdict == f"Training pays; {words.replace('random rows', 'the same number of random rows')}"
     assert describe_verdict({"base": None, "comparison": None, "control": None}) is None
+
+
+def test_a_reference_with_rows_in_its_prompt_is_called_so():
+    gain = Gain(value=0.3, low=0.2, high=0.4, stderr=0.05, n=100, n_seeds=1)
+    words = {
+        name: describe_gain(gain, name, METRICS["text"]["loss"]) for name in ("untouched", name_shots(1), name_shots(4))
+    }
+    assert words["untouched"].startswith("training pays: better than the untouched model by 0.300 nats")
+    assert "than the untouched model with 1 training row in its prompt by" in words["1 in the prompt"]
+    assert "than the untouched model with 4 training rows in its prompt by" in words["4 in the prompt"]

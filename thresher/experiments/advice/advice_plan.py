@@ -17,7 +17,7 @@ from thresher.experiments.experiment import load_experiment
 from thresher.experiments.planning import list_doubling_sizes
 from thresher.experiments.settings import BASELINE
 from thresher.trainer.context import load_rows
-from thresher.trainer.estimate import TrainingPlan
+from thresher.trainer.estimate import UNTOUCHED, TrainingPlan
 from thresher.validation import build_settings
 
 
@@ -56,7 +56,7 @@ def plan_advice(pool: Any, *, eval: Any, **options: Any) -> TrainingPlan:  # noq
             **take_options(settings, experiment),
             base="none",  # counted above
         )
-        parts += [replace(part, name=f"curve, {part.name}") for part in plan.parts if part.n]
+        parts += [replace(part, name=f"curve, {part.name}") for part in plan.parts if part.name != UNTOUCHED]
     training = plan_runs("adapter, and one on random rows, at most", experiment, cost, [largest] * 2)
     parts.append(replace(training, seconds=training.seconds + cost.general_answers_seconds))
     limit = "" if settings.max_time is None else f"--max-time {settings.max_time} leaves out what does not fit; "

@@ -118,9 +118,7 @@ def name_verdict(gain: Gain) -> str:
 
 def describe_gain(gain: Gain, name: str, metric: Metric) -> str:
     """Return the verdict in one sentence: the answer first, then its size."""
-    whose = {MAJORITY: "always naming the most frequent label", PROBE: "a probe on the untouched encoder"}.get(
-        name, "the untouched model" if name == ZERO_SHOT else f"the untouched model with {name}"
-    )
+    whose = _describe_reference_model(name)
     is_lm_eval = isinstance(metric, LmEvalMetric) and metric.is_higher_better
     unit = POINTS if is_lm_eval else find_unit(metric.name)
     if gain.direction > 0:
@@ -130,6 +128,18 @@ def describe_gain(gain: Gain, name: str, metric: Metric) -> str:
     # what would have been found with a probability of 80 %: 1.96 + 0.84 standard errors
     detectable = (gain.high - gain.low) / 2 * (1 + 0.8416 / NORMAL_95)
     return f"no clear difference from {whose}; {unit.describe_detectable(detectable)}"
+
+
+def _describe_reference_model(name: str) -> str:
+    """Return what a reference is, in a sentence, by its name: "4 in the prompt"."""
+    if name == MAJORITY:
+        return "always naming the most frequent label"
+    if name == PROBE:
+        return "a probe on the untouched encoder"
+    shots = name.partition(" ")[0]
+    is_shown = name == name_shots(int(shots)) if shots.isdigit() else False
+    more = f" with {format_count(int(shots), 'training row')} in its prompt" if is_shown else ""
+    return f"the untouched model{more}"
 
 
 def _add_lenient(outcomes: pl.DataFrame) -> pl.DataFrame:
