@@ -78,6 +78,23 @@ def test_shares_are_those_of_right_answers_over_prompts_and_draws(pupil):
     assert np.isnan(found["drawn"][0])  # not drawn for: it makes no difference
 
 
+def test_many_answers_are_announced_before_the_first_is_asked_for(pupil):
+    notes = []
+    many = AnswerAccuracySettings(n_prompts=10, n_examples=2, n_samples=16)
+
+    def listen(progress):
+        notes.extend([] if progress.note is None or pupil.asked else [progress.note])
+
+    measure_rows(ROWS, many, on_progress=listen)
+    assert [note.partition(";")[0] for note in notes] == [
+        "answer_accuracy: the model writes 80 answers, and up to 1,280 more for rows that it gets wrong"
+    ]
+    pupil.asked.clear()
+    notes.clear()
+    measure_rows(ROWS, on_progress=listen)  # 3 * 8 * (1 + 4) are few
+    assert notes == []
+
+
 def test_answers_are_drawn_only_for_rows_that_the_likeliest_answers_miss(pupil):
     found = measure_rows(ROWS)
     missed = int((found["answer_accuracy"]["likeliest"] == 0).sum())

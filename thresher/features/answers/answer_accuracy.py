@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from thresher.dataset import Dataset
 
 RECIPE = "knowledge-2"
+MANY_ANSWERS = 1_000  # from which their number is told before
 CUT = "an answer was right so far when it was cut off at max_new_tokens; raise max_new_tokens"
 ANSWER_ACCURACY = np.dtype([("likeliest", np.float64), ("drawn", np.float64)])
 
@@ -80,6 +81,7 @@ class AnswerAccuracy(FeatureProvider):
         questions = _Questions.from_rows(dataset, examples, settings)
         values = np.full(len(dataset), np.nan, dtype=ANSWER_ACCURACY)
         askable = np.flatnonzero([problem is None for problem in questions.problems])
+        context.report_notes(self.name, 0, _warn_of_cost(len(askable), settings))
         values["likeliest"][askable] = _measure_accuracy(questions, askable, settings.likeliest, generator, context)
         unknown = np.flatnonzero(values["likeliest"] == 0)
         values["drawn"][unknown] = _measure_accuracy(questions, unknown, settings.drawn, generator, context)
@@ -182,6 +184,19 @@ def _conversation(examples: Sequence[tuple[str, str]], prompt: str) -> str:
         for role, text in zip(("user", "assistant"), pair, strict=True)
     ]
     return conversation_to_json([*turns, {"role": "user", "content": prompt}])
+
+
+def _warn_of_cost(n_rows: int, settings: AnswerAccuracySettings) -> list[str]:
+    """Return what so many rows cost at most, where that is much; cached answers cost nothing."""
+    greedy = n_rows * settings.n_prompts
+    sampled = greedy * settings.n_samples
+    if greedy + sampled < MANY_ANSWERS:
+        return []
+    return [
+        f"answer_accuracy: the model writes {greedy:,} answers, and up to {sampled:,} more for rows that it gets "
+        f"wrong; --dry-run estimates the time, and fewer n_prompts ({settings.n_prompts}) or n_samples "
+        f"({settings.n_samples}) take less"
+    ]
 
 
 def _measure_accuracy(
