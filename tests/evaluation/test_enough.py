@@ -6,6 +6,7 @@ import pytest
 
 from thresher.evaluation.curves.curve_fit import fit_curve
 from thresher.evaluation.curves.enough import Enough, Tolerance, estimate_noise, find_enough
+from thresher.evaluation.curves.interval import Interval
 from thresher.evaluation.curves.row_noise import estimate_row_values, estimate_test_covariance
 
 SIZES = [50, 100, 200, 400, 800, 1600]
@@ -197,3 +198,19 @@ def test_pseudo_values_average_to_the_metric():
     values = estimate_row_values(lambda rows: float(np.log(rows["x"].mean())), table)
     assert values.mean() == pytest.approx(np.log(table["x"].mean()), abs=1e-3)
     assert values.std(ddof=1) / np.sqrt(20) == pytest.approx(0.02, rel=0.5)  # delta method
+
+
+def test_one_group_that_is_enough_is_named_as_one_and_no_gain_is_no_string_of_zeros():
+    flat = Interval(median=0.0, low=-0.0001, high=0.000459)
+    settled = replace(
+        answer(early, sd=0.001), verdict="enough", rows=1, low=1, high=1, smallest=1, of=4, unit="source groups",
+        is_rate=False, is_higher_better=False, within=0.062, next_doubling=flat,
+    )  # fmt: skip
+    assert str(settled) == "1 of the 4 source groups comes within 0.062 of the loss of all of them."
+    assert settled.describe_next() == (
+        "Doubling to 8 source groups is expected to change next to nothing (less than 0.0062)."
+    )
+    rising = replace(settled, next_doubling=Interval(median=0.01, low=0.0, high=0.02))
+    assert rising.describe_next().endswith("is expected to lower the loss by 0.01 [0, 0.02].")
+    rate = replace(settled, is_rate=True, is_higher_better=True, within=0.01)
+    assert rate.describe_next().endswith("change next to nothing (less than 0.1 points).")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from thresher.errors import InputError
 from thresher.evaluation.curves.row_noise import estimate_row_values, estimate_test_covariance
 from thresher.evaluation.estimate import Estimate, linearize_ratio, mean_over_seeds
 from thresher.experiments.cells.cell import Cell, Outcome
@@ -25,7 +26,7 @@ from thresher.experiments.planning import Cost
 from thresher.experiments.rankings import Rankings
 from thresher.experiments.settings import BASELINE, MethodExperimentSettings
 from thresher.numeric.arrays import Float64, Int64
-from thresher.numeric.units import format_count, format_time_left
+from thresher.numeric.units import format_amount, format_count, format_time_left
 from thresher.progress import OnProgress, Progress
 from thresher.trainer.context import load_rows
 
@@ -152,12 +153,27 @@ class ExperimentRunner:
                 )
         for index, outcome in self.worker_pool.run(self.experiment, [self.cells[name] for name in names]):
             self._report_damage()
+            self._require_measured(outcome)
             self.outcomes[names[index]] = outcome
             self._report(names[index], outcome)
             if self.tracking is not None:
                 self.tracking.record(names[index], outcome, self.experiment)
         estimates = {name: self.estimate(name) for name in names}
         return {name: None if estimate is None else estimate.value for name, estimate in estimates.items()}
+
+    def _require_measured(self, outcome: Outcome) -> None:
+        """Refuse test rows of which one at most can be measured, before more cells are run.
+
+        Raises:
+            InputError: with how many can be.
+        """
+        n_measured, n_test = 2 if outcome.outcomes is None else len(outcome.outcomes), len(self.experiment.test)
+        if n_measured < 2:
+            raise InputError(
+                f"eval: at least 2 test rows must be measured, as their spread is the error bar, and {n_measured} of "
+                f"{n_test:,} can be; nothing of the answers of the others is within max_length, so raise it "
+                f"(--train max_length=N)"
+            )
 
     def _choose_rows(self, method: str, size: int, seed: int, largest: int) -> tuple[Int64, float]:
         if self.axis is not None:
@@ -305,7 +321,7 @@ class ExperimentRunner:
             shown = self.experiment.describe_score(outcome.outcomes)
             shown += " (from the cache)" if outcome.is_reused else f" in {outcome.facts['train_seconds']:.0f} s"
         label, _, variant = method.partition(", ")
-        whose = "random rows" if label == BASELINE else f"rows chosen by {label}"
-        whose = f"{whose if self.axis is None else self.axis.unit}{f' ({variant})' if variant else ''}"
-        note = f"{size:,} {whose}, seed {seed}: {shown}{self._describe_time_left()}"
+        whose = f"{size:,} {'random rows' if label == BASELINE else f'rows chosen by {label}'}"
+        whose = whose if self.axis is None else format_amount(size, self.axis.unit)
+        note = f"{whose}{f' ({variant})' if variant else ''}, seed {seed}: {shown}{self._describe_time_left()}"
         self.on_progress(Progress(stage="cells", done=len(self.outcomes), total=len(self.cells), note=note))

@@ -5,6 +5,7 @@ import pytest
 
 import thresher as th
 from thresher.dataset import load
+from thresher.errors import InputError
 from thresher.evaluation.outcomes import Evaluator
 from thresher.experiments.cells import worker_pool
 from thresher.trainer.engine.pooled_classifier import PooledClassifier
@@ -117,3 +118,20 @@ def test_cells_compared_by_answers_write_each_answer_once(tiny_llama, question_r
     compare(tiny_llama, question_rows, metric="exact_match")
     assert calls["untouched"] == 1
     assert calls["answers"] == 5 * 10  # four cells and the untouched model
+
+
+def test_test_rows_that_cannot_be_measured_end_an_experiment_after_its_first_cell(tiny_llama, question_rows, calls):
+    long = [{**row, "prompt": f"{row['prompt']} {'and one more ' * 40}"} for row in question_rows[31:]]
+    settings = TrainSettings(max_steps=1, batch_size=4, max_length=64)
+    with pytest.raises(InputError, match="1 of 10 can be; .* raise it"):
+        th.compare(
+            load(question_rows[:30]),
+            eval=load([question_rows[30], *long]),
+            model=tiny_llama,
+            settings=settings,
+            metric="loss",
+            methods=["length"],
+            budget=["8"],
+            seeds=2,
+        )
+    assert calls["losses"] == 1

@@ -114,6 +114,8 @@ class Enough:
         if self.verdict == "cannot tell":
             return f"{self._describe_doubt(everything)}{self._describe_remedy()}"
         if self.high <= self.smallest:
+            if self.smallest == 1:
+                return f"1 of the {everything} comes within {tolerance} of all of them."
             return (
                 f"{self.smallest:,} of the {everything} come within {tolerance} of all of them; "
                 f"this is the smallest size measured, and fewer may do."
@@ -124,7 +126,10 @@ class Enough:
 
     def describe_next(self) -> str:
         """Return what twice the rows are expected to bring."""
-        gain = self._describe_gain(self.next_doubling)
+        gain, little = self._describe_gain(self.next_doubling), self.within / 10
+        if -little < self.next_doubling.low and self.next_doubling.high < little:
+            named = f"{100 * little:.3g} points" if self.is_rate else f"{little:.2g}"
+            gain = f"change next to nothing (less than {named})"
         return f"Doubling to {2 * self.of:,} {self.unit} is expected to {gain}."
 
     def _describe_doubt(self, everything: str) -> str:
