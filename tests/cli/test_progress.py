@@ -59,7 +59,7 @@ def test_paths_are_quoted_as_a_shell_takes_them():
     assert suggest_selection("a.csv", "10%") == "next: thresher select a.csv --budget 10% --out chosen"
 
 
-def test_a_comparison_names_the_method_that_is_clearly_better():
+def test_a_comparison_names_the_method_that_is_clearly_better(tmp_path):
     def verdict(method, value, low, p):
         effect = SimpleNamespace(value=value, low=low, high=2 * value - low)
         return SimpleNamespace(method=method, n_rows=60, effect=effect, p_holm=p)
@@ -73,3 +73,11 @@ def test_a_comparison_names_the_method_that_is_clearly_better():
     assert "--method herding --quota label --set kernel=dense --budget 60" in line
     found.verdicts = results[1:]
     assert suggest_after_comparison(found) == ["next: thresher select ROWS --method random --budget 60 --out chosen"]
+    (tmp_path / "rows.csv").touch()
+    schema = {"name": "mapped", "kind": "classification", "columns": {"text": ["title", "body"], "label": ["a kind"]}}
+    manifest.content = {"run": {"inputs": [str(tmp_path / "rows.csv")]}, "schema": schema, "id_column": "key"}
+    read = "--map 'text=title+body,label=a kind' --id-column key"
+    (line,) = suggest_after_comparison(found)
+    assert line.removeprefix(f"next: thresher select {tmp_path}/rows.csv ").startswith(f"{read} --method random")
+    manifest.content["schema"] = {**schema, "name": "text-label"}  # which is detected again
+    assert "--map" not in suggest_after_comparison(found)[0]

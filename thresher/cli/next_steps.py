@@ -40,9 +40,9 @@ def suggest_after_curve(curve: LearningCurve) -> list[str]:
     if answer.unit != "rows" or name not in (BASELINE, *curve.content["methods"]):
         return []
     if answer.verdict == "all":
-        return [suggest_training(_find_pool(curve))]
+        return [suggest_training(_find_pool(curve), *_spell_reading(curve))]
     if answer.verdict == "enough":
-        return [suggest_selection(_find_pool(curve), answer.high, "--method", name)]
+        return [suggest_selection(_find_pool(curve), answer.high, *_spell_reading(curve), "--method", name)]
     return []
 
 
@@ -54,9 +54,9 @@ def suggest_after_comparison(comparison: Comparison) -> list[str]:
     better = [v for v in comparison.verdicts if v.effect.value > 0 and is_clear(v.effect, v.p_holm)]
     if better:
         best = max(better, key=lambda verdict: verdict.effect.value)
-        return [suggest_selection(_find_pool(comparison), best.n_rows, _spell_method(best.method))]
+        return [_suggest_method(comparison, best.n_rows, best.method)]
     budget = max(comparison.content.get("budgets", ()), default=None)
-    return [] if budget is None else [suggest_selection(_find_pool(comparison), budget, "--method", BASELINE)]
+    return [] if budget is None else [_suggest_method(comparison, budget, BASELINE)]
 
 
 def suggest_after_tuning(tuning: Tuning) -> list[str]:
@@ -68,14 +68,16 @@ def suggest_after_tuning(tuning: Tuning) -> list[str]:
     options += [f"--learning-rate {best.learning_rate:.3g}", f"--lora-rank {best.lora_rank}"]
     options += [f"--lora-alpha {best.lora_alpha:g}", f"--lora-dropout {best.lora_dropout:.3g}"]
     options += [f"--batch-size {best.batch_size}", describe_length(best, prefix="--")]
-    return [suggest_training(_find_pool(tuning), *options)]
+    return [suggest_training(_find_pool(tuning), *_spell_reading(tuning), *options)]
 
 
 def suggest_after_ranking(ranking: BaseRanking) -> list[str]:
     """Return the training of the first base that takes an adapter; none where no one does."""
     left_out = {"static", *(ranking.content["confirmed"] or {}).get("left_out", ())}
     first = next((model for model in ranking.table["model"] if model not in left_out), None)
-    return [] if first is None else [suggest_training(_find_pool(ranking), f"--model {shlex.quote(first)}")]
+    if first is None:
+        return []
+    return [suggest_training(_find_pool(ranking), *_spell_reading(ranking), f"--model {shlex.quote(first)}")]
 
 
 def suggest_after_sources(ranking: SourceRanking) -> list[str]:
@@ -84,7 +86,7 @@ def suggest_after_sources(ranking: SourceRanking) -> list[str]:
     helping = {each["candidate"] for each in ranking.content["verdicts"] if each["verdict"] == "better"}
     paths = [path for path in ranking.manifest.content["run"].get("candidate", ()) if Path(path).name in helping]
     if not paths:
-        return [suggest_training(own)]
+        return [suggest_training(own, *_spell_reading(ranking))]
     words = "".join(f" --source {shlex.quote(path)}" for path in (own, *paths))
     return [f"next: thresher mix{words} --eval ROWS --out mix"]
 
@@ -95,13 +97,18 @@ def suggest_after_transfer(transfer: Transfer) -> list[str]:
     best = max(better, key=lambda each: float(each["effects"][-1]["value"]), default=None)
     if best is None:
         budget = max(each["n_rows"] for each in transfer.content["methods"])
-        return [suggest_selection(_find_pool(transfer), budget, "--method", "random")]
-    return [suggest_selection(_find_pool(transfer), best["n_rows"], _spell_method(best["method"]))]
+        return [_suggest_method(transfer, budget, "random")]
+    return [_suggest_method(transfer, best["n_rows"], best["method"])]
 
 
 def suggest_report(folder: str | Path) -> str:
     """Return the line that names the page of a folder."""
     return f"next: thresher report {shlex.quote(str(folder))}"
+
+
+def _suggest_method(result: Result, budget: str | int, method: str) -> str:
+    """Return the line that names a selection by a method from the rows of a result."""
+    return suggest_selection(_find_pool(result), budget, *_spell_reading(result), _spell_method(method))
 
 
 def _spell_method(label: str) -> str:
@@ -118,6 +125,16 @@ def _find_pool(result: Result) -> str:
     """Return the file that the rows were read from; "ROWS" where they were several, or no file."""
     inputs = result.manifest.content.get("run", {}).get("inputs") or []
     return str(inputs[0]) if len(inputs) == 1 and Path(inputs[0]).is_file() else "ROWS"
+
+
+def _spell_reading(result: Result) -> list[str]:
+    """Return the options that read the file of `_find_pool` as it was read; none for "ROWS"."""
+    from thresher.reporting.pages.reproduce import build_reading_words
+
+    content = result.manifest.content
+    if _find_pool(result) == "ROWS" or "schema" not in content:
+        return []
+    return [shlex.quote(word) for word in build_reading_words(content)]
 
 
 def _join(options: tuple[str, ...]) -> str:

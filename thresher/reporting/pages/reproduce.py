@@ -161,7 +161,7 @@ def _build_select_words(content: Mapping[str, Any]) -> list[str]:
         words += ["--quota", content["quota"]]
     if content["order"] != "file":
         words += ["--order", content["order"]]
-    return [*words, *_build_schema_words(content), "--seed", str(content["seed"])]
+    return [*words, *build_reading_words(content), "--seed", str(content["seed"])]
 
 
 def _build_clean_words(content: Mapping[str, Any]) -> list[str]:
@@ -177,7 +177,7 @@ def _build_clean_words(content: Mapping[str, Any]) -> list[str]:
                 words += ["--set", f"{rule['name']}.{name}={_format_value(value)}"]
     reported = [rule["name"] for rule in rules if rule["report"]]
     words += ["--report", ",".join(reported)] if reported else []
-    return [*words, *_build_schema_words(content), "--seed", str(content["seed"])]
+    return [*words, *build_reading_words(content), "--seed", str(content["seed"])]
 
 
 def _build_pool_words(content: Mapping[str, Any]) -> list[str]:
@@ -197,7 +197,8 @@ def _join_paths(paths: Sequence[str]) -> str:
     return str(Path(paths[0]).parent) if len(paths) > 1 else "".join(paths)
 
 
-def _build_schema_words(content: Mapping[str, Any]) -> list[str]:
+def build_reading_words(content: Mapping[str, Any]) -> list[str]:
+    """Return the options by which a command reads its rows as those of a result were read."""
     schema = content["schema"]
     words = []
     if schema.get("sources"):
@@ -242,7 +243,7 @@ def _build_other_words(content: Mapping[str, Any]) -> list[str]:
     if content.get("overlap") == "drop":
         words += ["--overlap", "drop"]
     if "schema" in content:
-        words += _build_schema_words(content)
+        words += build_reading_words(content)
     seeds = content.get("seeds")
     if isinstance(seeds, list) and seeds:
         words += ["--seed", str(seeds[0]), "--seeds", str(len(seeds))]
