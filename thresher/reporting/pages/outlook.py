@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from thresher.numeric.units import format_amount
 from thresher.reporting import formatting as fmt
 from thresher.reporting.page import Block, Notice, Paragraph, Table
 from thresher.reporting.pages.experiment_tables import Experiment
@@ -147,10 +148,11 @@ def build_laws(experiment: Experiment, fitted: Mapping[str, Any]) -> list[Block]
     entries = {m: entry for m in experiment.methods if (entry := fitted["methods"].get(m) or {}).get("laws")}
     if not entries:
         return []
+    unit = experiment.unit
     names = list(dict.fromkeys([*LAWS, *(law for entry in entries.values() for law in entry["laws"])]))
     blocks: list[Block] = [
         Paragraph(
-            "Several laws describe how the error falls with the number of rows n; each is weighted by its "
+            f"Several laws describe how the error falls with the number n of {unit}; each is weighted by its "
             "likelihood, averaged over its parameters."
         ),
         Table(
@@ -173,11 +175,14 @@ def build_laws(experiment: Experiment, fitted: Mapping[str, Any]) -> list[Block]
     ]
     for method, entry in entries.items():
         if spread := entry.get("seed_sd"):
-            few, many = (
-                f"{experiment.metric.amount(of['value'])} at {of['n_rows']:,}" for of in (spread[0], spread[-1])
+            (few, at_few), (many, at_many) = (
+                (experiment.metric.amount(of["value"]), of["n_rows"]) for of in (spread[0], spread[-1])
             )
             blocks.append(
-                Paragraph(f"{method}: runs differ by {few} rows and by {many} (standard deviation of seeds).")
+                Paragraph(
+                    f"{method}: runs differ by {few} at {format_amount(at_few, unit)} and by {many} at {at_many:,} "
+                    f"(standard deviation of seeds)."
+                )
             )
     return blocks
 
