@@ -1,10 +1,14 @@
 import json
+import shlex
 from dataclasses import replace
 
 import numpy as np
 import polars as pl
 import pytest
+from typer.main import get_command
 
+from thresher.cli.command import list_all_commands
+from thresher.cli.commands import build_app
 from thresher.cli.next_steps import suggest_after_tuning
 from thresher.cli.tune import summarize
 from thresher.errors import InputError, SettingsError
@@ -117,7 +121,7 @@ def test_agreement_counts_how_many_of_the_early_top_five_stay():
 
 def test_what_the_user_sets_holds_for_all_trials_alike(options, own_cache):
     notes = []
-    settings = TrainSettings(max_steps=4, learning_rate=2e-3, batch_size=8)
+    settings = TrainSettings(max_steps=4, learning_rate=2e-3, batch_size=8, max_length=32)
     tuning = tune(**(options | {"trials": 3, "settings": settings}), on_progress=notes.append)
     assert tuning.trials["epochs"].to_list() == [None] * 3
     assert set(tuning.trials["learning_rate"]) == {2e-3}
@@ -125,6 +129,13 @@ def test_what_the_user_sets_holds_for_all_trials_alike(options, own_cache):
     assert tuning.best.max_steps == 4
     assert any("steps 4)" in (event.note or "") for event in notes)
     assert "--max-steps 4" in summarize(tuning)
+    # the line to go on with has the model and what the user set, once each
+    words = shlex.split(" ".join(suggest_after_tuning(tuning)))
+    given = {word: words[place + 1] for place, word in enumerate(words) if word.startswith("--")}
+    assert (given["--model"], given["--max-length"], given["--batch-size"]) == (str(options["model"]), "32", "8")
+    assert len(given) == sum(word.startswith("--") for word in words)
+    known = {flag for param in list_all_commands(get_command(build_app()))["train"].params for flag in param.opts}
+    assert set(given) <= known
 
 
 def test_kinds_of_adapters_are_searched_and_the_winner_is_suggested_with_its_kind(options, own_cache):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,14 @@ if TYPE_CHECKING:
     from thresher.experiments.comparison import Comparison
     from thresher.experiments.curve import LearningCurve
     from thresher.experiments.tuning import Tuning
+
+
+# what a search chooses, and `suggest_after_tuning` names
+SEARCHED = frozenset(
+    {"adapter", "learning_rate", "lora_rank", "lora_alpha", "lora_dropout", "batch_size", "epochs", "max_steps"}
+)
+# what depends on the machine, or on what an experiment measures
+NOT_TYPED = frozenset({"precision", "device", "eval_generations", "min_steps", "stop_at", "metric", "metric_limit"})
 
 
 def suggest_training(rows: str | Path, *options: str) -> str:
@@ -40,7 +49,7 @@ def suggest_after_curve(curve: LearningCurve) -> list[str]:
     if answer.unit != "rows" or name not in (BASELINE, *curve.content["methods"]):
         return []
     if answer.verdict == "all":
-        return [suggest_training(_find_pool(curve), *_spell_reading(curve))]
+        return [suggest_training(_find_pool(curve), *_spell_reading(curve), *_list_given(curve))]
     if answer.verdict == "enough":
         return [suggest_selection(_find_pool(curve), answer.high, *_spell_reading(curve), "--method", name)]
     return []
@@ -68,7 +77,33 @@ def suggest_after_tuning(tuning: Tuning) -> list[str]:
     options += [f"--learning-rate {best.learning_rate:.3g}", f"--lora-rank {best.lora_rank}"]
     options += [f"--lora-alpha {best.lora_alpha:g}", f"--lora-dropout {best.lora_dropout:.3g}"]
     options += [f"--batch-size {best.batch_size}", describe_length(best, prefix="--")]
-    return [suggest_training(_find_pool(tuning), *_spell_reading(tuning), *options)]
+    given = [*_spell_reading(tuning), *_list_given(tuning, SEARCHED)]
+    return [suggest_training(_find_pool(tuning), *given, *options)]
+
+
+def _list_given(result: Tuning | LearningCurve, left_out: Collection[str] = ()) -> list[str]:
+    """Return the options of the training that differ from the defaults, as they are typed.
+
+    Args:
+        result: of an experiment.
+        left_out: settings that are named otherwise.
+    """
+    from thresher.models.causal_lm.embedded import SMOLLM2_NAME
+    from thresher.trainer.engine.load_model import MINILM
+    from thresher.trainer.settings import TrainSettings
+
+    content = result.manifest.content
+    if not content.get("settings"):  # a trainer of the user's own
+        return []
+    name, plain = (content["model"] or {}).get("name"), TrainSettings().resolved(content["task"]).to_json()
+    options = [] if name in (None, SMOLLM2_NAME, MINILM) else [f"--model {shlex.quote(name)}"]
+    for setting, value in content["settings"].items():
+        if value in (None, plain.get(setting)) or setting in (*left_out, *NOT_TYPED):
+            continue
+        flag = setting.replace("_", "-")
+        text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+        options.append(f"--{flag}" if value is True else f"--{flag} {shlex.quote(text)}")
+    return options
 
 
 def suggest_after_ranking(ranking: BaseRanking) -> list[str]:

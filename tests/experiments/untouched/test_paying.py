@@ -11,6 +11,7 @@ from thresher.experiments.experiment import Experiment
 from thresher.experiments.untouched.row_zero import (
     References,
     describe_gains,
+    describe_paying_size,
     find_paying_size,
     format_row_zero,
     measure_references,
@@ -49,6 +50,15 @@ def test_sizes_with_one_run_do_not_decide_where_others_have_more():
     assert (pays["n_rows"], pays["not_at"]) == (40, 20)
     alone = find_paying_size({10: gain(*FLAT, n_seeds=1), 20: gain(*UP, n_seeds=1)})
     assert alone["n_rows"] == 20
+
+
+def test_a_single_size_is_no_size_from_which_on_it_pays():
+    answer = describe_paying_size({64: gain(*UP)}, {64: "untouched"}, find_metric("loss", "sft"))
+    assert answer.startswith("pays with 64 rows: better than the untouched model by 0.150 nats")
+    both = describe_paying_size(
+        {32: gain(*UP), 64: gain(*UP)}, {32: "untouched", 64: "untouched"}, find_metric("loss", "sft")
+    )
+    assert both.startswith("pays from 32 rows on: better than the untouched model by 0.150 nats")
 
 
 def test_a_gain_in_a_single_run_is_not_called_never(experiment):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from thresher.evaluation.metric import find_unit
+
 Content = Mapping[str, Any]
 
 
@@ -54,6 +56,8 @@ def plot_curve(content: Content, ax: Any = None) -> Any:
 def plot_comparison(content: Content, ax: Any = None) -> Any:
     """Draw each method's difference to random with its 95 % interval; right is better.
 
+    Rates are drawn in points, and colored where the difference is clear after Holm's correction.
+
     Args:
         content: of `comparison.json`.
         ax: matplotlib axes to draw on; None for those of a new figure.
@@ -63,15 +67,22 @@ def plot_comparison(content: Content, ax: Any = None) -> Any:
     """
     ax = _new_axes() if ax is None else ax
     verdicts = content["verdicts"][::-1]
+    values = [entry["value"] for entry in content["values"]]
+    unit = find_unit(content["metric"], is_higher_better=content["is_higher_better"], values=values)
     for place, verdict in enumerate(verdicts):
         effect = verdict["difference"]
-        is_clear = verdict["p_holm"] < content["level"]
+        has_zero = effect["low"] <= 0 <= effect["high"]
+        is_clear = verdict["p_holm"] < content["level"] and not has_zero
         color = "gray" if not is_clear else "tab:green" if effect["value"] > 0 else "tab:red"
-        ax.plot([effect["low"], effect["high"]], [place, place], color=color)
-        ax.plot([effect["value"]], [place], "o", color=color)
+        ends = [unit.factor * effect["low"], unit.factor * effect["high"]]
+        ax.plot(ends, [place, place], color=color)
+        ax.plot([unit.factor * effect["value"]], [place], "o", color=color)
+    baseline = content.get("baseline", "random")
+    # a unit that names the metric says all of it
+    measured = unit.name.removeprefix("of ") if unit.name.startswith("of ") else f"{content['metric']}, {unit.name}"
     names = [f"{verdict['method']}, {verdict['n_rows']:,} rows" for verdict in verdicts]
     ax.axvline(0.0, color="gray", linestyle="--", linewidth=1)
-    ax.set(yticks=range(len(names)), yticklabels=names, xlabel=f"{content['metric']} better than random by")
+    ax.set(yticks=range(len(names)), yticklabels=names, xlabel=f"← worse than {baseline} · {measured} · better →")
     return ax.figure
 
 

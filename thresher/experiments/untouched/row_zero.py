@@ -280,7 +280,9 @@ def describe_paying_size(gains: Mapping[int, Gain], over: Mapping[int, str], met
     if pays is not None:
         sentence = describe_gain(gains[pays["n_rows"]], over[pays["n_rows"]], metric)
         below = "" if pays["not_at"] is None else f"; not clearly so at {format_amount(pays['not_at'], unit)}"
-        return f"pays from {format_amount(pays['n_rows'], unit)} on: {sentence.removeprefix('training pays: ')}{below}"
+        at = format_amount(pays["n_rows"], unit)
+        answer = f"pays with {at}" if len(gains) == 1 else f"pays from {at} on"
+        return f"{answer}: {sentence.removeprefix('training pays: ')}{below}"
     largest = max(gains)
     sentence = describe_gain(gains[largest], over[largest], metric)
     n_worse = sum(gain.direction < 0 for gain in gains.values())
