@@ -85,3 +85,13 @@ def test_the_command_of_an_experiment_names_method_settings_columns_and_overlap(
     assert ("--overlap", "drop") in pairs
     assert ("--map", "text=a,label=b") in pairs
     assert ("--id-column", "key") in pairs
+
+
+def test_the_command_of_advice_leaves_the_general_rows_out_where_it_did(folders):
+    """Its default measures them; that of experiments, whose manifest it has, does not."""
+    content = {**Manifest.read(folders["curve"]).content, "kind": "advice"}
+    words = {general: build_command({**content, "untouched": about}, Path("out")) for general, about in (
+        ("none", {}), ("auto", {"general": "auto"}), ("mine.jsonl", {"general": "mine.jsonl"})
+    )}  # fmt: skip
+    assert all(f"--general {general}" in line for general, line in words.items())
+    assert "--general" not in build_command({**content, "kind": "curve", "untouched": {}}, Path("out"))

@@ -227,6 +227,7 @@ def _build_other_words(content: Mapping[str, Any]) -> list[str]:
         "model": None if name == MINILM else name,  # which is what a classifier is trained on
         "metric": content.get("metric"),
         "trainer": f"command:{content['trainer']['command']}" if "trainer" in content else None,
+        **({"general": "none"} if content["kind"] == "advice" else {}),  # which has another default
         **content.get("untouched", {}),
         **content.get("select", {}),
         **{name: value for name, value in asked.items() if name != "plan"},
