@@ -1,5 +1,7 @@
 """From how many rows on training beats the untouched model, or never."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -156,8 +158,33 @@ def test_without_a_probe_the_majority_class_is_the_reference(experiment):
 
 
 def test_base_none_measures_nothing(experiment):
-    from dataclasses import replace
-
     without = replace(experiment, untouched=UntouchedSettings(base="none"))
     assert measure_references(without, [outcomes(0.5)]) is None
     assert format_row_zero(None, "accuracy") == []
+
+
+def test_each_model_of_a_joint_curve_is_held_against_itself_and_prompts_of_the_same_rows(experiment):
+    """A larger model that knows more untouched is no gain of training."""
+
+    def losses(mean, seed):
+        noise = np.random.default_rng(seed).normal(0, 0.05, 300)
+        ids = list(map(str, range(300)))
+        return pl.DataFrame({"row_id": ids, "loss": mean + noise, "n_tokens": np.ones(300, np.int64)})
+
+    groups = {("random, model small", 8): 3.0, ("random, model large", 8): 2.0}
+    own = {
+        group: {"untouched": losses(base, 1), "4 in the prompt": losses(base - 0.2 * ("large" in group[0]), 2)}
+        for group, base in groups.items()
+    }
+    whose = {group: group[0].split()[-1] for group in groups}
+    references = References({}, has_probe=False, own=own, whose=whose)
+    runs = {group: [losses(base - 0.1, seed) for seed in (3, 4)] for group, base in groups.items()}
+    asked = replace(experiment, metric=find_metric("loss", "sft"))
+    base = describe_gains(asked, references, runs)
+    names = [entry["name"] for entry in base["references"]]
+    assert sorted(names) == sorted(f"{name} {whom}" for name in own[next(iter(own))] for whom in ("small", "large"))
+    gains = {method: entry["gains"][0] for method, entry in base["methods"].items()}
+    assert gains["random, model small"]["value"] == pytest.approx(0.1, abs=0.02)
+    assert gains["random, model large"]["value"] == pytest.approx(-0.1, abs=0.02)
+    assert gains["random, model large"]["over"] == "4 in the prompt"
+    assert base["methods"]["random, model large"]["sentence"].startswith("never pays here")
