@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 
 from thresher.reporting import report
+from thresher.reporting.formatting import MetricDisplay
+from thresher.reporting.pages.row_zero import build_gains
 
 
 def test_the_answer_of_a_subset(pages):
@@ -181,3 +183,18 @@ def test_a_difference_whose_interval_includes_zero_beats_nothing(copy_folder, ed
     assert "fewer than 3 seeds" in text
     assert "450" not in text
     assert "to detect a true difference of 2.0 points" in text
+
+
+def test_the_untouched_models_of_a_joint_curve_are_named_as_such():
+    names = ["untouched tiny", "4 in the prompt tiny", "untouched"]
+    base = {
+        "references": [{"name": name, "value": 1.0, "stderr": 0.1} for name in names],
+        "strongest": "untouched",
+        "methods": {},
+    }
+    (table, _) = build_gains(base, MetricDisplay("loss", is_higher_better=False, is_rate=False))
+    assert [row[1] for row in table.rows] == [
+        "the base model, untrained",
+        "the base model with the nearest training rows in its prompt",
+        "the base model, untrained",
+    ]

@@ -277,8 +277,9 @@ def _format_row(
 
 def _name_reference(reference: Mapping[str, Any]) -> tuple[str, str]:
     name = str(reference["name"])
-    if name in WHAT:
-        return name, WHAT[name]
+    for known, what in WHAT.items():  # of a joint curve with the name of the model
+        if name == known or name.startswith(f"{known} "):
+            return name, what
     mean = reference.get("mean_shots")
     fitted = f", {mean:.1f} on average fit" if fmt.is_number(mean) and mean < reference["shots"] else ""
     return name, f"the base model with the nearest training rows in its prompt{fitted}"
