@@ -105,14 +105,20 @@ def test_a_damaged_adapter_is_not_loaded(classifier, tmp_path):
         copy.predict("red")
 
 
-def test_only_commands_that_fit_the_model_are_named(classifier, answerer):
+def test_only_commands_that_fit_the_model_are_named(classifier, answerer, tmp_path):
     assert list_servings(classifier.path, "classification", "A") == []
     ways = {way.name: way.code for way in list_servings(answerer.path, "sft", "A B")}
-    assert list(ways) == ["vLLM", "llama.cpp", "Ollama", "transformers"]
+    assert list(ways) == ["vLLM", "transformers"]  # llama.cpp does not know the toy's tokenizer
     assert "--max-lora-rank 8 --lora-modules adapter='A B'" in ways["vLLM"]
-    assert "convert_hf_to_gguf.py 'A B/merged'" in ways["llama.cpp"]
     card = (answerer.path / "README.md").read_text()
-    assert all(name in card for name in ways)
+    assert all(f"{name}:\n" in card for name in ways)
+    assert "llama.cpp:" not in card
+    config = json.loads((answerer.path / "adapter_config.json").read_text())
+    (tmp_path / "merged").mkdir()
+    (tmp_path / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "org/model"}))
+    ways = {way.name: way.code for way in list_servings(tmp_path, "sft", "A B")}
+    assert list(ways) == ["vLLM", "llama.cpp", "Ollama", "transformers"]
+    assert "convert_hf_to_gguf.py 'A B/merged'" in ways["llama.cpp"]
     assert "this is a classifier" in (classifier.path / "README.md").read_text()
 
 

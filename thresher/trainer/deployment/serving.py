@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from thresher.models.adapter_files import ADAPTER_CONFIG
-from thresher.models.causal_lm.embedded import SHORT_NAMES
+from thresher.models.causal_lm.embedded import EMBEDDED_NAME, SHORT_NAMES
 
 VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what --max-lora-rank may be
 MERGED, HEAD = "merged", "head.json"
+_GET_LLAMA_CPP = (
+    "git clone --depth 1 https://github.com/ggml-org/llama.cpp && pip install sentencepiece  # for the conversion"
+)
 UNMERGEABLE = ("full", "prompt", "prefix")
 
 
@@ -61,9 +64,9 @@ def list_servings(folder: Path, task: str, shown: str) -> list[Serving]:
         ways.append(Serving("vLLM", f"vllm serve {base} {lora}"))
     elif merged:
         ways.append(Serving("vLLM", f"vllm serve {shlex.quote(merged)}"))
-    if merged:
-        convert = f"python convert_hf_to_gguf.py {shlex.quote(merged)} --outfile model.gguf"
-        ways.append(Serving("llama.cpp", f"{convert}\nllama-server -m model.gguf"))
+    if merged and config.get("base_model_name_or_path") != EMBEDDED_NAME:  # whose tokenizer llama.cpp does not know
+        convert = f"python llama.cpp/convert_hf_to_gguf.py {shlex.quote(merged)} --outfile model.gguf"
+        ways.append(Serving("llama.cpp", f"{_GET_LLAMA_CPP}\n{convert}\nllama-server -m model.gguf"))
         create = "ollama create adapter -f Modelfile && ollama run adapter"
         ways.append(
             Serving("Ollama", f"# after the conversion to model.gguf\necho 'FROM ./model.gguf' > Modelfile\n{create}")
