@@ -64,7 +64,8 @@ def list_servings(folder: Path, task: str, shown: str) -> list[Serving]:
         ways.append(Serving("vLLM", f"vllm serve {base} {lora}"))
     elif merged:
         ways.append(Serving("vLLM", f"vllm serve {shlex.quote(merged)}"))
-    if merged and config.get("base_model_name_or_path") != EMBEDDED_NAME:  # whose tokenizer llama.cpp does not know
+    # llama.cpp does not know the tokenizer of the toy
+    if merged and config.get("base_model_name_or_path") != EMBEDDED_NAME:
         convert = f"python llama.cpp/convert_hf_to_gguf.py {shlex.quote(merged)} --outfile model.gguf"
         ways.append(Serving("llama.cpp", f"{_GET_LLAMA_CPP}\n{convert}\nllama-server -m model.gguf"))
         create = "ollama create adapter -f Modelfile && ollama run adapter"
