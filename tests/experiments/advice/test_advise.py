@@ -81,6 +81,7 @@ def test_what_the_time_leaves_out_is_listed(call, tmp_path):
     assert short.content["left_out"] == ["curve", "adapter"]
     assert "longer --max-time to add what was left out: curve, adapter" in short.content["answers"][-1]["answer"]
     assert short.content["answers"][0]["answer"].startswith("Not measured: time ran out")
+    assert short.content["answers"][3]["answer"] == "Does not apply: a classifier writes no text."
 
 
 def test_it_needs_a_folder_of_its_own(call, advice, tmp_path):

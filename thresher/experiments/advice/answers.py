@@ -41,7 +41,7 @@ def answer_questions(
         {"question": "Is it worth it?", "answer": _answer_worth(curve, adapter)},
         {"question": "Which rows?", "answer": _answer_rows(subset, adapter, why)},
         {"question": "How many?", "answer": _answer_number(subset, clean, how)},
-        {"question": "What did it break?", "answer": _answer_loss(adapter)},
+        {"question": "What did it break?", "answer": _answer_loss(adapter, clean.dataset.kind)},
         {"question": "What next?", "answer": _answer_next(clean, adapter, left_out)},
     ]
 
@@ -80,13 +80,14 @@ def _answer_rows(subset: Subset, adapter: Adapter | None, why: str | None) -> st
     return text if difference is None else f"{text} Trained on them: {difference}."
 
 
-def _answer_loss(adapter: Adapter | None) -> str:
+def _answer_loss(adapter: Adapter | None, kind: str) -> str:
+    if kind == "classification":
+        return "Does not apply: a classifier writes no text."
     if adapter is None:
         return _finish(WHY_NOT)
     general = adapter.metrics.get("general")
     if general is None or general["sentence"] is None:
-        is_labels = adapter.metrics["task"] == "classification"
-        return "Does not apply: a classifier writes no text." if is_labels else "Not measured: --general none."
+        return "Not measured: --general none."
     return _finish(f"the model {general['sentence']}")
 
 
