@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from scipy import stats
+import scipy
 
 from thresher.errors import InputError
 from thresher.evaluation.effect import (
@@ -22,7 +22,7 @@ def test_without_a_spread_between_rows_the_test_is_the_paired_t_test_over_seeds(
     gap = rng.normal(0.02, 0.03, 6)
     ours = np.repeat(gap[:, None], 50, axis=1)
     result = estimate_effect(ours, np.zeros_like(ours), is_higher_better=True)
-    expected = stats.ttest_1samp(gap, 0)
+    expected = scipy.stats.ttest_1samp(gap, 0)
     assert result.p == pytest.approx(expected.pvalue)
     assert result.dof == 5
 
@@ -32,8 +32,8 @@ def test_without_a_spread_between_seeds_the_test_is_the_paired_t_test_over_rows(
     gap = rng.normal(0.1, 1, 80)
     ours = np.repeat(gap[None], 4, axis=0)
     result = estimate_effect(ours, np.zeros_like(ours), is_higher_better=True)
-    assert result.p == pytest.approx(stats.ttest_1samp(gap, 0).pvalue)
-    assert (result.low, result.high) == pytest.approx(stats.ttest_1samp(gap, 0).confidence_interval(), abs=0.03)
+    assert result.p == pytest.approx(scipy.stats.ttest_1samp(gap, 0).pvalue)
+    assert (result.low, result.high) == pytest.approx(scipy.stats.ttest_1samp(gap, 0).confidence_interval(), abs=0.03)
 
 
 @pytest.mark.parametrize("variance", [0.0, 0.5, 2.0])
@@ -170,7 +170,9 @@ def test_a_pilot_whose_seeds_agree_by_chance_still_plans_for_their_spread():
 def test_a_detectable_difference_is_seen_in_four_of_five_experiments(dof, level):
     rng = np.random.default_rng(0)
     estimated = np.sqrt(rng.chisquare(dof, 100_000) / dof)
-    seen = np.abs(rng.normal(_detectable(1.0, dof, level), 1, 100_000)) / estimated > stats.t.ppf(1 - level / 2, dof)
+    seen = np.abs(rng.normal(_detectable(1.0, dof, level), 1, 100_000)) / estimated > scipy.stats.t.ppf(
+        1 - level / 2, dof
+    )
     assert seen.mean() == pytest.approx(0.8, abs=0.005)  # four standard errors of 100,000 draws
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.optimize import lsq_linear
+import scipy
 
 from thresher.evaluation.curves.laws import N_PARAMETERS, fit_law, weigh_shapes
 
@@ -19,7 +19,7 @@ def test_height_and_floor_are_those_of_bounded_least_squares_at_the_same_shape(l
         unit = fit_law(law, SIZES, y[None], weights)
         falling = unit.__class__(law, np.zeros(1), np.ones(1), fits.shape, np.zeros(1)).errors(SIZES)[0]
         design = np.column_stack([np.ones_like(SIZES), falling]) * np.sqrt(weights)[:, None]
-        best = lsq_linear(design, y * np.sqrt(weights), bounds=(0, np.inf))
+        best = scipy.optimize.lsq_linear(design, y * np.sqrt(weights), bounds=(0, np.inf))
         assert fits.chi2[0] == pytest.approx(2 * best.cost, rel=1e-6, abs=1e-9)
 
 
@@ -62,7 +62,7 @@ def test_each_shape_is_weighed_by_bounded_least_squares_at_that_shape():
     for index in RNG.integers(len(weighted.shapes), size=30):
         b, d, _ = weighted.shapes[index]
         design = np.column_stack([np.ones(6), 1 / (d**b + SIZES**b)]) * np.sqrt(weights)[:, None]
-        best = lsq_linear(design / design.max(axis=0), y * np.sqrt(weights), bounds=(0, np.inf))
+        best = scipy.optimize.lsq_linear(design / design.max(axis=0), y * np.sqrt(weights), bounds=(0, np.inf))
         assert weighted.chi2[index] == pytest.approx(2 * best.cost, rel=1e-5, abs=1e-8)
     # Student's likelihood of m points whose variance has 12 degrees of freedom
     expected = -0.5 * (12 + 6) * np.log1p(weighted.chi2 / 12)

@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.integrate import quad
-from scipy.stats import norm, spearmanr
+import scipy
 
 from thresher.evaluation.transfer import compare_orders, correlate_ranks, predict_next
 
@@ -16,16 +15,16 @@ def test_the_probability_is_that_of_a_plain_integral():
         for own in effects:
             v = 0.02**2 + spread**2
             # a flat mean leaves the difference
-            total *= norm.pdf(own[0] - own[1], 0, np.sqrt(2 * v))
+            total *= scipy.stats.norm.pdf(own[0] - own[1], 0, np.sqrt(2 * v))
         return total
 
     def weigh(spread, own):
         v = 0.02**2 + spread**2
-        return density(spread) * norm.cdf(own.mean() / np.sqrt(spread**2 + v / 2))
+        return density(spread) * scipy.stats.norm.cdf(own.mean() / np.sqrt(spread**2 + v / 2))
 
     most = 4.0 * max(np.abs(effects - effects.mean(axis=1, keepdims=True)).max(), 0.02)
-    whole = quad(density, 0, most)[0]
-    slow = [quad(lambda s, own=own: weigh(s, own), 0, most)[0] / whole for own in effects]
+    whole = scipy.integrate.quad(density, 0, most)[0]
+    slow = [scipy.integrate.quad(lambda s, own=own: weigh(s, own), 0, most)[0] / whole for own in effects]
     assert predict_next(effects, stderr).above_zero == pytest.approx(slow, abs=0.02)
 
 
@@ -65,7 +64,7 @@ def test_probabilities_are_kept_in_simulated_ladders():
 def test_orders_are_compared_by_rank_with_their_errors():
     ours, theirs = np.array([0.1, 0.2, 0.3, 0.4]), np.array([0.1, 0.3, 0.2, 0.5])
     exact = compare_orders(ours, theirs, np.zeros(4), np.zeros(4))
-    assert exact.correlation == pytest.approx(spearmanr(ours, theirs).statistic)
+    assert exact.correlation == pytest.approx(scipy.stats.spearmanr(ours, theirs).statistic)
     assert (exact.low, exact.high, exact.same_first) == (pytest.approx(0.8), pytest.approx(0.8), 1.0)
     noisy = compare_orders(ours, theirs, np.full(4, 0.3), np.full(4, 0.3))
     assert noisy.low < 0.2

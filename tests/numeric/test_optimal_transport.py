@@ -2,9 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.optimize import linprog
-from scipy.sparse import eye, kron, vstack
-from scipy.stats import spearmanr
+import scipy
 
 from thresher.numeric import optimal_transport
 from thresher.numeric.capped_plan import solve_capped_plan
@@ -27,8 +25,15 @@ def distances(rows, targets):
 
 def solve_exactly(rows, targets, mass):
     n, m = len(rows), len(targets)
-    marginals = vstack([kron(eye(n), np.ones((1, m))), kron(np.ones((1, n)), eye(m))])
-    result = linprog(distances(rows, targets).ravel(), A_eq=marginals, b_eq=np.r_[mass, np.full(m, 1 / m)])
+    marginals = scipy.sparse.vstack(
+        [
+            scipy.sparse.kron(scipy.sparse.eye(n), np.ones((1, m))),
+            scipy.sparse.kron(np.ones((1, n)), scipy.sparse.eye(m)),
+        ]
+    )
+    result = scipy.optimize.linprog(
+        distances(rows, targets).ravel(), A_eq=marginals, b_eq=np.r_[mass, np.full(m, 1 / m)]
+    )
     return result.fun, result.eqlin.marginals[:n]
 
 
@@ -38,7 +43,7 @@ def test_potentials_order_rows_like_the_exact_dual(smoothing, least):
     _, exact = solve_exactly(rows, targets, np.full(60, 1 / 60))
     prices = solve_prices(rows, targets, smoothing=smoothing)
     assert prices.error < optimal_transport.TOLERANCE
-    assert spearmanr(exact, compute_potentials(rows, targets, prices)).statistic > least
+    assert scipy.stats.spearmanr(exact, compute_potentials(rows, targets, prices)).statistic > least
 
 
 def test_potentials_are_the_gradient_of_the_exact_distance():
@@ -76,7 +81,7 @@ def test_blocks_and_the_warm_start_change_no_order(monkeypatch):
     monkeypatch.setattr(optimal_transport, "BLOCK_CELLS", 70)
     monkeypatch.setattr(optimal_transport, "WARM_ROWS", 50)
     parts = compute_potentials(rows, targets, solve_prices(rows, targets, smoothing=0.05))
-    assert spearmanr(whole, parts).statistic > 0.999
+    assert scipy.stats.spearmanr(whole, parts).statistic > 0.999
 
 
 @pytest.mark.parametrize("balance", [0.01, 0.3, 1.0, 3.0, 100.0])
@@ -85,9 +90,9 @@ def test_capped_plan_is_that_of_the_linear_program(balance):
     n, m = 40, 6
     weights = np.random.default_rng(4).uniform(0.2, 1, n)
     cost = np.r_[distances(rows, targets).T.ravel() / m, balance]
-    sums = np.hstack([kron(eye(m), np.ones((1, n))).toarray(), np.zeros((m, 1))])
+    sums = np.hstack([scipy.sparse.kron(scipy.sparse.eye(m), np.ones((1, n))).toarray(), np.zeros((m, 1))])
     caps = np.hstack([np.eye(n * m), -np.tile(weights, m)[:, None]])
-    exact = linprog(cost, A_ub=caps, b_ub=np.zeros(n * m), A_eq=sums, b_eq=np.ones(m))
+    exact = scipy.optimize.linprog(cost, A_ub=caps, b_ub=np.zeros(n * m), A_eq=sums, b_eq=np.ones(m))
     plan = solve_capped_plan(rows, weights, targets, balance=balance)
     assert plan.spread == pytest.approx(1 / exact.x[-1], rel=1e-6)
     assert plan.mass.sum() == pytest.approx(1)

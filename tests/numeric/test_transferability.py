@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.optimize import minimize
-from scipy.stats import multivariate_normal, ortho_group
+import scipy
 
 from thresher.numeric.transferability import (
     compute_evidence,
@@ -26,11 +25,13 @@ def maximize_slowly(x, y):
     def loss(logs):
         a, b = np.exp(logs)
         covariance = np.eye(len(y)) / b + x @ x.T / a
-        return -multivariate_normal(np.zeros(len(y)), covariance).logpdf(y)
+        return -scipy.stats.multivariate_normal(np.zeros(len(y)), covariance).logpdf(y)
 
     starts = [(0.0, 0.0), (3.0, 1.0), (-2.0, 2.0)]
     options = {"xatol": 1e-7, "fatol": 1e-10, "maxiter": 2000}
-    return -min(minimize(loss, start, method="Nelder-Mead", options=options).fun for start in starts) / len(y)
+    return -min(
+        scipy.optimize.minimize(loss, start, method="Nelder-Mead", options=options).fun for start in starts
+    ) / len(y)
 
 
 @pytest.mark.parametrize(("n", "d"), [(40, 6), (30, 60)])
@@ -68,7 +69,7 @@ def test_zero_columns_rotations_and_names_of_classes_change_nothing(d):
     fold = np.arange(48) // 10
     padded = np.zeros((48, d + 40))
     padded[:, np.random.default_rng(3).permutation(d + 40)[:d]] = x
-    rotated = x @ ortho_group.rvs(d, random_state=5)
+    rotated = x @ scipy.stats.ortho_group.rvs(d, random_state=5)
     renamed = np.array([2, 0, 3, 1])[codes]
     for same_x, same_codes in ((padded, codes), (rotated, codes), (x, renamed)):
         for score in (compute_evidence, compute_h_score):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from thresher.numeric.numba_jit import jit
+from thresher.numeric.numba_jit import jit_part
 
 
-@jit
+@jit_part
 def mix_bits(value: np.uint64) -> np.uint64:
     """Return 64 well mixed bits (the finalizer of MurmurHash3)."""
     value ^= value >> np.uint64(33)

@@ -12,16 +12,23 @@ from numba.core.dispatcher import Dispatcher
 from thresher.numeric.compilation import COMPILING, take_listener
 
 F = TypeVar("F", bound=Callable[..., Any])
+# nobody calls a kernel from C: the way in for that need not be compiled
+OPTIONS = {"cache": True, "nogil": True, "no_cfunc_wrapper": True}
 
 
 def jit(function: F) -> F:
     """Compile a function with strict floating-point order."""
-    return cast("F", njit(cache=True, nogil=True)(function))
+    return cast("F", njit(**OPTIONS)(function))
+
+
+def jit_part(function: F) -> F:
+    """Compile a part of kernels, which Python never calls: the way in takes much of the time."""
+    return cast("F", njit(**OPTIONS, no_cpython_wrapper=True)(function))
 
 
 def jit_fastmath(function: F) -> F:
     """Compile a function whose float sums may be reordered to use vector instructions."""
-    return cast("F", njit(cache=True, nogil=True, fastmath=True)(function))
+    return cast("F", njit(**OPTIONS, fastmath=True)(function))
 
 
 def get_uncompiled(function: F) -> F:

@@ -2,7 +2,6 @@
 
 import json
 
-import datasets
 import numpy as np
 import polars as pl
 import pytest
@@ -101,6 +100,8 @@ def test_an_id_column_names_the_rows_of_all_sources(tmp_path):
 
 
 def test_class_names_of_each_source_are_texts(tmp_path):
+    import datasets
+
     features = datasets.Features({"sentence": datasets.Value("string"), "y": datasets.ClassLabel(names=["neg", "pos"])})
     named = datasets.Dataset.from_dict({"sentence": ["a", "b"], "y": [1, 0]}, features=features)
     other = pl.DataFrame({"text": ["c"], "label": ["pos"]})

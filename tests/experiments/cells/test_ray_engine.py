@@ -1,5 +1,6 @@
 import threading
 import time
+from importlib.util import find_spec
 
 import numpy as np
 import polars as pl
@@ -15,7 +16,7 @@ from thresher.experiments.cells.worker_pool import WorkerPool
 from thresher.experiments.experiment import prepare_experiment
 from thresher.experiments.rankings import Rankings
 
-ray = pytest.importorskip("ray")
+pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import json
 import signal
 import time
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -10,8 +11,8 @@ import pytest
 from tests.local_s3 import BUCKET, describe_environment, open_client, read_objects, run_s3_server, serve_status
 from thresher.cli.main import main
 
-pytest.importorskip("s3fs")
-pytest.importorskip("moto.server")
+is_missing = any(find_spec(name) is None for name in ("s3fs", "moto"))
+pytestmark = pytest.mark.skipif(is_missing, reason="s3fs or moto is not installed")
 
 WORDS = ["red", "blue", "small", "large", "shirt", "phone", "case", "lamp", "oak", "steel", "cotton", "running", "toy"]
 JOB = """

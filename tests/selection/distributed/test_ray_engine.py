@@ -22,8 +22,15 @@ from thresher.selection.distributed import ray_engine
 from thresher.selection.distributed.ray_engine import RayEngine, connect, parse_answer
 from thresher.selection.distributed.shard_features import MeasureShard, build_worker_context
 
-ray = pytest.importorskip("ray")
-DataContext = pytest.importorskip("ray.data").DataContext
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
+
+
+@pytest.fixture
+def ray():
+    """Import it as late as can be: collecting the tests takes no second for it."""
+    import ray.data
+
+    return ray
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +108,7 @@ def test_a_full_disk_of_a_node_is_one_sentence(tmp_path):
         parse_answer(ray_engine.run_shard_as_json(full, 0))
 
 
-def test_models_get_gpus_only_where_they_can_use_them(monkeypatch):
+def test_models_get_gpus_only_where_they_can_use_them(ray, monkeypatch):
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0, "GPU": 2.0})
     found = {}
     for encoder, device in (("static", None), ("minilm", None), ("minilm", "cuda:1"), ("minilm", "cpu")):
@@ -116,7 +123,7 @@ def test_models_get_gpus_only_where_they_can_use_them(monkeypatch):
     }
 
 
-def test_a_cluster_that_never_gets_a_node_for_the_work_is_not_waited_for_for_ever(monkeypatch):
+def test_a_cluster_that_never_gets_a_node_for_the_work_is_not_waited_for_for_ever(ray, monkeypatch):
     nodes = [{"Alive": True, "Resources": {"memory": 8e9}}, {"Alive": False, "Resources": {"CPU": 4, "memory": 8e9}}]
     monkeypatch.setattr(ray, "nodes", lambda: nodes)
     patience = ray_engine._NodeWait(4 * 10**9)
@@ -129,7 +136,8 @@ def test_a_cluster_that_never_gets_a_node_for_the_work_is_not_waited_for_for_eve
 
 
 @pytest.mark.filterwarnings("ignore")  # of ray itself
-def test_a_shard_may_take_hours_and_other_data_sets_stay_as_they_were():
+def test_a_shard_may_take_hours_and_other_data_sets_stay_as_they_were(ray):
+    DataContext = ray.data.DataContext
     context, before = DataContext(), DataContext.get_current().enable_progress_bars
     ray_engine._configure(context)
     assert context.execution_no_progress_timeout_s == 86_400
@@ -161,7 +169,7 @@ class Deadly(Step):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of ray itself
 @pytest.mark.parametrize("method", ["map_shards", "map_shards_with_model"])
-def test_a_shard_that_kills_its_workers_is_given_up(one_node, tmp_path, monkeypatch, method):
+def test_a_shard_that_kills_its_workers_is_given_up(ray, one_node, tmp_path, monkeypatch, method):
     monkeypatch.setattr(ray_engine, "N_RETRIES", 1)
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     with pytest.raises(InputError, match="a shard was given up after 1 retries, its worker or node was lost each time"):
@@ -187,7 +195,7 @@ class Slow(Step):
 
 
 @pytest.fixture
-def two_nodes():
+def two_nodes(ray):
     from ray.cluster_utils import Cluster
 
     ray.shutdown()
@@ -206,7 +214,7 @@ def two_nodes():
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of ray itself
 @pytest.mark.parametrize("method", ["map_shards", "map_shards_with_model"])
-def test_a_removed_node_costs_at_most_what_it_was_at(two_nodes, tmp_path, method):
+def test_a_removed_node_costs_at_most_what_it_was_at(ray, two_nodes, tmp_path, method):
     cluster, node = two_nodes
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     work, done = Slow(tmp_path), {}

@@ -3,7 +3,6 @@ import copy
 import numpy as np
 import pytest
 import torch
-from peft import PeftModel
 
 from thresher.errors import InputError
 from thresher.trainer.context import resolve_run
@@ -51,6 +50,7 @@ def updates(model):
 
 
 def test_the_mean_adapter_adds_the_mean_of_the_updates(adapters, tiny_bert, tmp_path):
+    from peft import PeftModel
     from transformers import AutoModelForSequenceClassification
 
     folders, models = adapters
@@ -73,6 +73,7 @@ def test_the_mean_adapter_adds_the_mean_of_the_updates(adapters, tiny_bert, tmp_
 @pytest.mark.filterwarnings("ignore:The density 1.0:UserWarning")
 @pytest.mark.parametrize("way", ["mean", "ties"])
 def test_the_update_of_an_embedding_is_merged_and_not_its_matrices(tiny_bert, tmp_path, way):
+    from peft import PeftModel
     from transformers import AutoModelForSequenceClassification
 
     targets = ("query", "word_embeddings")
@@ -96,6 +97,7 @@ def test_the_update_of_an_embedding_is_merged_and_not_its_matrices(tiny_bert, tm
 
 
 def test_one_adapter_is_its_own_mean(adapters, tmp_path, tiny_bert):
+    from peft import PeftModel
     from transformers import AutoModelForSequenceClassification
 
     folders, models = adapters

@@ -28,7 +28,7 @@ from thresher.dataset.own_text.words import FNV_BASIS, FNV_PRIME, list_pieces
 from thresher.errors import InputError
 from thresher.numeric.arrays import Bool, Float32, Int32, Int64, UInt32, UInt64
 from thresher.numeric.memory import USABLE, available_bytes
-from thresher.numeric.numba_jit import jit
+from thresher.numeric.numba_jit import jit, jit_part
 from thresher.numeric.units import format_bytes
 from thresher.validation import option
 
@@ -271,20 +271,20 @@ def _build_empty_index(buckets: Int32) -> _Index:
     return _Index(ends, ends.copy(), np.full((n_bands, n), -1, np.int32), np.full(n, -1, np.int64))
 
 
-@jit
+@jit_part
 def _compute_jaccard(a: UInt32, b: UInt32) -> float:
     """Return the similarity of two sorted sets."""
     n_shared = count_shared(a, b)
     return float(n_shared / (len(a) + len(b) - n_shared))
 
 
-@jit
+@jit_part
 def _can_reach(a: int, b: int, least: float) -> bool:
     """Tell whether sets of these sizes can be so similar."""
     return min(a, b) / max(a, b) >= least  # a product could round the threshold away
 
 
-@jit
+@jit_part
 def _has_same_wrapper(a: int, b: int, own: OwnRows) -> bool:
     """Tell whether two rows are wrapped alike, or so that it does not matter."""
     if not (own.is_common[a] or own.is_common[b]):
@@ -292,7 +292,7 @@ def _has_same_wrapper(a: int, b: int, own: OwnRows) -> bool:
     return is_nested(own.wrapper[a], own.wrapper[b], own.wrapper_hashes, own.wrapper_offsets)
 
 
-@jit
+@jit_part
 def _find_nearest(
     row: int, sets: SetCache, buckets: Int32, own: OwnRows, index: _Index, limits: tuple[float, int]
 ) -> tuple[int, float, int, bool, bool]:
@@ -337,7 +337,7 @@ def _find_nearest(
     return best, best_similarity, n_verified, is_capped, has_other
 
 
-@jit
+@jit_part
 def _is_answer_similar(mine: UInt32, item: int, sets: SetCache, least: float) -> bool:
     """Tell whether the set of a long answer is similar to that of another, if that is long."""
     theirs = read_set(item, sets)
@@ -346,7 +346,7 @@ def _is_answer_similar(mine: UInt32, item: int, sets: SetCache, least: float) ->
     return _can_reach(len(mine), len(theirs), least) and _compute_jaccard(mine, theirs) >= least
 
 
-@jit
+@jit_part
 def _insert(row: int, buckets: Int32, index: _Index) -> None:
     """Append a row that stays to the list of each of its buckets."""
     for band in range(len(buckets)):

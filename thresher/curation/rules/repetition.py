@@ -15,7 +15,7 @@ from thresher.curation.verdict import Verdict
 from thresher.dataset.normalize import Scope, normalize_texts, plain_texts
 from thresher.dataset.own_text.words import encode_codes
 from thresher.numeric.arrays import Float64, Int64, UInt32, UInt64
-from thresher.numeric.numba_jit import jit
+from thresher.numeric.numba_jit import jit, jit_part
 from thresher.validation import option
 
 TOP_GRAMS = (2, 3, 4)
@@ -202,7 +202,7 @@ def _measure_grams(texts: pl.Series) -> Float64:
     return _measure_rows(*encode_codes(normalize_texts(texts)), np.array(TOP_GRAMS), np.array(REPEATED_GRAMS))
 
 
-@jit
+@jit_part
 def _hash_grams(hashes: UInt64, width: int) -> UInt64:
     """Return the hash of each run of `width` words."""
     grams = np.empty(max(len(hashes) - width + 1, 0), np.uint64)
@@ -211,7 +211,7 @@ def _hash_grams(hashes: UInt64, width: int) -> UInt64:
     return grams
 
 
-@jit
+@jit_part
 def _measure_top(hashes: UInt64, sizes: Int64, width: int) -> float:
     """Return the share of characters in the most frequent run of words; 0 if none is repeated."""
     grams = _hash_grams(hashes, width)
@@ -229,7 +229,7 @@ def _measure_top(hashes: UInt64, sizes: Int64, width: int) -> float:
     return float(best * best_size / max(sizes.sum(), 1))
 
 
-@jit
+@jit_part
 def _measure_repeated(hashes: UInt64, sizes: Int64, width: int) -> float:
     """Return the share of characters in runs of words that occurred before, each counted once."""
     grams = _hash_grams(hashes, width)

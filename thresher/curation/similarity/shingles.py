@@ -11,7 +11,7 @@ from thresher.dataset.own_text.words import FNV_BASIS, FNV_PRIME, split_series
 from thresher.numeric.arrays import Int64, UInt8, UInt32, UInt64
 from thresher.numeric.growing_array import GrowingArray
 from thresher.numeric.hashing import mix_bits
-from thresher.numeric.numba_jit import jit
+from thresher.numeric.numba_jit import jit, jit_part
 
 Unit = Literal["word", "character"]
 SPACE = 32  # code point; words are divided by single spaces
@@ -62,7 +62,7 @@ def pack_texts(texts: pl.Series) -> tuple[UInt8, Int64, Int64]:
     return packed, np.concatenate([[0], ends[:-1]]).astype(np.int64)[: len(ends)], ends
 
 
-@jit
+@jit_part
 def hash_words(codes: UInt32, start: int, end: int, hashes: UInt64, sizes: Int64) -> int:
     """Write the hash and the length of each word of a text; return the number of words."""
     n_words, value, size = 0, FNV_BASIS, 0
@@ -80,7 +80,7 @@ def hash_words(codes: UInt32, start: int, end: int, hashes: UInt64, sizes: Int64
     return n_words
 
 
-@jit
+@jit_part
 def hash_run(pieces: UInt64, first: int, width: int) -> np.uint64:
     """Return the hash of `width` pieces, from `first` on."""
     value = FNV_BASIS
@@ -90,7 +90,7 @@ def hash_run(pieces: UInt64, first: int, width: int) -> np.uint64:
     return value
 
 
-@jit
+@jit_part
 def decode(packed: UInt8, start: int, end: int, codes: UInt32) -> int:
     """Write the code points of UTF-8 bytes; return how many there are."""
     n, at = 0, start
@@ -111,7 +111,7 @@ def decode(packed: UInt8, start: int, end: int, codes: UInt32) -> int:
     return n
 
 
-@jit
+@jit_part
 def hash_text(packed: UInt8, start: int, end: int, n: int, by_word: bool, out: UInt32) -> int:
     """Write the set of shingles of one text, sorted and without repeats; return its size.
 
@@ -162,7 +162,7 @@ def hash_texts(packed: UInt8, starts: Int64, ends: Int64, n: int, by_word: bool)
     return hashes[:n_filled].copy(), counts
 
 
-@jit
+@jit_part
 def count_shared(a: UInt32, b: UInt32) -> int:
     """Return the size of the intersection of two sorted sets."""
     i = j = n_shared = 0

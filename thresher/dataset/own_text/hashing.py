@@ -7,18 +7,18 @@ import numpy as np
 from thresher.dataset.own_text.words import FNV_PRIME, find_slot
 from thresher.numeric.arrays import Int64, UInt32, UInt64
 from thresher.numeric.hashing import mix_bits
-from thresher.numeric.numba_jit import jit
+from thresher.numeric.numba_jit import jit, jit_part
 
 SEED = np.uint64(0x243F6A8885A308D3)  # hash of no words
 
 
-@jit
+@jit_part
 def extend_hash(key: np.uint64, word: np.uint32) -> np.uint64:
     """Return the hash of some words and one more; never 0."""
     return mix_bits((key ^ np.uint64(word)) * FNV_PRIME) | np.uint64(1)
 
 
-@jit
+@jit_part
 def hash_four(a: np.uint32, b: np.uint32, c: np.uint32, d: np.uint32) -> np.uint64:
     """Return the hash of four words; never 0."""
     return extend_hash(extend_hash(extend_hash(extend_hash(SEED, a), b), c), d)

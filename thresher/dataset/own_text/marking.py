@@ -8,7 +8,7 @@ from thresher.dataset.own_text.hashing import SEED, extend_hash, hash_four, meas
 from thresher.dataset.own_text.shared_text import GAP, GRAM, SharedText
 from thresher.dataset.own_text.words import Words, find_slot
 from thresher.numeric.arrays import Int64, UInt8, UInt32, UInt64
-from thresher.numeric.numba_jit import jit
+from thresher.numeric.numba_jit import jit, jit_part
 
 SHARED, CHANGED = 1, 2  # marks of a word: of shared text, or in the place of a word of it
 
@@ -41,7 +41,7 @@ def _mark(words: Words, head: Int64, tail: Int64, shared: SharedText) -> UInt8:
     return marked
 
 
-@jit
+@jit_part
 def _mark_known(words: Words, first: int, last: int, passages: UInt64, grams: UInt64, marked: UInt8) -> None:
     """Mark shared passages and runs of words between two places."""
     hashes = words.hashes
@@ -58,7 +58,7 @@ def _mark_known(words: Words, first: int, last: int, passages: UInt64, grams: UI
                 marked[at : at + GRAM] = SHARED
 
 
-@jit
+@jit_part
 def _mark_changed(hashes: UInt32, places: tuple[int, int, int, int], bridges: UInt64, marked: UInt8) -> None:
     """Mark words that stand in shared text, between words of it that are known to be near.
 

@@ -16,8 +16,9 @@ from thresher.dataset.own_text.shared_text import SharedText, find_shared_text
 from thresher.dataset.own_text.words import Words, locate_words, map_pieces, split_words
 from thresher.numeric.arrays import Bool, Int32, Int64, UInt8, UInt32, UInt64
 from thresher.numeric.hashing import mix_bits
-from thresher.numeric.numba_jit import jit
+from thresher.numeric.numba_jit import jit, jit_part
 
+HALF = np.uint64(32)  # bits
 NO_TEXT = pl.Series("text", [], dtype=pl.String)
 
 
@@ -110,27 +111,15 @@ def divide_texts(texts: pl.Series, shared: SharedText) -> DividedTexts:
     return DividedTexts(*_cut(texts, words, starts, marks), Wrappers(*_collect_wrappers(words, marks)))
 
 
-@jit
 def _collect_wrappers(words: Words, marks: UInt8) -> tuple[UInt32, Int64]:
     """Return the set of the shared words of each text, sorted, and where it ends."""
-    hashes, is_letter, offsets = words.hashes, words.is_letter, words.offsets
-    out, ends = np.empty((marks == SHARED).sum(), np.uint32), np.zeros(len(offsets), np.int64)
-    n = 0
-    for row in range(len(offsets) - 1):
-        first = n
-        for at in range(offsets[row], offsets[row + 1]):
-            if marks[at] == SHARED and is_letter[at]:
-                out[n] = hashes[at]
-                n += 1
-        if n > first:
-            ordered = np.sort(out[first:n])
-            n = first
-            for i in range(len(ordered)):
-                if i == 0 or ordered[i] != ordered[i - 1]:
-                    out[n] = ordered[i]
-                    n += 1
-        ends[row + 1] = n
-    return out[:n].copy(), ends
+    shared = np.flatnonzero((marks == SHARED) & words.is_letter)
+    rows = np.searchsorted(words.offsets, shared, side="right") - 1
+    # in the upper half the row, in the lower half the word; sorted, since np.unique hashes first
+    pairs = np.sort((rows.astype(np.uint64) << HALF) | words.hashes[shared])
+    pairs = pairs[np.append(True, pairs[1:] != pairs[:-1])[: len(pairs)]]
+    ends = np.searchsorted(pairs >> HALF, np.arange(len(words.offsets), dtype=np.uint64))
+    return pairs.astype(np.uint32), ends.astype(np.int64)
 
 
 def number_wrappers(parts: Sequence[Wrappers]) -> tuple[Int64, Wrappers]:
@@ -184,7 +173,7 @@ def _cut(texts: pl.Series, words: Words, starts: Int32, marks: UInt8) -> tuple[p
     return pl.Series("text", own, dtype=pl.String), pl.Series("rest", rest, dtype=pl.String)
 
 
-@jit
+@jit_part
 def is_nested(a: int, b: int, hashes: UInt32, offsets: Int64) -> bool:
     """Tell whether one of two wrappers has all words of the other; see `Wrappers`."""
     if a == b:

@@ -123,7 +123,6 @@ def _hash_texts(hashes: UInt32, begin: Int64, stop: Int64) -> UInt64:
     return keys
 
 
-@jit
 def _find_common_starts(
     hashes: UInt32, begin: Int64, length: Int64, step: int, limits: tuple[int, int, float, int, float]
 ) -> tuple[UInt64, Int64]:
@@ -138,7 +137,7 @@ def _find_common_starts(
             otherwise than most; words of a long beginning; share of rows for a short one.
     """
     needed, ways, parting, long, short_share = limits
-    nodes, levels = [SEED], [0]  # typed; the first is taken off at the end
+    nodes, levels = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
     # rows that are still together with enough others, and of which group of them each is
     rows, group = np.arange(len(begin)), np.zeros(len(begin), np.int64)
     # of each group: hash of the words so far, rows, and words and rows of its last shared beginning
@@ -148,14 +147,13 @@ def _find_common_starts(
     while len(rows):
         at = np.where(level < length[rows], begin[rows] + step * level, -1)
         child, child_key, child_size, parent, n_ways, largest = _count_children(hashes, at, group, key)
-        for mine in range(len(key)):
-            n_new = level - cut_level[mine]
-            is_parting = n_ways[mine] >= ways and size[mine] - largest[mine] >= parting * size[mine]
-            is_usual = n_new >= long or size[mine] >= short_share * cut_size[mine]
-            if n_new > 0 and is_parting and is_usual:
-                nodes.append(key[mine])
-                levels.append(level)
-                cut_level[mine], cut_size[mine] = level, size[mine]
+        n_new = level - cut_level
+        is_parting = (n_ways >= ways) & (size - largest >= parting * size)
+        is_usual = (n_new >= long) | (size >= short_share * cut_size)
+        is_node = (n_new > 0) & is_parting & is_usual
+        nodes.append(key[is_node])
+        levels.append(np.full(int(is_node.sum()), level))
+        cut_level[is_node], cut_size[is_node] = level, size[is_node]
         # go on with the children that are large enough, numbered anew
         is_large = child_size >= needed
         renumbered = np.where(is_large, np.cumsum(is_large) - 1, -1)
@@ -164,7 +162,7 @@ def _find_common_starts(
         group = np.where(child >= 0, renumbered[child], -1)
         rows, group = rows[group >= 0], group[group >= 0]
         level += 1
-    return np.array(nodes)[1:], np.array(levels)[1:]
+    return np.concatenate(nodes), np.concatenate(levels)
 
 
 @jit

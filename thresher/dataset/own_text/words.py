@@ -12,7 +12,7 @@ import polars as pl
 from thresher.numeric.arrays import Bool, Int32, Int64, UInt32, UInt64
 from thresher.numeric.growing_array import GrowingArray
 from thresher.numeric.hashing import mix_bits
-from thresher.numeric.numba_jit import jit
+from thresher.numeric.numba_jit import jit, jit_part
 from thresher.numeric.threads import count_threads
 
 T = TypeVar("T")
@@ -102,7 +102,7 @@ def locate_words(texts: pl.Series) -> tuple[Words, Int32]:
     return Words(hashes, is_last, is_letter, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)), starts
 
 
-@jit
+@jit_part
 def _is_space(code: int) -> bool:
     """Tell whether a character is white space."""
     if code <= 0x20 or code == 0x85 or code == 0xA0:
@@ -111,12 +111,12 @@ def _is_space(code: int) -> bool:
     return is_general or code == 0x1680 or code == 0x3000 or code == 0xFEFF
 
 
-@jit
+@jit_part
 def _is_line_end(code: int) -> bool:
     return code in (LINE_FEED, CARRIAGE_RETURN)
 
 
-@jit
+@jit_part
 def _is_mark(code: int) -> bool:
     """Tell whether a character is punctuation, or a sign such as + or $."""
     if code < 0x80:
@@ -126,7 +126,7 @@ def _is_mark(code: int) -> bool:
     return is_wide or 0xA1 <= code <= 0xBF or 0x2010 <= code <= 0x206F or 0x3001 <= code <= 0x303F
 
 
-@jit
+@jit_part
 def _is_alone(code: int) -> bool:
     """Tell whether a character is of a script without spaces between words."""
     is_southeast = 0x0E00 <= code <= 0x0EFF or 0x1000 <= code <= 0x109F or 0x1780 <= code <= 0x17FF
@@ -134,7 +134,7 @@ def _is_alone(code: int) -> bool:
     return is_southeast or is_east
 
 
-@jit
+@jit_part
 def _ends_sentence(code: int) -> bool:
     """Tell whether a mark ends a sentence, or a heading such as "Question:"."""
     if code < 0x80:
@@ -179,7 +179,7 @@ def _split(codes: UInt32, begins: Int64, ends: Int64) -> tuple[UInt32, Int32, Bo
     return hashes[:n].copy(), starts[:n].copy(), is_last[:n].copy(), is_letter[:n].copy(), counts
 
 
-@jit
+@jit_part
 def find_slot(table: UInt64, key: np.uint64) -> np.int64:
     """Return where a key other than 0 is in a hash table, or the empty slot where it belongs.
 
