@@ -18,7 +18,7 @@ N_LABELS = 3  # likeliest labels that are printed
 
 @with_options(PredictSettings, name="try")
 def try_adapter(
-    adapter: Annotated[Path, typer.Argument(help="Folder written by 'thresher train'.")],
+    adapter: Annotated[Path, typer.Argument(help="Folder written by 'thresher train' or 'thresher soup'.")],
     settings: PredictSettings,
     texts: Annotated[
         list[str],
@@ -32,10 +32,13 @@ def try_adapter(
 
     [bold]Example:[/bold] thresher try adapter "Which words are verbs: the dog barks?"
     """
+    from thresher.artifacts.manifest import Manifest
+    from thresher.experiments.soups.soup import KIND, read_soup
     from thresher.trainer.adapter import Adapter
 
     lines = [line.rstrip("\n") for line in sys.stdin if line.strip()] if texts == ["-"] else texts
-    trained = Adapter.read(adapter)
+    is_soup = Manifest.read(adapter).content.get("kind") == KIND
+    trained = read_soup(adapter) if is_soup else Adapter.read(adapter)
     answers = trained.predict(lines, **vars(settings))
     if as_json:
         print_json(answers.to_dicts())

@@ -105,6 +105,11 @@ def test_a_soup_is_never_worse_on_the_dev_rows_and_is_compared_with_the_best_ada
     assert th.open(result.path).content == content
     assert th.soup(adapters, **call).content == content
     assert content["answer"] in result.summary()
+    tried = th.open(result.path).predict("the apple is", device="cpu")
+    assert set(tried["label"]) == set(THINGS)
+    assert tried["adapter"].sum() == pytest.approx(1)
+    assert main(["try", str(result.path), "the apple is"]) == 0
+    assert "adapter     base" in capsys.readouterr().out
     page, words = read_page(result.path)
     assert f"{content['kept'][1:]} is best on the dev rows" in page
     assert str(adapters[2]) in page

@@ -38,6 +38,7 @@ from thresher.numeric.units import format_count
 from thresher.progress import OnProgress, Progress, report_done
 from thresher.trainer.adapter import Adapter
 from thresher.trainer.context import PACKAGES, RunContext, content_hash, load_rows, resolve_run
+from thresher.trainer.deployment.settings import PredictOptions, PredictSettings
 from thresher.trainer.engine.adapters.kinds import LOW_RANK
 from thresher.trainer.settings import TrainSettings
 from thresher.trainer.split import sort_by_id
@@ -45,7 +46,7 @@ from thresher.trainer.untouched.summary import name_verdict
 from thresher.validation import build_settings, document_options
 
 KIND, RESULT, ADAPTER = "soup", "soup.json", "adapter"
-RECIPE = "soup-1"  # raise it when the same adapters would be merged or judged otherwise
+RECIPE = "soup-2"  # raise it when the same adapters would be merged or judged otherwise
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -66,6 +67,26 @@ class Soup(Result):
         """Return the answer, and the verdict on each soup."""
         soups = [(f"soup by {each['way']}", each["verdict"]) for each in self.content["soups"]]
         return [("answer", self.content["answer"]), *soups]
+
+    @document_options(PredictSettings)
+    def predict(self, texts: str | Sequence[str], **options: Unpack[PredictOptions]) -> pl.DataFrame:
+        """Return what the merged adapter makes of texts, as `Adapter.predict` does.
+
+        Args:
+            texts: to classify, to answer or to continue.
+            options: fields of `PredictSettings`.
+
+        Raises:
+            InputError: there is no folder, or no text, or a model cannot read one.
+            ManifestError: a file of the adapter is damaged or missing.
+        """
+        from thresher.trainer.deployment.predict import predict
+
+        if self.path is None:
+            raise InputError("soup: only one with a folder can be tried; give out")
+        settings: PredictSettings = build_settings(PredictSettings, "predict", options)
+        own = [texts] if isinstance(texts, str) else list(texts)
+        return predict(self.path / ADAPTER, self.content["trained"], own, settings, sealed=self.path)
 
 
 @document_options(SoupSettings)
@@ -253,6 +274,7 @@ class _SoupRun:
                 best = (made[tuple(members)], self._merge(tuple(members), way), f"the soup by {way}")
         content = {
             "metric": metric.name,
+            "trained": {name: self.trained[0].metrics[name] for name in ("model", "task", "labels", "settings")},
             "adapters": [{"path": str(folder), "dev": value} for folder, value in zip(folders, dev, strict=True)],
             "best_single": {"adapter": order[0], "test": metric.measure(single).value},
             "soups": soups,

@@ -21,7 +21,14 @@ if TYPE_CHECKING:
 TEXTS_AT_ONCE = 32  # in one forward pass of a classifier
 
 
-def predict(folder: Path, metrics: Mapping[str, Any], texts: Sequence[str], settings: PredictSettings) -> pl.DataFrame:
+def predict(
+    folder: Path,
+    metrics: Mapping[str, Any],
+    texts: Sequence[str],
+    settings: PredictSettings,
+    *,
+    sealed: Path | None = None,
+) -> pl.DataFrame:
     """Return what an adapter makes of texts, and its base without it.
 
     Args:
@@ -29,6 +36,7 @@ def predict(folder: Path, metrics: Mapping[str, Any], texts: Sequence[str], sett
         metrics: content of its `metrics.json`.
         texts: to classify, to answer or, for the task "text", to continue; n of them.
         settings: of the call.
+        sealed: folder whose manifest vouches for the adapter; default: its own.
 
     Returns:
         Of a language model (n, 3): `text`, `base` and `adapter`, the likeliest answer of each. Of a
@@ -47,7 +55,7 @@ def predict(folder: Path, metrics: Mapping[str, Any], texts: Sequence[str], sett
 
     if not texts or not all(text.strip() for text in texts):
         raise InputError("predict: every text must hold a word, got none; give at least one text")
-    if (damage := find_damage(folder)) is not None:
+    if (damage := find_damage(folder if sealed is None else sealed)) is not None:
         raise ManifestError(f"{damage}; train it again")
     check_device(settings.device)
     if metrics["task"] == "classification":
