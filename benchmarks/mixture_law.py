@@ -23,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from scipy.optimize import minimize
+import scipy
 
 from thresher.evaluation.mixture_law import MixtureLaw, find_best_shares, list_shares, spread_shares
 
@@ -97,7 +97,7 @@ def find_optimum(loss, n_sources: int) -> np.ndarray:
     """Return the best shares, from the best point of a grid."""
     grid = list_shares(n_sources)
     start = grid[int(loss(grid, np.full(len(grid), ROWS)).argmin())]
-    result = minimize(
+    result = scipy.optimize.minimize(
         lambda x: float(loss(np.abs(x) / np.abs(x).sum(), ROWS)), start + 1e-3, method="Nelder-Mead",
         options={"xatol": 1e-6, "fatol": 1e-12, "maxiter": 4000},
     )  # fmt: skip

@@ -7,7 +7,6 @@ papermill does it.
 import ast
 from pathlib import Path
 
-import nbformat
 import pytest
 
 from thresher.artifacts.result import Result
@@ -22,6 +21,8 @@ PATHS = sorted((ROOT / "examples").glob("*.ipynb"))
 
 
 def read_cells(path):
+    import nbformat
+
     notebook = nbformat.read(path, as_version=4)
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
