@@ -33,13 +33,15 @@ def try_adapter(
     [bold]Example:[/bold] thresher try adapter "Which words are verbs: the dog barks?"
     """
     from thresher.artifacts.manifest import Manifest
-    from thresher.experiments.soups.soup import KIND, read_soup
+    from thresher.experiments.experts.experts import KIND as EXPERTS
+    from thresher.experiments.experts.experts import read_experts
+    from thresher.experiments.soups.soup import KIND as SOUP
+    from thresher.experiments.soups.soup import read_soup
     from thresher.trainer.adapter import Adapter
 
     lines = [line.rstrip("\n") for line in sys.stdin if line.strip()] if texts == ["-"] else texts
-    is_soup = Manifest.read(adapter).content.get("kind") == KIND
-    trained = read_soup(adapter) if is_soup else Adapter.read(adapter)
-    answers = trained.predict(lines, **vars(settings))
+    read = {EXPERTS: read_experts, SOUP: read_soup}.get(Manifest.read(adapter).content.get("kind"), Adapter.read)
+    answers = read(adapter).predict(lines, **vars(settings))
     if as_json:
         print_json(answers.to_dicts())
         return

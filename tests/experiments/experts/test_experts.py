@@ -39,7 +39,7 @@ def found(tiny_bert, tmp_path_factory):
     return folder, call, result
 
 
-def test_two_experts_solve_what_one_adapter_of_rank_one_cannot(found):
+def test_two_experts_solve_what_one_adapter_of_rank_one_cannot(found, capsys):
     folder, call, result = found
     scores = result.content["scores"]
     assert scores["experts"] > 0.9
@@ -52,6 +52,12 @@ def test_two_experts_solve_what_one_adapter_of_rank_one_cannot(found):
     paths = result.route([f"{LEFT} red 99", f"{RIGHT} red 99", f"{LEFT} green 3"])
     assert paths[0] == paths[2] != paths[1]
     assert (paths[0] / "adapter_config.json").is_file()
+    texts = [f"{LEFT} red 99", f"{RIGHT} red 99"]  # each is answered by its own expert
+    tried = th.open(folder / "two").predict(texts, device="cpu").group_by("text", maintain_order=True).first()
+    assert tried["text"].to_list() == texts
+    assert tried["label"].to_list() == ["yes", "no"]
+    assert main(["try", str(folder / "two"), texts[1]]) == 0
+    assert capsys.readouterr().out.splitlines()[2].split()[0] == "no"
     assert th.open(folder / "two").content == result.content
     again = th.experts(make_rows(0, 15), k=2, out=folder / "two", **call)
     assert again.content == result.content

@@ -39,6 +39,7 @@ from thresher.features import resolve_encoder
 from thresher.numeric.units import format_count
 from thresher.progress import OnProgress, Progress
 from thresher.trainer.context import PACKAGES, RunContext, resolve_run
+from thresher.trainer.deployment.settings import PredictOptions, PredictSettings
 from thresher.trainer.engine.tokenization import require_rows
 from thresher.trainer.held_out import prepare_held_out
 from thresher.trainer.runs import tokenize_rows
@@ -47,7 +48,7 @@ from thresher.trainer.untouched.summary import name_verdict
 from thresher.validation import build_settings, document_options
 
 KIND, RESULT, ROUTER, WORK = "experts", "experts.json", "router.npy", ".runs"
-RECIPE = 2  # raise it when the same rows would be divided otherwise
+RECIPE = 3  # raise it when the same rows would be divided otherwise
 CONTINUED = ("lora", "loraplus", "lorafa", "half")  # kinds that go on from a common start
 CONTROLS = {SINGLE: "one adapter with as many steps", RANDOM: "experts on random clusters"}
 
@@ -87,6 +88,30 @@ class Experts(Result):
             centroids = np.load(self.path / ROUTER, allow_pickle=False)
         nearest = np.argmax(embed_prompts(list(questions), self.content["encoder"]) @ centroids.T, axis=1)
         return [folders[one] for one in nearest]
+
+    @document_options(PredictSettings)
+    def predict(self, texts: str | Sequence[str], **options: Unpack[PredictOptions]) -> pl.DataFrame:
+        """Return what the expert of each text makes of it, as `Adapter.predict` does.
+
+        Args:
+            texts: to classify, to answer or to continue.
+            options: fields of `PredictSettings`.
+
+        Raises:
+            InputError: there is no folder, or no text, or a model cannot read one.
+            ManifestError: a file of an adapter is damaged or missing.
+        """
+        from thresher.trainer.deployment.predict import predict
+
+        settings: PredictSettings = build_settings(PredictSettings, "predict", options)
+        own = [texts] if isinstance(texts, str) else list(texts)
+        if not own:
+            raise InputError("predict: every text must hold a word, got none; give at least one text")
+        about, sealed = self.content["trained"], self.path
+        return pl.concat(
+            predict(folder, about, [text], settings, sealed=sealed)
+            for text, folder in zip(own, self.route(own), strict=True)
+        )
 
 
 @document_options(ExpertSettings)
@@ -241,6 +266,12 @@ def _describe(
     about = {"k": settings.k, "clusters": settings.clusters, "common": settings.common, "seeds": settings.seeds}
     return {
         "metric": metric.name,
+        "trained": {
+            "model": {"name": context.base.name, "fingerprint": context.base.fingerprint},
+            "task": context.task,
+            "labels": list(context.labels),
+            "settings": context.settings.to_json(),
+        },
         "k": 1 if division is None else int(division.cluster.max()) + 1,
         "encoder": settings.encoder,
         "scores": {name: float(np.mean([metric.measure(t).value for t in tables])) for name, tables in sides.items()},
