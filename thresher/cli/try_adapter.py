@@ -34,14 +34,19 @@ def try_adapter(
     """
     from thresher.artifacts.manifest import Manifest
     from thresher.experiments.experts.experts import KIND as EXPERTS
-    from thresher.experiments.experts.experts import read_experts
+    from thresher.experiments.experts.experts import Experts, read_experts
     from thresher.experiments.soups.soup import KIND as SOUP
-    from thresher.experiments.soups.soup import read_soup
+    from thresher.experiments.soups.soup import Soup, read_soup
     from thresher.trainer.adapter import Adapter
 
     lines = [line.rstrip("\n") for line in sys.stdin if line.strip()] if texts == ["-"] else texts
-    read = {EXPERTS: read_experts, SOUP: read_soup}.get(Manifest.read(adapter).content.get("kind"), Adapter.read)
-    answers = read(adapter).predict(lines, **vars(settings))
+    kind = Manifest.read(adapter).content.get("kind")
+    trained: Adapter | Soup | Experts
+    if kind == EXPERTS:
+        trained = read_experts(adapter)
+    else:
+        trained = read_soup(adapter) if kind == SOUP else Adapter.read(adapter)
+    answers = trained.predict(lines, **vars(settings))
     if as_json:
         print_json(answers.to_dicts())
         return
