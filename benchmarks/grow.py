@@ -16,13 +16,13 @@ import argparse
 import json
 import os
 import re
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import xxhash
 from machine import machine
+from stub_server import start_server
 
 RESULT = Path(__file__).parent / "results" / "grow.json"
 N_STUB, K = 500, 4
@@ -34,33 +34,15 @@ class Writer:
 
     def __init__(self, answers: dict[str, str], skill: float) -> None:
         self.n_calls = 0
-        writer = self
+        self.answers, self.skill = answers, skill
+        self.server = start_server(f"skill-{skill}", self.answer)
 
-        class Handler(BaseHTTPRequestHandler):
-            def log_message(self, *_):
-                pass
-
-            def do_GET(self):
-                self.send({"data": [{"id": f"skill-{skill}"}]})
-
-            def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                writer.n_calls += 1
-                final = answers[body["messages"][-1]["content"]]
-                is_right = xxhash.xxh3_64_intdigest(str(body["seed"]).encode()) % 10_000 < skill * 10_000
-                text = f"By way of {body['seed']}.\n#### {final if is_right else final + '1'}"
-                self.send({"choices": [{"message": {"content": text}, "finish_reason": "stop"}]})
-
-            def send(self, content):
-                text = json.dumps(content).encode()
-                self.send_response(200)
-                self.send_header("content-length", str(len(text)))
-                self.end_headers()
-                self.wfile.write(text)
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+    def answer(self, body: dict[str, Any]) -> str:
+        """Return the right number or another one, by the seed of the request."""
+        self.n_calls += 1
+        final = self.answers[body["messages"][-1]["content"]]
+        is_right = xxhash.xxh3_64_intdigest(str(body["seed"]).encode()) % 10_000 < self.skill * 10_000
+        return f"By way of {body['seed']}.\n#### {final if is_right else final + '1'}"
 
     def address(self, skill):
         """Return the writer as --model takes it."""

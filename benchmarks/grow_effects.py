@@ -21,13 +21,12 @@ import argparse
 import json
 import os
 import re
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 from machine import machine
+from stub_server import start_server
 
 import thresher as th
 from thresher.checks import create_check
@@ -73,37 +72,8 @@ def convert(n: int, pair: tuple[str, str]) -> dict[str, str]:
     return {"instruction": asked, "input": "", "output": f"{n} {source} are {n * UNITS[pair]:,} {target}."}
 
 
-class Teacher:
-    """A server that writes right conversions, of numbers above 60, and knows their answers."""
-
-    def __init__(self) -> None:
-        class Handler(BaseHTTPRequestHandler):
-            def log_message(self, *_):
-                pass
-
-            def do_GET(self):
-                self.send({"data": [{"id": "teacher"}]})
-
-            def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                self.send({"choices": [{"message": {"content": say(body)}, "finish_reason": "stop"}]})
-
-            def send(self, content):
-                text = json.dumps(content).encode()
-                self.send_response(200)
-                self.send_header("content-length", str(len(text)))
-                self.end_headers()
-                self.wfile.write(text)
-
-        # a fixed port: the address is part of the identity of the grown rows
-        self.server = ThreadingHTTPServer(("127.0.0.1", 47_613), Handler)
-        self.server.daemon_threads = True
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        self.address = "http://127.0.0.1:47613/v1#teacher"
-
-
 def say(body: dict) -> str:
-    """Return what the teacher says: a new conversion of the same units, or the answer to one."""
+    """Return what the teacher says: a new conversion of a number above 60, or the answer to one."""
     text = body["messages"][-1]["content"]
     found = re.search(r"Convert ([\d,]+) (\w+) to (\w+)\.", text)
     if found is None:
@@ -174,12 +144,13 @@ def measure_failures(work: Path) -> dict:
     seed_rows = write_rows(seeds, work / "seeds.jsonl")
     test = write_rows(conversions, work / "slice-test.jsonl")
     asked = write_rows(parts[SLICE].head(N_EACH), work / "slice.jsonl")
-    teacher = Teacher()
+    # a fixed port: the address is part of the identity of the grown rows
+    server, teacher = start_server("teacher", say, port=47_613), "http://127.0.0.1:47613/v1#teacher"
     grown = th.grow(
-        str(asked), how="failures", check="number", model="smollm2", teacher=teacher.address, per_seed=4,
+        str(asked), how="failures", check="number", model="smollm2", teacher=teacher, per_seed=4,
         max_new_tokens=128, encoder="static", eval=str(test), out=work / "failures",
     )  # fmt: skip
-    teacher.server.shutdown()
+    server.shutdown()
     more = [{name: row[name] for name in COLUMNS} for row in grown.rows]
     both = write_rows([*seeds.select(COLUMNS).to_dicts(), *more], work / "seeds-grown.jsonl")
     losses, right = {}, {}
