@@ -66,6 +66,8 @@ def test_the_page_of_ask_says_what_the_next_labels_bring_and_shows_the_rows(fold
     assert content["answer"][1:20] in second
     assert "Expected, with the 80 % interval" in second
     assert "looks like" in second
+    assert "the most similar labeled row</span>" in second
+    assert "kept in its place" not in second
     assert "Rows by label" in second
 
 

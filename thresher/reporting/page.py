@@ -98,14 +98,16 @@ class Example:
     Attributes:
         text: of the row.
         reason: why it is here.
-        beside: text of the row that represents it, or None.
+        beside: text of another row to show with it, or None.
         place: file and line.
+        beside_is: what the other row is.
     """
 
     text: str
     reason: str
     beside: str | None = None
     place: str = ""
+    beside_is: str = "kept in its place"
 
 
 @dataclass(frozen=True)

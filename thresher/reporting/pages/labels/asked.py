@@ -71,6 +71,7 @@ def _build_rows(rows: Sequence[Mapping[str, Any]], label_column: str) -> Block:
             reason=str(row["thresher_why"]),
             beside=_write_nearest(row),
             place=f"row {row['thresher_row_id']}",
+            beside_is="the most similar labeled row",
         )
         for row in rows[:N_SHOWN]
     ]
