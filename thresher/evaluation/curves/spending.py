@@ -12,6 +12,7 @@ import numpy as np
 from thresher.evaluation.curves.curve_fit import CurveFit
 from thresher.evaluation.curves.interval import Interval, summarize_samples
 from thresher.numeric.arrays import Float64
+from thresher.numeric.units import format_count
 
 SURE = 0.8  # probability of being best from which a kind is named without reserve
 Z_SURE = 0.8416  # of the normal distribution, for that probability
@@ -211,4 +212,5 @@ def _advise(kinds: Sequence[Kind], errors: Float64, best: int, rows: Mapping[str
     if gap <= 0 or (needed := math.ceil(there * (Z_SURE * spread / gap) ** 2) - there) > MOST_SEEDS:
         return f"{names} are about as good: no affordable number of runs would tell them apart"
     size = max(1, round(min(rows[doubtful.name], 2 * float(doubtful.fit.sizes[-1]))))
-    return f"cannot tell {names} apart: {max(1, needed)} more runs of about {size:,} {doubtful.name} rows would"
+    runs = format_count(max(1, needed), "more run")
+    return f"cannot tell {names} apart yet: {runs} of about {size:,} {doubtful.name} rows would show which is better"
