@@ -346,7 +346,7 @@ def test_confidence_by_a_real_server_on_the_embedded_model(tmp_path):
         reasons = features.missing["confidence"].to_list()
         assert all(ok or "names none of the options" in reason for ok, reason in zip(has_value, reasons, strict=True))
         greedy = Decoding(max_new_tokens=12)
-        here = make_context(device="cpu", dtype="float32", cache=None)
+        here = make_context(model="tiny", device="cpu", dtype="float32", cache=None)
         conversations = [user_turn(row["prompt"]) for row in rows]
         ours, theirs = (
             [row[0].text for row in load_generator(each).generate(conversations, greedy, stage="a", context=each)]
