@@ -148,7 +148,7 @@ def test_bad_values_of_a_table_are_rejected():
     assert dataset.rejected["reason"].to_list() == [
         "field 'text' is null",
         "field 'text' is empty",
-        "field 'label' must be text or a whole number, found NaN",
+        "field 'label' is NaN",
         "field 'label' must be text or a whole number, found a fraction",
     ]
     assert json.loads(dataset.rejected["preview"][0]) == {"text": None, "label": 1.0}

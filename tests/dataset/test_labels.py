@@ -1,10 +1,14 @@
 """Labels that are certainly the same are one class; those that look alike are reported."""
 
 import json
+import math
 
+import polars as pl
 import pytest
 
 from thresher.dataset import load
+from thresher.dataset.loading import load_unlabeled
+from thresher.dataset.settings import ReadSettings
 from thresher.dataset.values.labels import find_similar_labels
 
 
@@ -42,7 +46,6 @@ def test_a_decimal_after_many_whole_numbers_is_one_of_them_and_a_fraction_is_rej
     ("label", "kind"),
     [
         ("['a', 'b']", "a list"),
-        ("[]", "a list"),
         ("[1 0 0]", "a list"),
         ("('a', 'b')", "a list"),
         ("{'a': 1}", "an object"),
@@ -57,6 +60,30 @@ def test_a_list_written_as_text_is_rejected_as_a_list(tmp_path, label, kind):
     assert rows.rejected["reason"].to_list() == [several if kind == "a list" else other]
     as_list = load(write(tmp_path / "a.jsonl", ["a", ["a", "b"]]))
     assert as_list.rejected["reason"].to_list() == [several]
+
+
+@pytest.mark.parametrize("label", [[], {}, "[]", "{ }", "()", math.nan, None, " "])
+def test_what_stands_for_no_label_is_told_as_that_and_may_be_labeled(tmp_path, label):
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps({"text": f"t {i}", "label": label if i else "x"}) + "\n" for i in range(3)))
+    rows = load(path)
+    assert (len(rows), len(rows.rejected)) == (1, 2)
+    assert not rows.rejected["reason"].str.contains("must").any()
+    for source in (path, [json.loads(line) for line in path.read_text().splitlines()]):
+        texts, labeled = load_unlabeled(source, ReadSettings())
+        assert (len(texts), len(labeled)) == (3, 1)
+
+
+def test_nan_in_a_column_of_numbers_is_no_label(tmp_path):
+    frame = pl.DataFrame({"text": ["a", "b", "c"], "label": [1.0, math.nan, 2.0]})
+    frame.write_csv(tmp_path / "a.csv")
+    frame.write_parquet(tmp_path / "a.parquet")
+    for source in (frame, tmp_path / "a.csv", tmp_path / "a.parquet"):
+        texts, labeled = load_unlabeled(source, ReadSettings())
+        assert len(texts) == 3
+        assert labeled.frame["response"].to_list() == ["1", "2"]
+    names = load([{"text": "a", "label": "NaN"}, {"text": "b", "label": "bread"}])
+    assert names.frame["response"].to_list() == ["NaN", "bread"]
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,14 @@
 """Whole numbers beyond 64 bits survive reading and writing, wherever they stand in a row."""
 
+import datetime
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import orjson
+import polars as pl
 import pytest
 
 import thresher as th
@@ -21,6 +24,47 @@ def test_long_numbers_are_exact(value: Any) -> None:
     assert json.loads(encode_json(value)) == value
     assert parse_json(json.dumps(value)) == parse_json(json.dumps(value).encode()) == value
     assert parse_json(encode_json(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE)) == value
+
+
+def _wrap(value: Any, n_levels: int) -> Any:
+    for _ in range(n_levels):
+        value = {"a": [value]}
+    return value
+
+
+def _unwrap(value: Any, n_levels: int) -> Any:
+    for _ in range(n_levels):
+        (value,) = value["a"]
+    return value
+
+
+@pytest.mark.parametrize("option", [0, orjson.OPT_INDENT_2, orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE])
+@pytest.mark.parametrize("n_levels", [0, 49, 50, 51, 110])
+def test_what_orjson_cannot_write_is_written_as_orjson_writes_the_rest(n_levels: int, option: int) -> None:
+    value = {"n": BIG, "at": datetime.datetime(2020, 1, 2), "no": math.nan, "e": [], 5: {}, "é": [1, {"b": True}]}
+    short = _wrap({**value, "n": 12345}, n_levels)
+    expected = orjson.dumps(short, option=option | orjson.OPT_NON_STR_KEYS)
+    assert encode_json(_wrap(value, n_levels), option=option) == expected.replace(b"12345", str(BIG).encode())
+
+
+def test_rows_of_any_depth_are_exact() -> None:
+    text = encode_json(_wrap(BIG, 500))
+    assert _unwrap(parse_json(text), 500) == BIG
+    assert encode_json(_wrap(BIG, 3000)).count(b"[") == 3000
+    around: list[Any] = []
+    around.append([around])
+    with pytest.raises(ValueError, match="holds itself"):
+        encode_json(around)
+
+
+def test_only_long_whole_numbers_are_read_anew() -> None:
+    rest = f'1.{BIG},{BIG}.5,{BIG}e-3,"a\\"{BIG}","{BIG}"'
+    first, *others = parse_json(f"[-{BIG},{rest}]")
+    assert first == -BIG
+    assert others == orjson.loads(f"[{rest}]")
+    assert parse_json("9" * 308) == 10**308 - 1
+    with pytest.raises(orjson.JSONDecodeError, match="infinity"):
+        parse_json("9" * 310)
 
 
 def test_other_values_are_as_orjson_writes_and_reads_them() -> None:
@@ -70,7 +114,39 @@ def test_commands_keep_long_numbers_in_nested_columns(command: Callable[[Path, P
 def test_arguments_of_calls_keep_long_numbers() -> None:
     call = {"function": {"name": "find", "arguments": {"id": BIG}}}
     turns = [{"role": "user", "content": "find it"}, {"role": "assistant", "content": "", "tool_calls": [call]}]
-    pool = th.load([{"messages": turns}])
-    assert str(BIG) in pool.frame["response"][0]
-    assert pool.messages([0])[0].messages[1]["tool_calls"][0]["function"]["arguments"] == {"id": BIG}
-    assert str(BIG) in row_texts(pool)[0]
+    for form in (turns, json.dumps(turns)):
+        pool = th.load([{"messages": form}])
+        assert str(BIG) in pool.frame["response"][0]
+        assert pool.messages([0])[0].messages[1]["tool_calls"][0]["function"]["arguments"] == {"id": BIG}
+        assert str(BIG) in row_texts(pool)[0]
+
+
+def test_tools_as_json_text_keep_long_numbers() -> None:
+    turns = [{"role": "user", "content": "find"}, {"role": "assistant", "content": "it"}]
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {"max": BIG}}}]
+    pool = th.load([{"messages": json.dumps(turns), "tools": json.dumps(tools)}])
+    assert pool.messages([0])[0].tools == tools
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet", "json"])
+def test_rows_that_differ_in_a_long_number_alone_are_no_duplicates(ending: str, tmp_path: Path) -> None:
+    def write_turns(n: int) -> str:
+        call = {"function": {"name": "find", "arguments": {"id": n}}}
+        answer = {"role": "assistant", "content": "", "tool_calls": [call]}
+        return json.dumps([{"role": "user", "content": "q"}, answer])
+
+    frame = pl.DataFrame({"messages": [write_turns(BIG + i) for i in range(3)], "n": [1, 2, 3]})
+    path = tmp_path / f"rows.{ending}"
+    if ending == "json":  # a table by column
+        path.write_text(json.dumps({name: dict(enumerate(frame[name])) for name in frame.columns}))
+    else:
+        frame.write_csv(path) if ending == "csv" else frame.write_parquet(path)
+    pool = th.load(path)
+    assert pool.frame["row_id"].n_unique() == 3
+    assert len(th.curate(pool, rules=["exact-duplicates"]).dataset) == 3
+
+
+def test_a_table_by_column_keeps_long_numbers(tmp_path: Path) -> None:
+    columns = {"text": ["a", "b"], "label": ["x", "y"], "id": [BIG, BIG + 1]}
+    (tmp_path / "t.json").write_text(json.dumps({name: dict(enumerate(each)) for name, each in columns.items()}))
+    assert [row["id"] for row in th.load(tmp_path / "t.json").rows([0, 1])] == [BIG, BIG + 1]

@@ -170,7 +170,7 @@ def test_class_names_replace_class_numbers():
     data = datasets.Dataset.from_dict({"text": ["a", "b", "c"], "label": [1, 0, -1]}, features=features)
     dataset = load(data)
     assert dataset.frame["response"].to_list() == ["yes", "no"]
-    assert dataset.rejected["reason"].to_list() == ["field 'label' must be a class number in 0..1"]
+    assert dataset.rejected["reason"].to_list() == ["field 'label' is -1, which stands for no class"]
 
 
 CHAT = {

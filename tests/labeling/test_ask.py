@@ -335,6 +335,7 @@ def test_labels_beside_texts_count_also_in_a_folder_of_texts(tmp_path):
 def test_rows_with_several_labels_do_not_count_as_unlabeled():
     rows = [{"text": f"t {i}", "label": ["a", "b"] if i == 5 else "a" if i < 9 else None} for i in range(20)]
     with pytest.raises(
-        InputError, match=r"one label or none are required, found 1 other row \(field 'label' must hold one"
+        InputError,
+        match=r"one label or none are required, found 1 other row \(field 'label' must hold one.*\); correct these",
     ):
         th.ask_labels(rows, encoder="static", batch=2)

@@ -29,10 +29,11 @@ from thresher.dataset.conversation import (
 from thresher.dataset.formats.json_rows import RowWithNan
 from thresher.dataset.rejection import BadRow, describe_type
 from thresher.dataset.schema import FUNCTIONS, Schema
-from thresher.dataset.values.labels import clean_label, refuse_several
+from thresher.dataset.values.labels import clean_label, describe_nan, refuse_several
 from thresher.dataset.values.marks import refuse_unwanted
 from thresher.dataset.values.series import to_series
 
+NO_CLASS = -1  # as `datasets` numbers rows without a class
 CANONICAL_SCHEMA = {"index": pl.Int64, **dict.fromkeys(("prompt", "response", "extra", "row_id"), pl.String)}
 
 
@@ -152,15 +153,21 @@ def format_label(row: Mapping[str, Any], schema: Schema) -> str:
     """Return a label as text: whole numbers in decimals, or by the name of their class."""
     name, label_names = schema.columns["label"][0], schema.label_names
     value = row.get(name)
+    if isinstance(value, list | dict) and not value:
+        raise BadRow(_describe_absence(row, (name,)))
     if isinstance(value, list):
         raise BadRow(refuse_several(name))
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, float) and math.isnan(value):
+        raise BadRow(describe_nan(name))
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, int):
         if label_names is None:
             return str(value)
+        if value == NO_CLASS:
+            raise BadRow(f"field '{name}' is {NO_CLASS}, which stands for no class")
         if not 0 <= value < len(label_names):
             raise BadRow(f"field '{name}' must be a class number in 0..{len(label_names) - 1}")
         return label_names[value]

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from thresher.artifacts.json_text import encode_json
+from thresher.artifacts.json_text import encode_json, parse_json
 from thresher.dataset.rejection import BadRow, describe_type
 from thresher.dataset.values.turn_flags import FLAGS, WEIGHT, parse_flags
 
@@ -113,7 +113,7 @@ def decode_json(value: Any, field: str) -> Any:
     if is_blank(value):
         return None
     try:
-        return orjson.loads(value)
+        return parse_json(value)
     except orjson.JSONDecodeError:
         raise BadRow(f"field '{field}' must be a list, found text that is not JSON") from None
 

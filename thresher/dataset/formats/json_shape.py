@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from thresher.artifacts.json_text import parse_json
 from thresher.dataset.formats.files import PlainFile
 from thresher.dataset.formats.json_rows import BYTE_ORDER_MARK
 from thresher.errors import InputError
@@ -23,7 +24,7 @@ def parse_one_object(file: PlainFile) -> Mapping[str, Any] | None:
     with file.reader() as reader:
         text = reader.read(0, file.n_plain).removeprefix(BYTE_ORDER_MARK)
     try:
-        content = orjson.loads(text)
+        content = parse_json(text)
     except orjson.JSONDecodeError:
         return None
     return content if isinstance(content, dict) else None

@@ -20,7 +20,7 @@ from thresher.numeric.units import format_count
 _NUMBER = re.compile(r"\s*[+-]?\d+(\.\d+)?\s*")
 _DECIMAL = re.compile(r"[+-]?\d+\.\d+")
 _ARRAY = re.compile(r"\[[\s\d.,+-]*\]")  # as numpy writes numbers
-_LIST = "a list"
+_LIST, _EMPTY = "a list", ("[]", "{}", "()")
 _MOSTLY = 0.9  # share of the labels that are numbers where the others, such as "n/a", are names
 _SEPARATORS = re.compile(r"[,;|]")
 _JOINTS = re.compile(r"[\s_\-]+")
@@ -35,21 +35,34 @@ def clean_label(text: str, name: str, *, are_numbers: bool) -> str:
         are_numbers: the labels of the column are numbers, of which some were written as "1.0".
 
     Raises:
-        BadRow: the text is a list or an object, or of numbers a fraction.
+        BadRow: the text is a list or an object, or of numbers a fraction or NaN.
     """
     text = text.strip(WHITE_SPACE)
     if not text.isascii():
         text = unicodedata.normalize("NFC", text)
+    if are_numbers and _is_nan(text):
+        raise BadRow(describe_nan(name))
     if are_numbers and _DECIMAL.fullmatch(text):
         number = float(text)
         if not number.is_integer():
             raise BadRow(f"field '{name}' must be text or a whole number, found a fraction")
         return str(int(number))
+    if text[0] in "[({" and text[0] + text[-1] in _EMPTY and not text[1:-1].strip():
+        raise BadRow(f"field '{name}' is empty")
     if text[0] in "[({" and (kind := _describe_container(text)) is not None:
         raise BadRow(
             refuse_several(name) if kind == _LIST else f"field '{name}' must be text or a whole number, found {kind}"
         )
     return text
+
+
+def describe_nan(name: str) -> str:
+    """Return why a row has no label, where a table writes NaN for none."""
+    return f"field '{name}' is NaN"
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, str) and value.strip().lower() == "nan"
 
 
 def refuse_several(name: str) -> str:
@@ -59,6 +72,8 @@ def refuse_several(name: str) -> str:
 
 def refuse_wrong_labels(n_per_reason: Mapping[str, int], name: str, where: str) -> None:
     """Refuse rows with something in place of a label, where rows may have none.
+
+    Null, NaN, and empty texts, lists and objects are none, and no reason to refuse.
 
     Args:
         n_per_reason: of the rows that cannot be used.
@@ -71,7 +86,10 @@ def refuse_wrong_labels(n_per_reason: Mapping[str, int], name: str, where: str) 
     for reason, n in n_per_reason.items():
         if reason.startswith(f"field '{name}' must"):
             n_rows = format_count(n, "other row")
-            raise InputError(f"{where}: rows with one label or none are required, found {n_rows} ({reason})")
+            raise InputError(
+                f"{where}: rows with one label or none are required, found {n_rows} ({reason}); correct these labels, "
+                "or leave them empty"
+            )
 
 
 def _describe_container(text: str) -> str | None:
@@ -104,7 +122,7 @@ def find_joined_labels(counts: Iterable[str]) -> list[str]:
 
 def are_number_labels(labels: Iterable[Any]) -> bool:
     """Tell whether labels, of which some are texts, are numbers, but for a few names."""
-    values = list(labels)
+    values = [label for label in labels if not _is_nan(label)]
     texts = [value for value in values if isinstance(value, str)]
     numbers = sum(_NUMBER.fullmatch(text) is not None for text in texts)
     numbers += sum(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
