@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
 
 from thresher.features.labels.cross_fit import LabeledTexts, predict_folds
+from thresher.numeric import threads
 from thresher.numeric.threads import count_cores, count_threads, limit_blas
 from thresher.selectors.pilot.student import fit_student
 
@@ -38,17 +40,13 @@ def test_choosing_rows_leaves_the_threads_of_torch_alone():
 
 
 def count_blas_threads() -> set[int]:
-    from threadpoolctl import threadpool_info
-
-    return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+    """Return the numbers of threads of what is limited; faiss brings a library of its own."""
+    return {library.num_threads for library in threads._find_blas().lib_controllers}
 
 
 @pytest.fixture
 def two_blas_threads():
-    import scipy.linalg  # noqa: F401
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(2, user_api="blas"):
+    with threads._find_blas().limit(limits=2):
         yield
 
 
@@ -59,6 +57,32 @@ def test_small_products_use_one_thread_and_later_ones_as_many_as_before(two_blas
     assert count_blas_threads() == {2}
     with pytest.raises(ValueError, match="inside"), limit_blas():
         raise ValueError("inside")
+    assert count_blas_threads() == {2}
+
+
+@pytest.mark.parametrize("is_first_out", [True, False])
+def test_the_last_thread_to_leave_restores_what_was_before(two_blas_threads, is_first_out):
+    is_inside, may_leave = threading.Event(), threading.Event()
+
+    def stay():
+        with limit_blas():
+            is_inside.set()
+            may_leave.wait(10)
+
+    def let_go():
+        may_leave.set()
+        first.join(10)
+
+    first = threading.Thread(target=stay)
+    first.start()
+    is_inside.wait(10)
+    with limit_blas():
+        if is_first_out:
+            let_go()
+        assert count_blas_threads() == {1}
+    if not is_first_out:
+        assert count_blas_threads() == {1}
+        let_go()
     assert count_blas_threads() == {2}
 
 

@@ -22,7 +22,11 @@ def jit(function: F) -> F:
 
 
 def jit_part(function: F) -> F:
-    """Compile a part of kernels, which Python never calls: the way in takes much of the time."""
+    """Compile a part of kernels: the way in from Python, which takes much of the time, is left out.
+
+    Only functions that are compiled, too, may call it: a call from Python ends the process with a
+    segmentation fault, and no exception. `tests/numeric/test_jit_part.py` looks for such calls.
+    """
     return cast("F", njit(**OPTIONS, no_cpython_wrapper=True)(function))
 
 

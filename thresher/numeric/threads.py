@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from threading import Lock
 from typing import Any
 
 
@@ -30,10 +31,59 @@ def limit_blas() -> Iterator[None]:
     The threads of a product wait for each other in a busy loop, numpy and scipy have separate ones,
     and where another process needs a core, a small product takes ten times as long as on one
     thread. Sums also have the same order on any number of cores. The limit is that of the process:
-    one thread at a time may be inside.
+    the first thread that is inside sets it, and the last that leaves restores what was before.
     """
-    with _find_blas().limit(limits=1):
+    _limit.enter()
+    try:
         yield
+    finally:
+        _limit.leave()
+
+
+class _Limit:
+    """One thread for products, as long as anybody is inside."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._n_inside = 0
+        self._before: list[int] = []
+
+    def enter(self) -> None:
+        with self._lock:
+            libraries = _find_blas().lib_controllers
+            if not self._n_inside:
+                self._before = [library.num_threads for library in libraries]
+                _set_threads([1] * len(libraries))
+            self._n_inside += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._n_inside -= 1
+            if not self._n_inside:
+                _set_threads(self._before)
+
+
+_limit = _Limit()
+
+
+def _set_threads(numbers: list[int]) -> None:
+    """Set the threads of each library.
+
+    Newer versions of threadpoolctl ignore all threads but the one that set them last, until that
+    one gives it up; here, who leaves last need not be who came first.
+    """
+    _release_blas()
+    for library, number in zip(_find_blas().lib_controllers, numbers, strict=True):
+        library.set_num_threads(number)
+    _release_blas()
+
+
+def _release_blas() -> None:
+    """Let any thread set the threads of OpenBLAS, as all did in older versions of threadpoolctl."""
+    from threadpoolctl import OpenBLASController
+
+    if hasattr(OpenBLASController, "clear_controlling_thread"):
+        OpenBLASController.clear_controlling_thread(force=True)
 
 
 @cache
