@@ -6,10 +6,11 @@ import json
 import runpy
 
 import polars as pl
+import pyarrow as pa
 import pytest
 
 from thresher.dataset import Schema, load
-from thresher.jobs.snapshots.exports import build_trl, to_yaml
+from thresher.jobs.snapshots.exports import CHAT_TAGS, SHAREGPT_TAGS, build_trl, find_chat_tags, to_yaml
 
 SHAPES = {
     "alpaca": {"instruction": "add", "input": "1 and 2", "output": "3"},
@@ -94,7 +95,8 @@ def test_the_shards_are_rows_for_everything_else_here(snapshot):
 def test_a_column_of_any_name_is_found_by_the_code_for_trl():
     """JSON writes what lies beyond 16 bits as two halves, which Python reads as another name."""
     name = "so\U0001f600'\""
-    code = build_trl(Schema(name="mapped", kind="sft", columns={"prompt": (name,), "response": ("b",)})).decode()
+    schema = Schema(name="mapped", kind="sft", columns={"prompt": (name,), "response": ("b",)})
+    code = build_trl(schema, CHAT_TAGS).decode()
     lists = [ast.literal_eval(node) for node in ast.walk(ast.parse(code)) if isinstance(node, ast.List)]
     assert lists == [[name]]
 
@@ -123,7 +125,7 @@ def test_trl_gets_the_system_prompt_of_a_column_and_the_roles_of_a_template(tmp_
     pytest.importorskip("datasets")
     (tmp_path / "data").mkdir()
     pl.DataFrame([row]).write_parquet(tmp_path / "data" / "rows-0.parquet")
-    (tmp_path / "trl.py").write_bytes(build_trl(schema))
+    (tmp_path / "trl.py").write_bytes(build_trl(schema, SHAREGPT_TAGS))
     spec = importlib.util.spec_from_file_location("trl_stanza", tmp_path / "trl.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -153,7 +155,7 @@ def test_what_texts_alone_cannot_say_is_refused_by_trl(tmp_path, turn, more):
     (tmp_path / "data").mkdir()
     pl.DataFrame([{"messages": turns, "tools": None, **more}]).write_parquet(tmp_path / "data/rows.parquet")
     columns = {"messages": ("messages",), "tools": ("tools",)}
-    (tmp_path / "trl.py").write_bytes(build_trl(Schema(name="messages", kind="sft", columns=columns)))
+    (tmp_path / "trl.py").write_bytes(build_trl(Schema(name="messages", kind="sft", columns=columns), CHAT_TAGS))
     with pytest.raises(ValueError, match="rows of texts alone are required"):
         runpy.run_path(tmp_path / "trl.py")["load"]()
 
@@ -180,7 +182,7 @@ def test_flags_of_other_turns_and_empty_tools_are_taken_by_trl(tmp_path, user, a
     row = {"messages": json.dumps(turns), "tools": None, "system": "s", **more}
     pl.DataFrame([row]).write_parquet(tmp_path / "data/rows.parquet")
     columns = {"messages": ("messages",), "tools": ("tools",), "system": ("system",)}
-    (tmp_path / "trl.py").write_bytes(build_trl(Schema(name="messages", kind="sft", columns=columns)))
+    (tmp_path / "trl.py").write_bytes(build_trl(Schema(name="messages", kind="sft", columns=columns), CHAT_TAGS))
     (row,) = runpy.run_path(tmp_path / "trl.py")["load"]().to_list()
     assert [turn["content"] for turn in row["messages"]] == ["s", "q", "a"]
 
@@ -210,7 +212,27 @@ BOTH = {"dataset_info.json", "axolotl.yaml"}
         (
             {"messages": json.dumps([{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}])},
             BOTH,
-            "text",
+            "conversations that are JSON text",
+        ),
+        (
+            {"messages": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
+            set(),
+            "",
+        ),
+        (
+            {"conversations": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]},
+            set(),
+            "",
+        ),
+        (
+            {"messages": [{"role": "user", "content": "q"}, {"from": "assistant", "value": "a"}]},
+            BOTH,
+            "turns without 'role' or 'content'",
+        ),
+        (
+            _say(("user", [{"type": "text", "text": "q"}]), ("assistant", [{"type": "text", "text": "a"}])),
+            BOTH,
+            "contents that are lists of parts",
         ),
         ({"instruction": "q", "output": "a", "history": [["q", "a"]]}, {"axolotl.yaml"}, "the column history"),
         ({"instruction": "q", "output": "a", "system": "s"}, set(), ""),
@@ -225,3 +247,19 @@ def test_an_entry_that_would_lose_something_is_not_written(kit, row, missing, re
     card = (folder / "README.md").read_text()
     assert card.count("There is no `") == len(missing)
     assert reason in card
+
+
+@pytest.mark.parametrize("column", ["messages", "conversations"])
+def test_entries_name_the_keys_that_turns_have_whatever_the_column_is_called(column):
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    theirs = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
+    schema = Schema(name="x", kind="sft", columns={"messages": (column,)})
+
+    def find(values):
+        tags = find_chat_tags(pa.table({column: values}), schema)
+        return [tags[name] for name in ("role_tag", "content_tag", "assistant_tag")]
+
+    assert find([None, [], turns]) == find([json.dumps(turns)]) == ["role", "content", "assistant"]
+    assert find([theirs]) == find(["", json.dumps(theirs)]) == ["from", "value", "gpt"]
+    assert find([[{"role": "user", "value": "q"}]]) == ["role", "value", "assistant"]
+    assert find([[*theirs, *turns]]) == ["from", "value", "gpt"]  # with nulls for what a turn lacks

@@ -7,8 +7,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
+import pyarrow as pa
+
 from thresher.dataset import Schema
-from thresher.dataset.conversation import ROLES
+from thresher.dataset.conversation import ROLES, decode_json
 from thresher.dataset.values.turn_flags import FLAGS
 from thresher.printable import escape_json
 
@@ -18,10 +20,8 @@ _PARTS = frozenset(("train_detail", "training_detail"))
 # flags that are set for turns that are not learned; the others, but for `mask`, for those that are
 _HIDING = _PARTS | {"mask", "masked"}
 _TAGS = ("role_tag", "content_tag", "user_tag", "assistant_tag", "system_tag")
-_CHAT_TAGS = {
-    "messages": dict(zip(_TAGS, ("role", "content", "user", "assistant", "system"), strict=True)),
-    "sharegpt": dict(zip(_TAGS, ("from", "value", "human", "gpt", "system"), strict=True)),
-}
+CHAT_TAGS = dict(zip(_TAGS, ("role", "content", "user", "assistant", "system"), strict=True))
+SHAREGPT_TAGS = dict(zip(_TAGS, ("from", "value", "human", "gpt", "system"), strict=True))
 
 
 def drop_absent_columns(schema: Schema, present: Collection[str]) -> Schema:
@@ -34,10 +34,16 @@ def _find_column(schema: Schema, role: str) -> str | None:
     return next(iter(schema.columns.get(role, ())), None)
 
 
-def find_chat_tags(schema: Schema) -> Mapping[str, str]:
-    """Return how messages name role and content, and the roles."""
-    name = "sharegpt" if _find_column(schema, "messages") in ("conversations", "conversation") else "messages"
-    return _CHAT_TAGS[name]
+def find_chat_tags(table: pa.Table, schema: Schema) -> Mapping[str, str]:
+    """Return how the first turn of rows names role and content, and the roles that go with that."""
+    column = _find_column(schema, "messages")
+    turn: Mapping[str, Any] = {}
+    if column is not None:
+        lists = (decode_json(value.as_py(), column) for value in table[column])
+        turn = next((turns[0] for turns in lists if turns), {})
+    tags = CHAT_TAGS if turn.get("role") is not None or turn.get("from") is None else SHAREGPT_TAGS
+    content = "content" if turn.get("content") is not None or turn.get("value") is None else "value"
+    return {**tags, "content_tag": content}
 
 
 def _find_pair(schema: Schema) -> tuple[tuple[str, ...], str]:
@@ -47,12 +53,12 @@ def _find_pair(schema: Schema) -> tuple[tuple[str, ...], str]:
     return schema.columns["prompt"], schema.columns["response"][0]
 
 
-def build_llama_factory(name: str, schema: Schema) -> bytes:
+def build_llama_factory(name: str, schema: Schema, tags: Mapping[str, str]) -> bytes:
     """Return `dataset_info.json`: the job's name is `dataset`, the snapshot `dataset_dir`."""
     entry: dict[str, Any] = {"file_name": "data"}
     if schema.is_chat:
         columns = {role: _find_column(schema, role) for role in ("messages", "system", "tools")}
-        entry |= {"formatting": "sharegpt", "columns": {}, "tags": dict(find_chat_tags(schema))}
+        entry |= {"formatting": "sharegpt", "columns": {}, "tags": dict(tags)}
     elif schema.kind == "text":
         columns = {"prompt": _find_column(schema, "text")}
     else:
@@ -63,15 +69,14 @@ def build_llama_factory(name: str, schema: Schema) -> bytes:
     return json.dumps({name: entry}, indent=2, ensure_ascii=False).encode() + b"\n"
 
 
-def build_axolotl(schema: Schema) -> bytes:
+def build_axolotl(schema: Schema, tags: Mapping[str, str]) -> bytes:
     """Return the `datasets` stanza of an axolotl configuration."""
     entry: dict[str, Any] = {"path": ".", "ds_type": "parquet", "data_files": [PATTERN], "split": "train"}
     if schema.is_chat:
-        keys = find_chat_tags(schema)
         entry |= {
             "type": "chat_template",
             "field_messages": _find_column(schema, "messages"),
-            "message_property_mappings": {"role": keys["role_tag"], "content": keys["content_tag"]},
+            "message_property_mappings": {"role": tags["role_tag"], "content": tags["content_tag"]},
         }
     elif schema.kind == "text":
         entry |= {"type": "completion", "field": _find_column(schema, "text")}
@@ -89,12 +94,11 @@ def build_axolotl(schema: Schema) -> bytes:
     return (head + to_yaml({"datasets": [entry]})).encode()
 
 
-def build_trl(schema: Schema) -> bytes:
+def build_trl(schema: Schema, tags: Mapping[str, str]) -> bytes:
     """Return `trl.py`, whose `load()` gives what TRL's SFTTrainer takes as `train_dataset`."""
     system = ascii(list(schema.columns.get("system", ())))
     if schema.is_chat:
         column = ascii(_find_column(schema, "messages"))
-        tags = find_chat_tags(schema)
         keys = f"{tags['role_tag']!a}, {tags['content_tag']!a}"
         # what a conversation of roles and texts has no room for
         others = {"flags": sorted(FLAGS - _HIDING), "parts": sorted(_PARTS), "calls": sorted(_CALLS)}

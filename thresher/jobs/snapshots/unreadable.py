@@ -13,21 +13,21 @@ import pyarrow as pa
 
 from thresher.dataset import Schema
 from thresher.dataset.canonical import build_conversation
-from thresher.jobs.snapshots.exports import find_chat_tags
 
 LLAMA_FACTORY, AXOLOTL = "dataset_info.json", "axolotl.yaml"
 _ROWS_AT_ONCE = 1_000
 _MOST_PROMPT_COLUMNS = 2  # the instruction and its input
 
 
-def find_unreadable(table: pa.Table, schema: Schema) -> dict[str, str]:
+def find_unreadable(table: pa.Table, schema: Schema, tags: Mapping[str, str]) -> dict[str, str]:
     """Return the entries that would lose something, each with what that is.
 
     Args:
         table: rows of a snapshot.
         schema: without columns that no row has.
+        tags: how the entries say that turns name role and content, see `exports.find_chat_tags`.
     """
-    problem = _find_in_columns(table, schema) or _find_in_rows(table, schema)
+    problem = _find_in_columns(table, schema) or _find_in_rows(table, schema, tags)
     if problem is not None:
         return dict.fromkeys((LLAMA_FACTORY, AXOLOTL), problem)
     problems = {}
@@ -56,7 +56,7 @@ def _find_in_columns(table: pa.Table, schema: Schema) -> str | None:
     return None
 
 
-def _find_in_rows(table: pa.Table, schema: Schema) -> str | None:
+def _find_in_rows(table: pa.Table, schema: Schema, tags: Mapping[str, str]) -> str | None:
     """Return what the first row holds that a conversation of roles and texts has no room for."""
     if schema.kind != "sft":
         return None
@@ -65,7 +65,7 @@ def _find_in_rows(table: pa.Table, schema: Schema) -> str | None:
     if is_plain and not any(name in table.column_names for name in schema.columns.get("tools", ())):
         return None
     for number, row in _iterate_rows(table.select(dict.fromkeys(names))):
-        problem = _find_in_row(row, schema)
+        problem = _find_in_row(row, schema, tags)
         if problem is not None:
             return f"{problem} (first in row {number + 1:,})"
     return None
@@ -76,7 +76,7 @@ def _iterate_rows(table: pa.Table) -> Iterator[tuple[int, dict[str, Any]]]:
         yield from enumerate(table.slice(start, _ROWS_AT_ONCE).to_pylist(), start)
 
 
-def _find_in_row(row: Mapping[str, Any], schema: Schema) -> str | None:
+def _find_in_row(row: Mapping[str, Any], schema: Schema, tags: Mapping[str, str]) -> str | None:
     conversation = build_conversation(row, schema, is_typed=True)
     if conversation.tools is not None:
         return "tools"
@@ -89,9 +89,19 @@ def _find_in_row(row: Mapping[str, Any], schema: Schema) -> str | None:
             return f"turns with {', '.join(sorted(set(turn) - {'role', 'content'})) or 'no text'}"
     if not schema.is_chat:
         return None if isinstance(row[schema.columns["prompt"][0]], str) else "prompts that are lists of turns"
-    turns, tags = row[schema.columns["messages"][0]], find_chat_tags(schema)
+    return _find_in_turns(row[schema.columns["messages"][0]], tags)
+
+
+def _find_in_turns(turns: Any, tags: Mapping[str, str]) -> str | None:
+    """Return what turns, as they stand in the row, hold that a trainer does not look for."""
     if not isinstance(turns, list):
         return "conversations that are JSON text"
+    role, content = tags["role_tag"], tags["content_tag"]
+    for turn in turns:
+        if isinstance(turn.get(content), list):
+            return "contents that are lists of parts"
+        if turn.get(role) is None or turn.get(content) is None:
+            return f"turns without '{role}' or '{content}', which other turns have"
     known = {tags[name] for name in ("user_tag", "assistant_tag", "system_tag")}
-    others = {str(turn.get(tags["role_tag"])) for turn in turns} - known
+    others = {turn[role] for turn in turns} - known
     return f"turns of '{min(others)}'" if others else None

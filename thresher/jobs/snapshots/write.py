@@ -44,12 +44,16 @@ def write_snapshot(
     if topics is not None:
         write_array(topics, folder / TOPICS)
     schema = exports.drop_absent_columns(schema, table.column_names)
-    unreadable = find_unreadable(table, schema)
+    tags = exports.find_chat_tags(table, schema)
+    unreadable = find_unreadable(table, schema, tags)
     contents = {name: _to_json(document) for name, document in documents.items()} | {
         "README.md": build_card(job.name, job.settings.output, content, unreadable),
-        "trl.py": exports.build_trl(schema),
+        "trl.py": exports.build_trl(schema, tags),
     }
-    entries = {LLAMA_FACTORY: exports.build_llama_factory(job.name, schema), AXOLOTL: exports.build_axolotl(schema)}
+    entries = {
+        LLAMA_FACTORY: exports.build_llama_factory(job.name, schema, tags),
+        AXOLOTL: exports.build_axolotl(schema, tags),
+    }
     contents |= {name: entry for name, entry in entries.items() if name not in unreadable}
     for name, data in contents.items():
         _write(folder / name, data)
