@@ -49,6 +49,7 @@ def test_rows_are_asked_for_by_change(adapter, color_rows, tmp_path):
     call = {"labeled": color_rows[:20], "encoder": "static", "batch": 6, "by": "change", "adapter": str(adapter)}
     asked = th.ask_labels(texts, out=tmp_path / "ask", **call)
     assert asked.content["by"] == "change"
+    assert "; training changed the prediction for " in asked.content["answer"]
     assert len(asked.rows) == 6
     with pytest.raises(ManifestError, match="must be an adapter, found .asked."):
         th.ask_labels(texts, **{**call, "adapter": str(tmp_path / "ask")})
@@ -82,7 +83,7 @@ def test_disagreement_is_the_chance_that_two_answers_differ(monkeypatch, color_r
     assert sum("leaf" in row["text"] for row in asked.rows) >= 5
     assert not any("apple" in row["text"] for row in asked.rows)
     n_unsure = sum("leaf" in row["text"] or "sky" in row["text"] for row in color_rows)
-    told = f"; {n_unsure} of {len(rows)} rows have a score of disagree above 0"
+    told = f"; sampled answers differ on {n_unsure} of {len(rows)} rows"
     assert asked.content["answer"].endswith(told)
 
 
@@ -107,7 +108,7 @@ def test_samples_that_failed_are_no_agreement(monkeypatch):
     np.testing.assert_allclose(values, [np.nan, leaf, np.nan, 0])
     np.testing.assert_allclose(fill_unknown(values), [leaf / 2, leaf, leaf / 2, 0])
     assert describe_scores(values, "disagree") == (
-        "1 of 4 rows have a score of disagree above 0; 2 have fewer than two answers and count with the median"
+        "sampled answers differ on 1 of 4 rows; 2 have fewer than two answers and count with the median"
     )
 
 

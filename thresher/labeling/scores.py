@@ -152,9 +152,10 @@ def fill_unknown(scores: Float64) -> Float64:
 
 
 def describe_scores(scores: Float64, by: str) -> str:
-    """Say how many rows have a score to choose by, and how many are not known."""
+    """Say for how many rows there is anything to choose by, and how many are not known."""
     n_known = int((~np.isnan(scores)).sum())
-    told = f"{int((scores > 0).sum()):,} of {len(scores):,} rows have a score of {by} above 0"
+    n_rows = f"{int((scores > 0).sum()):,} of {len(scores):,} rows"
+    told = f"training changed the prediction for {n_rows}" if by == "change" else f"sampled answers differ on {n_rows}"
     lacking = f"; {len(scores) - n_known:,} have fewer than two answers and count with the median"
     return told + (lacking if n_known < len(scores) else "")
 

@@ -87,7 +87,8 @@ def test_many_answers_are_announced_before_the_first_is_asked_for(pupil):
 
     measure_rows(ROWS, many, on_progress=listen)
     assert [note.partition(";")[0] for note in notes] == [
-        "answer_accuracy: the model writes 80 answers, and up to 1,280 more for rows that it gets wrong"
+        "answer_accuracy: 80 answers are needed, and up to 1,280 more for rows that the model gets wrong, less what is "
+        "cached"
     ]
     pupil.asked.clear()
     notes.clear()

@@ -28,13 +28,13 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason=
 @pytest.fixture
 def ray():
     """Import it as late as can be: collecting the tests takes no second for it."""
-    import ray.data
-
-    return ray
+    pytest.importorskip("ray.data")
+    return pytest.importorskip("ray")
 
 
 @pytest.fixture(scope="module")
 def one_node():
+    pytest.importorskip("ray.data")
     with start_local_ray(1):
         yield
 

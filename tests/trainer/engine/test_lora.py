@@ -165,9 +165,9 @@ def test_an_adapter_names_the_folder_of_its_base_so_that_it_is_found_from_anywhe
 
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
 def test_in_bfloat16_layers_read_what_they_are_given_and_learn_the_same(tiny_llama, precision):
+    """Autocast rounds what a layer reads: a float32 copy before it changes the time alone."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    """Autocast rounds what a layer reads: a float32 copy before it changes the time alone."""
     base = make_base(tiny_llama)
     ids = torch.tensor([[5, 9, 30, 61, 7, 2]])
 

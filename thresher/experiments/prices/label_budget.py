@@ -150,7 +150,7 @@ def write_answer(offers: Sequence[Offer], crossings: Sequence[Crossing]) -> str:
             answer += f"; whether {crossing.after} overtakes {crossing.before} cannot be told"
             continue
         ends = f"[{_format_money(at.low)}, {_format_money(at.high)}]"
-        answer += f"; {crossing.after} is better than {crossing.before} from about {_format_money(at.median)} on {ends}"
+        answer += f"; above about {_format_money(at.median)} {ends}, {crossing.after} beats {crossing.before}"
     return answer
 
 

@@ -193,9 +193,9 @@ def _warn_of_cost(n_rows: int, settings: AnswerAccuracySettings) -> list[str]:
     if greedy + sampled < MANY_ANSWERS:
         return []
     return [
-        f"answer_accuracy: the model writes {greedy:,} answers, and up to {sampled:,} more for rows that it gets "
-        f"wrong; --dry-run estimates the time, and fewer n_prompts ({settings.n_prompts}) or n_samples "
-        f"({settings.n_samples}) take less"
+        f"answer_accuracy: {greedy:,} answers are needed, and up to {sampled:,} more for rows that the model gets "
+        f"wrong, less what is cached; --dry-run estimates the time, and fewer n_prompts ({settings.n_prompts}) or "
+        f"n_samples ({settings.n_samples}) take less"
     ]
 
 
