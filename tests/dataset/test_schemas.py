@@ -5,7 +5,9 @@ import json
 import pytest
 
 from thresher.dataset import load
+from thresher.dataset.loading import load_unlabeled
 from thresher.dataset.schema import recognize_schema
+from thresher.dataset.settings import ReadSettings
 from thresher.errors import InputError, SettingsError
 
 
@@ -171,6 +173,8 @@ def test_class_names_replace_class_numbers():
     dataset = load(data)
     assert dataset.frame["response"].to_list() == ["yes", "no"]
     assert dataset.rejected["reason"].to_list() == ["field 'label' is -1, which stands for no class"]
+    texts, labeled = load_unlabeled(data, ReadSettings())
+    assert (len(texts), len(labeled)) == (3, 2)
 
 
 CHAT = {
