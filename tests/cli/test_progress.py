@@ -4,10 +4,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from thresher.cli.next_steps import suggest_after_comparison, suggest_selection, suggest_training
+from thresher.cli.next_steps import suggest_after_comparison, suggest_after_curve, suggest_selection, suggest_training
 from thresher.cli.progress import _Lines, progress_display
+from thresher.models.causal_lm.embedded import SMOLLM2_NAME
 from thresher.progress import Progress
+from thresher.trainer.engine.load_model import MINILM
 from thresher.trainer.events import TrainEvent
+from thresher.trainer.settings import TrainSettings
 
 
 def test_a_note_is_shown_once(capsys):
@@ -81,3 +84,51 @@ def test_a_comparison_names_the_method_that_is_clearly_better(tmp_path):
     assert line.removeprefix(f"next: thresher select {tmp_path}/rows.csv ").startswith(f"{read} --method random")
     manifest.content["schema"] = {**schema, "name": "text-label"}  # which is detected again
     assert "--map" not in suggest_after_comparison(found)[0]
+
+
+def make_curve(label, settings, task="sft", model="org/base", verdict="all", variants=None):
+    """Return a curve with one method, whose training had these settings."""
+    content = {
+        "settings": TrainSettings(**settings).resolved(task).to_json(),
+        "model": {"name": model},
+        "task": task,
+        "run": {"inputs": []},
+        "asked": {"variants": variants or {}},
+    }
+    return SimpleNamespace(
+        enough={label: SimpleNamespace(unit="rows", verdict=verdict, high=10, is_whole_pool=True)},
+        fits={label: SimpleNamespace(errors=[1.0])},
+        content={"methods": {label: {}}},
+        manifest=SimpleNamespace(content=content),
+    )
+
+
+def test_after_a_joint_curve_the_leaders_model_or_rank_is_named():
+    big = {"random, model org/big": {"method": "random", "factor": "model", "value": "org/big"}}
+    (line,) = suggest_after_curve(make_curve("random, model org/big", {}, variants=big))
+    assert line == "next: thresher train ROWS --model org/big --eval ROWS --out adapter"
+    high = {"herding quota=label, rank 64": {"method": "herding quota=label", "factor": "rank", "value": "64"}}
+    (line,) = suggest_after_curve(make_curve("herding quota=label, rank 64", {}, variants=high))
+    assert line == "next: thresher train ROWS --model org/base --lora-rank 64 --eval ROWS --out adapter"
+    (line,) = suggest_after_curve(make_curve("herding quota=label, rank 64", {}, variants=high, verdict="enough"))
+    assert "--method herding --quota label --budget 10" in line
+
+
+@pytest.mark.parametrize(
+    ("settings", "task", "model", "typed"),
+    [
+        ({"min_steps": 500}, "sft", SMOLLM2_NAME, "--min-steps 500"),
+        ({"stop_at": 0.5}, "sft", SMOLLM2_NAME, "--stop-at 0.5"),
+        ({"epochs": 3.0}, "classification", MINILM, "--epochs 3.0"),  # not 80 steps
+        ({}, "classification", MINILM, ""),
+        ({}, "classification", SMOLLM2_NAME, f"--model {SMOLLM2_NAME}"),
+        ({}, "text", MINILM, f"--model {MINILM}"),
+    ],
+)
+def test_the_line_repeats_the_training_that_was_measured(settings, task, model, typed):
+    (line,) = suggest_after_curve(make_curve("random", settings, task, model))
+    assert line == f"next: thresher train ROWS{typed and ' '}{typed} --eval ROWS --out adapter"
+
+
+def test_after_a_comparison_of_two_sides_no_method_is_named():
+    assert suggest_after_comparison(SimpleNamespace(content={"baseline": "without", "budgets": [9]})) == []

@@ -214,3 +214,4 @@ def test_one_group_that_is_enough_is_named_as_one_and_no_gain_is_no_string_of_ze
     assert rising.describe_next().endswith("is expected to lower the loss by 0.01 [0, 0.02].")
     rate = replace(settled, is_rate=True, is_higher_better=True, within=0.01)
     assert rate.describe_next().endswith("change next to nothing (less than 0.1 points).")
+    assert replace(rate, within=0.1).describe_next().endswith("(less than 1 point).")

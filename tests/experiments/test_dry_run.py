@@ -7,6 +7,8 @@ import pytest
 from thresher.dataset import load
 from thresher.errors import ThresherError
 from thresher.experiments.cells import worker_pool
+from thresher.experiments.design import more_plans, plans
+from thresher.experiments.design.more_plans import plan_rank
 from thresher.experiments.design.plans import plan_comparison, plan_curve, plan_tuning
 from thresher.trainer.estimate import RunCost, plan_training
 from thresher.trainer.settings import TrainSettings
@@ -101,3 +103,20 @@ def test_a_plan_refuses_weights_that_the_run_would_refuse(pool, shared):
     settings = replace(shared.pop("settings"), weight="worth")
     with pytest.raises(ThresherError, match="worth"):
         plan_comparison(pool, **shared, settings=settings, methods=["length"], budget=[8], seeds=2)
+
+
+def test_a_ranking_reads_k_more_rows_with_k_in_the_prompt(tiny_llama, question_rows, monkeypatch):
+    monkeypatch.setattr(more_plans, "measure_experiment", lambda _: COST)
+    call = {"models": [str(tiny_llama), "tiny"], "eval": load(question_rows[30:]), "shots": (0, 4)}
+    plan = plan_rank(load(question_rows[:30]), **call)
+    # loaded once; ten rows are read plainly, and with four more before each
+    assert [part.seconds for part in plan.parts] == pytest.approx([2 + (1 + 5) * 10 * 0.1] * 2)
+
+
+def test_early_trials_measure_no_general_rows(pool, shared, monkeypatch):
+    def plan(seconds):
+        monkeypatch.setattr(plans, "measure_experiment", lambda *_, **__: replace(COST, general_seconds=seconds))
+        return plan_tuning(pool, **shared, trials=4, finalists=2, checks=0, seeds=2).parts
+
+    more = [own.seconds - other.seconds for own, other in zip(plan(30.0), plan(0.0), strict=True)]
+    assert more == pytest.approx([0, 0, 3 * 30, 4 * 30])

@@ -312,10 +312,14 @@ def test_the_folder_says_nothing_of_the_clock_outside_cost_and_manifest(grid_cur
     assert "seconds" not in json.dumps({k: v for k, v in curve.content.items() if k != "stopped"})
 
 
+def build_table(is_right):
+    return pl.DataFrame({"row_id": [f"{number:04}" for number in range(len(is_right))], "correct": is_right})
+
+
 def build_runner(runs):
     """Return a runner with outcomes of random rows: right answers by size, (seeds, n) each."""
     outcomes = {
-        ("random", size, seed): Outcome(key="", outcomes=pl.DataFrame({"correct": row > 0}), facts={})
+        ("random", size, seed): Outcome(key="", outcomes=build_table(row > 0), facts={})
         for size, table in runs.items()
         for seed, row in enumerate(table)
     }

@@ -13,6 +13,7 @@ from thresher.experiments.design.variants import Variant, compare_factors, descr
 from thresher.experiments.runner import ExperimentRunner
 
 SIZES, SEEDS, N_TEST = (50, 100, 200, 400, 800), 3, 300
+ROW_IDS = [f"{row:05}" for row in range(N_TEST)]
 
 
 def measure(number):
@@ -28,7 +29,7 @@ def measure(number):
         for size in SIZES:
             for seed in range(SEEDS):
                 is_right = own + 1.5 - 9 / size**0.5 + rng.normal(0, 0.3, N_TEST) > 0
-                table = pl.DataFrame({"correct": is_right})
+                table = pl.DataFrame({"row_id": ROW_IDS, "correct": is_right})
                 outcomes[variant.label, size, seed] = SimpleNamespace(outcomes=table)
     experiment = SimpleNamespace(metric=find_metric("accuracy", "classification"), test=range(N_TEST))
     settings = {"rankings": None, "worker_pool": None, "n_workers": 1, "engine": "local", "on_progress": None}
@@ -72,7 +73,7 @@ def test_models_that_count_tokens_in_their_own_way_weigh_rows_by_their_own_token
     mean_loss, tokens = rng.gamma(2, 1, N_TEST), {each.label: rng.integers(5, 50, N_TEST) for each in variants}
     for label, size, seed in runner.outcomes:
         n = tokens[label]  # the models differ in how they count alone
-        table = pl.DataFrame({"loss": mean_loss * n + rng.normal(0, 1e-3, N_TEST), "n_tokens": n})
+        table = pl.DataFrame({"row_id": ROW_IDS, "loss": mean_loss * n + rng.normal(0, 1e-3, N_TEST), "n_tokens": n})
         runner.outcomes[label, size, seed] = SimpleNamespace(outcomes=table)
     runner.experiment.metric = find_metric("loss", "sft")
     points = [(each.label, SIZES[0]) for each in variants]

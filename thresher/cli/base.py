@@ -69,6 +69,8 @@ def summarize_ranking(result: BaseRanking) -> str:
     lines.append(
         f"ranked by the {what} (lower is better), on {content['rows']:,} rows; 95 % intervals of the ranks over rows"
     )
+    if content.get("rows_note"):
+        lines.append(content["rows_note"])
     firsts = sorted(set(content["agreement"].values()))
     if len(firsts) > 1:
         named = ", ".join(f"{score} {model}" for score, model in content["agreement"].items())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
 # what a search chooses, and `suggest_after_tuning` names
 SEARCHED = frozenset(
-    {"adapter", "learning_rate", "lora_rank", "lora_alpha", "lora_dropout", "batch_size", "epochs", "max_steps"}
+    {"adapter", "learning_rate", "lora_rank", "lora_alpha", "lora_dropout", "batch_size"}
+    | {"epochs", "max_steps", "min_steps"}
 )
 # what depends on the machine, or on what an experiment measures
-NOT_TYPED = frozenset({"precision", "device", "eval_generations", "min_steps", "stop_at", "metric", "metric_limit"})
+NOT_TYPED = frozenset({"precision", "device", "eval_generations", "metric", "metric_limit"})
 
 
 def suggest_training(rows: str | Path, *options: str) -> str:
@@ -45,21 +46,37 @@ def suggest_after_curve(curve: LearningCurve) -> list[str]:
         is_whole = curve.content.get("cost_share", 1) >= 1
         return [] if is_whole else ["next: the same command with --grid; the runs that are done are not run again"]
     method = find_leader(enough, curve.fits)
-    answer, name = enough[method], method.partition(", ")[0]
-    if answer.unit != "rows" or name not in (BASELINE, *curve.content["methods"]):
+    # of a curve with a second factor, the leader is a method at one model or rank
+    variant = curve.manifest.content.get("asked", {}).get("variants", {}).get(method)
+    answer, name = enough[method], method if variant is None else variant["method"]
+    if answer.unit != "rows" or (variant is None and name not in (BASELINE, *curve.content["methods"])):
         return []
     if answer.verdict == "all":
-        return [suggest_training(_find_pool(curve), *_spell_reading(curve), *_list_given(curve))]
+        return [suggest_training(_find_pool(curve), *_spell_reading(curve), *_list_leader_options(curve, variant))]
     if answer.verdict == "enough":
-        return [suggest_selection(_find_pool(curve), answer.high, *_spell_reading(curve), "--method", name)]
+        return [suggest_selection(_find_pool(curve), answer.high, *_spell_reading(curve), _spell_method(name))]
     return []
 
 
+def _list_leader_options(curve: LearningCurve, variant: Mapping[str, str] | None) -> list[str]:
+    """Return the options of the training of a curve's leader, with its model or rank."""
+    if variant is None:
+        return _list_given(curve)
+    if variant["factor"] == "model":
+        return [f"--model {shlex.quote(variant['value'])}", *_list_given(curve, {"model"})]
+    return [*_list_given(curve, {"lora_rank"}), f"--lora-rank {variant['value']}"]
+
+
 def suggest_after_comparison(comparison: Comparison) -> list[str]:
-    """Return the selection by the method that is clearly better than random, or by random."""
+    """Return the selection by the method that is clearly better than random, or by random.
+
+    Of two sides that were given, as with grown rows, there is no method to name.
+    """
     from thresher.evaluation.effect import is_clear
     from thresher.experiments.settings import BASELINE
 
+    if comparison.content.get("baseline", BASELINE) != BASELINE:
+        return []
     better = [v for v in comparison.verdicts if v.effect.value > 0 and is_clear(v.effect, v.p_holm)]
     if better:
         best = max(better, key=lambda verdict: verdict.effect.value)
@@ -77,6 +94,7 @@ def suggest_after_tuning(tuning: Tuning) -> list[str]:
     options += [f"--learning-rate {best.learning_rate:.3g}", f"--lora-rank {best.lora_rank}"]
     options += [f"--lora-alpha {best.lora_alpha:g}", f"--lora-dropout {best.lora_dropout:.3g}"]
     options += [f"--batch-size {best.batch_size}", describe_length(best, prefix="--")]
+    options += [f"--min-steps {best.min_steps}"] if (best.min_steps or 1) > 1 else []
     given = [*_spell_reading(tuning), *_list_given(tuning, SEARCHED)]
     return [suggest_training(_find_pool(tuning), *given, *options)]
 
@@ -86,18 +104,22 @@ def _list_given(result: Tuning | LearningCurve, left_out: Collection[str] = ()) 
 
     Args:
         result: of an experiment.
-        left_out: settings that are named otherwise.
+        left_out: settings, and "model", that are named otherwise.
     """
     from thresher.models.causal_lm.embedded import SMOLLM2_NAME
     from thresher.trainer.engine.load_model import MINILM
     from thresher.trainer.settings import TrainSettings
 
     content = result.manifest.content
-    if not content.get("settings"):  # a trainer of the user's own
+    settings = content.get("settings")
+    if not settings:  # a trainer of the user's own
         return []
     name, plain = (content["model"] or {}).get("name"), TrainSettings().resolved(content["task"]).to_json()
-    options = [] if name in (None, SMOLLM2_NAME, MINILM) else [f"--model {shlex.quote(name)}"]
-    for setting, value in content["settings"].items():
+    default = MINILM if content["task"] == "classification" else SMOLLM2_NAME
+    options = [] if name in (None, default) or "model" in left_out else [f"--model {shlex.quote(name)}"]
+    if "min_steps" in plain and "min_steps" not in settings:
+        plain.pop("epochs", None)  # epochs were asked for: without them, least steps would count
+    for setting, value in settings.items():
         if value in (None, plain.get(setting)) or setting in (*left_out, *NOT_TYPED):
             continue
         flag = setting.replace("_", "-")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from thresher.errors import InputError
 from thresher.evaluation.effect import Effect, adjust_p_values, describe_effect, estimate_effect
+from thresher.evaluation.lm_eval_task import LmEvalMetric
 from thresher.evaluation.metric import POINTS, Metric, Unit, find_unit
 from thresher.experiments.own.trainer import ONE_NUMBER
 from thresher.numeric.arrays import Float64, Int64
@@ -49,15 +52,22 @@ class PairedRuns:
         return len(self.ours)
 
     def stack(self) -> tuple[Float64, Float64, Float64 | None]:
-        """Return the values of both sides, (seeds, n) each, and the rows' weights, (n,) or None."""
-        ours, theirs = (np.stack([self.metric.per_row(table) for table in side]) for side in (self.ours, self.theirs))
-        return ours, theirs, self.metric.weights(self.ours[0])
+        """Return the values of both sides, (seeds, n) each, and the rows' weights, (n,) or None.
+
+        They are of the test rows on which every run has a value, whatever else a model can read.
+        """
+        sides = self._aligned
+        ours, theirs = (np.stack([self.metric.per_row(table) for table in side]) for side in sides)
+        return ours, theirs, self.metric.weights(sides[0][0])
+
+    @cached_property
+    def _aligned(self) -> tuple[list[pl.DataFrame], list[pl.DataFrame]]:
+        tables = align_tables(self.metric, (*self.ours, *self.theirs))
+        return tables[: len(self.ours)], tables[len(self.ours) :]
 
     def compute_means(self) -> tuple[float, float]:
         """Return the mean of the metric over the seeds of each side."""
-        ours, theirs = (
-            float(np.mean([self.metric.measure(table).value for table in side])) for side in (self.ours, self.theirs)
-        )
+        ours, theirs = (float(np.mean([self.metric.measure(table).value for table in side])) for side in self._aligned)
         return ours, theirs
 
     @property
@@ -78,6 +88,31 @@ class PairedRuns:
             shared=self.shared,
             resolution=max(find_resolution(self.metric, table) for table in (*self.ours, *self.theirs)),
         )
+
+
+def align_tables(metric: Metric, tables: Sequence[pl.DataFrame]) -> list[pl.DataFrame]:
+    """Return tables of outcomes on the test rows on which all have a value, in one order.
+
+    Args:
+        metric: whose values are paired; the documents of an lm-eval task are no test rows, and the
+            same for all.
+        tables: of runs, which may be of models that read different rows.
+
+    Raises:
+        InputError: there are fewer than two such rows.
+    """
+    if isinstance(metric, LmEvalMetric):
+        return list(tables)
+    valued = [table if metric.column is None else table.filter(pl.col(metric.column).is_not_null()) for table in tables]
+    if all(table["row_id"].equals(valued[0]["row_id"]) for table in valued[1:]):
+        return list(tables)
+    shared = set.intersection(*[set(table["row_id"]) for table in valued])
+    if len(shared) < 2:
+        raise InputError(
+            f"eval: runs are compared on test rows that all of them can measure, and there are {len(shared)} of "
+            f"these, not 2; raise max_length (--train max_length=N), or give more test rows"
+        )
+    return [table.filter(pl.col("row_id").is_in(list(shared))).sort("row_id") for table in valued]
 
 
 def compare_by_metrics(

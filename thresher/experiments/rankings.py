@@ -262,7 +262,10 @@ class Rankings:
         ranking = Ranking(kept, time.monotonic() - started)
         n_ranked = len(ranking.rows)
         if n_ranked < n_rows:
-            raise InputError(f"{method}: ranks only {n_ranked} rows; {n_rows} are needed")
+            raise InputError(
+                f"{method}: ranks only {n_ranked:,} rows, and {n_rows:,} are needed; ask for at most "
+                f"{n_ranked:,}, or leave {method} out"
+            )
         # the longer ranking must begin with the shorter one, or the subsets are not nested
         if shorter is not None and not np.array_equal(ranking.rows[: len(shorter.rows)], shorter.rows):
             raise InputError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import polars as pl
 from thresher.errors import InputError
 from thresher.evaluation.curves.row_noise import estimate_row_values, estimate_test_covariance
 from thresher.evaluation.estimate import Estimate, linearize_ratio, mean_over_seeds
+from thresher.evaluation.lm_eval_task import LmEvalMetric
 from thresher.experiments.cells.cell import Cell, Outcome
 from thresher.experiments.cells.open_pool import open_worker_pool
 from thresher.experiments.cells.retries import require_results
@@ -21,7 +23,7 @@ from thresher.experiments.design.group_axis import GroupAxis
 from thresher.experiments.design.rough_estimate import describe_rough_time
 from thresher.experiments.design.variants import Variant
 from thresher.experiments.experiment import Experiment
-from thresher.experiments.paired_runs import PairedRuns, estimate_overlap
+from thresher.experiments.paired_runs import PairedRuns, align_tables, estimate_overlap
 from thresher.experiments.planning import Cost
 from thresher.experiments.rankings import Rankings
 from thresher.experiments.settings import BASELINE, MethodExperimentSettings
@@ -29,6 +31,8 @@ from thresher.numeric.arrays import Float64, Int64
 from thresher.numeric.units import format_amount, format_count, format_time_left
 from thresher.progress import OnProgress, Progress
 from thresher.trainer.context import load_rows
+from thresher.trainer.engine.tokenization import CUT_AWAY
+from thresher.trainer.held_out import tokenize_held_out
 
 CellId = tuple[str, int, int]  # method, rows, seed
 MOST_SHARED = 0.95  # all rows are kept, or nearly: then seeds differ by their training alone
@@ -153,7 +157,7 @@ class ExperimentRunner:
                 )
         for index, outcome in self.worker_pool.run(self.experiment, [self.cells[name] for name in names]):
             self._report_damage()
-            self._require_measured(outcome)
+            self._require_measured(self.cells[names[index]], outcome)
             self.outcomes[names[index]] = outcome
             self._report(names[index], outcome)
             if self.tracking is not None:
@@ -161,19 +165,28 @@ class ExperimentRunner:
         estimates = {name: self.estimate(name) for name in names}
         return {name: None if estimate is None else estimate.value for name, estimate in estimates.items()}
 
-    def _require_measured(self, outcome: Outcome) -> None:
+    def _require_measured(self, cell: Cell, outcome: Outcome) -> None:
         """Refuse test rows of which one at most can be measured, before more cells are run.
 
         Raises:
-            InputError: with how many can be.
+            InputError: with how many can be, and why the others cannot.
         """
-        n_measured, n_test = 2 if outcome.outcomes is None else len(outcome.outcomes), len(self.experiment.test)
-        if n_measured < 2:
-            raise InputError(
-                f"eval: at least 2 test rows must be measured, as their spread is the error bar, and {n_measured} of "
-                f"{n_test:,} can be; nothing of the answers of the others is within max_length, so raise it "
-                f"(--train max_length=N)"
-            )
+        experiment, table, reasons, remedy = self.experiment, outcome.outcomes, "", "give other test rows"
+        if table is None:
+            return
+        is_per_row = experiment.trainer is None and not isinstance(experiment.metric, LmEvalMetric)
+        column = experiment.metric.column if is_per_row else None
+        n_measured = len(table) if column is None else table[column].count()
+        if n_measured >= 2:
+            return
+        if experiment.trainer is None:
+            left_out = tokenize_held_out(cell.build_context(experiment), experiment.test).left_out
+            reasons = "".join(f"; {format_count(n, 'row')}: {reason}" for reason, n in left_out.most_common())
+            remedy = "raise max_length (--train max_length=N)" if CUT_AWAY in left_out else remedy
+        raise InputError(
+            f"eval: at least 2 test rows must be measured, as their spread is the error bar, and "
+            f"{n_measured} of {len(experiment.test):,} can be{reasons}; {remedy}"
+        )
 
     def _choose_rows(self, method: str, size: int, seed: int, largest: int) -> tuple[Int64, float]:
         if self.axis is not None:
@@ -207,9 +220,14 @@ class ExperimentRunner:
         if metric.column is None:
             values = [np.stack([self._estimate_row_values(table) for table in own]) for own in tables]
             return estimate_test_covariance(values)
-        # models differ in how many tokens a row has: each run is made linear by its own weights
+        # models differ in the rows that they can read, and in how many tokens a row has: each run
+        # is made linear by its own weights
+        aligned = iter(align_tables(metric, [table for own in tables for table in own]))
         values = [
-            np.stack([linearize_ratio(metric.per_row(table), metric.weights(table)) for table in own]) for own in tables
+            np.stack(
+                [linearize_ratio(metric.per_row(table), metric.weights(table)) for table in islice(aligned, len(own))]
+            )
+            for own in tables
         ]
         return estimate_test_covariance(values)
 

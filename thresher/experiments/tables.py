@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,14 @@ from thresher.errors import InputError
 from thresher.evaluation.estimate import mean_over_seeds
 from thresher.evaluation.lm_eval_task import LmEvalMetric
 from thresher.experiments.cells.cell import Outcome
+from thresher.experiments.design.column_hashes import hash_columns, list_method_columns
 from thresher.experiments.experiment import Experiment
 from thresher.experiments.own.trainer import ONE_NUMBER
 from thresher.experiments.result_folder import RunClock
 from thresher.experiments.runner import ExperimentRunner
 from thresher.numeric.arrays import Int64
 from thresher.trainer.context import PACKAGES, content_hash
+from thresher.trainer.weights import hash_weights
 
 CELL_SCHEMA: dict[str, Any] = {  # columns of the table of cells that may be empty at its start
     "value": pl.Float64,
@@ -37,6 +40,11 @@ CELL_SCHEMA: dict[str, Any] = {  # columns of the table of cells that may be emp
 # of laws, intervals, verdicts and what models are held against; raise it when the same cells would
 # say something else: it is in the identity of every command that trains cells
 RECIPE = "experiment-3"
+# of a training's identity, what is of its rows or of one run, or stands beside it here
+OF_ONE_RUN = frozenset(
+    {"data", "train", "held_out", "control", "sources", "subset", "seeds", "is_merged", "weights"}
+    | {"labels", "versions", "shots", "forget"}
+)
 MAX_GROUPS = 200  # of one slice; a column with more values is an id rather than a group
 
 
@@ -61,8 +69,17 @@ def _describe_training(experiment: Experiment) -> dict[str, Any]:
     if experiment.trainer is not None:
         own = experiment.trainer.to_json()
         return {"model": None, "task": experiment.pool.kind, "settings": {}, "trainer": own}
-    context = experiment.build_context(experiment.pool.take(np.arange(1)), seed=0).identity()
-    return {name: context[name] for name in ("model", "task", "settings", "general_by_id") if name in context}
+    context = experiment.build_context(experiment.pool.take(np.arange(1)), seed=0)
+    settings = context.settings
+    # the one row that stands for all of them may weigh nothing
+    identity = replace(context, settings=replace(settings, weight=None)).identity()
+    shared = {name: value for name, value in identity.items() if name not in OF_ONE_RUN}
+    if "recipe" in shared:
+        shared["adapter_recipe"] = shared.pop("recipe")
+    if settings.weight is not None:
+        shared["settings"] = {**shared["settings"], "weight": settings.weight}
+        shared["weights"] = hash_weights(experiment.pool, settings.weight)
+    return shared
 
 
 def build_cell_table(runner: ExperimentRunner) -> pl.DataFrame:
@@ -303,5 +320,23 @@ def compute_identity(runner: ExperimentRunner, asked: dict[str, Any]) -> str:
         options["given"] = given
     if runner.rankings.target is not None:
         options["target"] = runner.rankings.target.fingerprint
+    options |= _hash_columns(runner, asked)
     about = describe_experiment(runner.experiment)
     return digest({"bench": about, "asked": asked, "select": options})
+
+
+def _hash_columns(runner: ExperimentRunner, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Return hashes of the columns that are named by methods, quotas, axis and slices."""
+    plan, rankings = asked.get("plan", asked), runner.rankings
+    names = set[str]()
+    if plan.get("axis") is not None:
+        names.add(plan["axis"])
+    elif plan.get("methods"):
+        names = list_method_columns(plan["methods"], rankings.settings, rankings.selectors)
+    pool = runner.experiment.pool  # a method refuses a pool without a column that it needs
+    known = {"source", *pool.column_names, *(["label"] if runner.experiment.labels else [])}
+    sides = {
+        "columns": hash_columns(pool, names & known),
+        "slices": hash_columns(runner.experiment.test, asked.get("slices", ())),
+    }
+    return {side: hashes for side, hashes in sides.items() if hashes}

@@ -17,7 +17,7 @@ from thresher.numeric.units import format_bytes, format_count, format_duration
 from thresher.trainer.context import RunContext, resolve_run
 from thresher.trainer.engine.fit import count_steps, fit
 from thresher.trainer.engine.tokenization import Examples, require_rows
-from thresher.trainer.held_out import prepare_held_out
+from thresher.trainer.held_out import prepare_held_out, tokenize_held_out
 from thresher.trainer.settings import TrainSettings
 from thresher.trainer.untouched.general import prepare_general
 from thresher.trainer.untouched.scale import SCALES
@@ -273,20 +273,35 @@ def time_measuring(context: RunContext, model: Any) -> MeasuringCost:
     rows = context.split.held_out
     if rows is None:
         return MeasuringCost(0.0, 0.0, 0.0)
-    order = np.random.default_rng(0).permutation(len(rows))
-    n_rows = min(N_EVAL_ROWS, len(rows))
-    row = _time_held_out(context, model, rows.take(np.sort(order[:n_rows])), 0)[0] / n_rows
+    usable = _sample_usable(context, rows, N_EVAL_ROWS)
+    row = _time_held_out(context, model, usable, 0)[0] / len(usable)
     n_asked = context.settings.eval_generations if context.task == "sft" else 0
-    counts = sorted({min(n, n_asked, len(rows)) for n in (FEW_ANSWERS, MORE_ANSWERS)} - {0})
+    counts = sorted({min(n, n_asked, len(usable)) for n in (FEW_ANSWERS, MORE_ANSWERS)} - {0})
     if not counts:
         return MeasuringCost(row, 0.0, 0.0)
-    asked = rows.take(np.sort(order[: counts[-1]]))
+    asked = usable.take(np.arange(counts[-1]))
     times = [_time_held_out(context, model, asked, n) for n in counts]
     own = [(seconds - len(asked) * row) * stretch for seconds, stretch in times]
     if len(own) == 1:
         return MeasuringCost(row, max(0.0, own[0]) / counts[0], 0.0)
     answer = min(max(0.0, own[1] - own[0]) / (counts[1] - counts[0]), max(0.0, own[1]) / counts[1])
     return MeasuringCost(row, answer, max(0.0, own[1] - counts[1] * answer))
+
+
+def _sample_usable(context: RunContext, rows: Dataset, n: int) -> Dataset:
+    """Return random held-out rows that can be measured, at most so many.
+
+    Raises:
+        InputError: there is none.
+    """
+    order, n_looked = np.random.default_rng(0).permutation(len(rows)), n
+    while True:
+        looked = rows.take(order[:n_looked])
+        examples = tokenize_held_out(context, looked)
+        if len(examples) >= n or n_looked >= len(rows):
+            require_rows(examples, "eval", n_vocabulary=context.base.n_vocabulary)
+            return looked.take(np.asarray(examples.position[:n]))
+        n_looked *= 4
 
 
 def _time_held_out(context: RunContext, model: Any, rows: Dataset, n_answers: int) -> tuple[float, float]:

@@ -127,6 +127,15 @@ class HeldOut:
             )
 
 
+def tokenize_held_out(context: RunContext, rows: Dataset) -> Examples:
+    """Return the usable ones of held-out rows, and why the others are not.
+
+    Labels that the model does not know get codes beyond its classes.
+    """
+    unknown = set(rows.frame["response"].unique()) - set(context.labels) if context.labels else set()
+    return context.tokenize(rows, [*context.labels, *sorted(unknown)])
+
+
 def prepare_held_out(context: RunContext) -> HeldOut | None:
     """Tokenize the held-out rows of a call, if there are any.
 
@@ -138,18 +147,19 @@ def prepare_held_out(context: RunContext) -> HeldOut | None:
     rows, settings, tokenizer = context.split.held_out, context.settings, context.tokenizer
     if rows is None:
         return None
-    unknown = set(rows.frame["response"].unique()) - set(context.labels) if context.labels else set()
-    examples = context.tokenize(rows, [*context.labels, *sorted(unknown)])
+    examples = tokenize_held_out(context, rows)
     require_rows(examples, "eval", n_vocabulary=context.base.n_vocabulary)
     prompts: dict[int, list[int]] = {}
     n_prompts_cut = 0
     if context.task == "sft" and settings.eval_generations:
-        asked = choose_answered(rows.frame["row_id"][examples.position], settings.eval_generations)
+        # among all rows: models differ in those that they cannot use, and must answer the same ones
+        chosen = set(choose_answered(rows.frame["row_id"], settings.eval_generations))
+        asked = [place for place, position in enumerate(examples.position) if position in chosen]
         texts = [
             render_prompt(tokenizer, each.messages, each.tools, special_tokens=settings.special_tokens)
             for each in rows.messages([examples.position[place] for place in asked])
         ]
-        encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
         room = (context.base.max_positions or 1 << 30) - settings.max_new_tokens
         whole = [[*start_tokens(tokenizer, ids, is_asked=False), *ids] for ids in encoded]
         cut = [truncate_prompt(ids, room, bos=tokenizer.bos_token_id) for ids in whole]

@@ -1,5 +1,6 @@
 """A time limit makes the curve smaller before it drops it."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -97,3 +98,20 @@ def test_the_final_training_runs_late_only_where_its_time_was_kept(tmp_path):
     assert steps.take("adapter", lambda _: "trained", has_time_kept=True) == "trained"
     assert steps.take("curve", lambda _: "measured") is None
     assert steps.left_out == ["adapter", "curve"]
+
+
+def test_the_untouched_model_is_measured_after_the_curve_for_every_prompt(plan, monkeypatch):
+    """Its general rows are the training's, which keeps their time."""
+
+    def plan_base(experiment, cost, *, n_subsets=1):
+        is_own = experiment.untouched.base == "none"
+        return SimpleNamespace(seconds=cost.general_seconds if is_own else cost.general_seconds + n_subsets)
+
+    monkeypatch.setattr(curve_plan, "plan_base", plan_base)
+    monkeypatch.setattr(curve_plan, "measure_experiment", lambda *_, **__: replace(COST, general_seconds=50.0))
+    roomy = plan(10_000)
+    sizes = 5  # 16, 32, 64, 128 and 256
+    # both trainings measure the general rows, and the untouched model does once
+    assert roomy.kept == pytest.approx(1.1 * (64 + 2 * 50 + 50))
+    assert roomy.allowed == pytest.approx(10_000 - roomy.kept - 2 * sizes)
+    assert roomy.needed == 2 * CELLS_OF_ONE_METHOD

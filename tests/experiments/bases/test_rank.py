@@ -2,14 +2,17 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
+import polars as pl
 import pytest
 
 import thresher as th
 from thresher.cli.main import main
 from thresher.errors import InputError, SettingsError
-from thresher.experiments.bases.answers import score_answers
+from thresher.experiments.bases import rank
+from thresher.experiments.bases.answers import AnswerScores, score_answers
 from thresher.experiments.bases.candidates import Candidate, read_license
 from thresher.experiments.bases.settings import BaseRankSettings
 from thresher.experiments.experiment import load_experiment
@@ -169,3 +172,28 @@ def test_the_license_is_read_from_the_card_or_the_file(tmp_path):
     assert read_license(tmp_path) == "Some License, version 3"
     (tmp_path / "README.md").write_text("---\nlanguage: en\nlicense: mit\n---\n")
     assert read_license(tmp_path) == "mit"
+
+
+def test_all_scores_are_of_the_rows_that_every_model_can_read(monkeypatch):
+    """Over its own rows, the first model has 4 bits per byte, for a hard row that only it reads."""
+    losses = {"wide": {"a": 8.0, "b": 8.0, "c": 80.0}, "narrow": {"a": 9.0, "b": 9.0}}
+
+    def score(candidate, _):
+        own = losses[candidate.name]
+        table = pl.DataFrame({"row_id": list(own), "loss": [bits * np.log(2) for bits in own.values()]})
+        table = table.with_columns(n_bytes=pl.lit(8), exact_match=pl.Series([True, False, True][: len(own)]))
+        return AnswerScores(kind="sft", tables={0: table}, ms_per_row=None)
+
+    monkeypatch.setattr(rank, "score_answers", score)
+    experiment = SimpleNamespace(test=range(3), pool=SimpleNamespace(kind="sft"))
+    candidates = [SimpleNamespace(name=name) for name in losses]
+    ranker = rank._Ranker(SimpleNamespace(rows=10, confirm=0), experiment, None, candidates, None)
+    lines, ranks, about = ranker._rank_by_answers()
+    assert [lines[name]["bits_per_byte_0"] for name in losses] == pytest.approx([1.0, 9 / 8])
+    assert [lines[name]["exact_match_0"] for name in losses] == [0.5, 0.5]
+    assert [each.name for each in ranks] == ["wide", "narrow"]
+    assert about["rows"] == 2
+    assert about["rows_left_out"] == {"wide": 0, "narrow": 1}
+    assert about["rows_note"] == "1 of 3 rows left out, because a model cannot read them whole: narrow 1"
+    table = pl.DataFrame([{"model": name, **lines[name]} for name in losses])
+    assert rank._name_firsts(table, "bits_per_byte") == {"bits_per_byte_0": "wide"}

@@ -2,6 +2,8 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -11,8 +13,10 @@ import thresher as th
 from tests.reporting.page_commands import read_page
 from thresher.cli.experts import summarize
 from thresher.cli.main import main
-from thresher.errors import InputError, SettingsError
+from thresher.errors import InputError, ManifestError, SettingsError
 from thresher.experiments.experts.clusters import divide, divide_at_random
+from thresher.experiments.experts.experts import Experts
+from thresher.experiments.soups.soup import Soup
 
 LEFT, RIGHT = "apple sky the", "leaf is 7 7"
 SETTINGS = th.TrainSettings(
@@ -161,3 +165,50 @@ def test_train_with_experts_is_the_same_and_refuses_what_has_no_meaning_for_them
     ):
         assert main([*words, *more]) == 2
         assert said in capsys.readouterr().err
+
+
+def test_each_expert_is_loaded_once_and_messages_count_the_callers_texts(tmp_path, monkeypatch):
+    loaded, checked = [], []
+
+    class Generator:
+        def __init__(self, context):
+            self.model = context.models.model
+            loaded.append(self.model)
+
+        def generate(self, turns, decoding, stage, context):
+            texts = [json.loads(turn)["messages"][0]["content"] for turn in turns]
+            return [
+                (
+                    SimpleNamespace(
+                        problem="it is too long" if "long" in text else None,
+                        text=f"{Path(self.model).name} {text}",
+                        is_cut=False,
+                    ),
+                )
+                for text in texts
+            ]
+
+    monkeypatch.setattr("thresher.models.generation.local.LocalGenerator", Generator)
+    monkeypatch.setattr("thresher.trainer.deployment.predict.find_damage", checked.append)
+    monkeypatch.setattr(
+        "thresher.trainer.deployment.predict.name_sides", lambda folder, _: {"base": "b", "adapter": str(folder)}
+    )
+    monkeypatch.setattr(Experts, "route", lambda self, texts: [tmp_path / text[0] for text in texts])
+    own = Experts(content={"k": 2, "trained": {"task": "sft"}}, path=tmp_path, manifest=None)
+    answers = own.predict(["1 a", "0 b", "1 c", "0 d"])
+    assert answers["adapter"].to_list() == ["1 1 a", "0 0 b", "1 1 c", "0 0 d"]
+    assert answers["base"].to_list() == ["b 1 a", "b 0 b", "b 1 c", "b 0 d"]
+    assert loaded == ["b", str(tmp_path / "1"), str(tmp_path / "0")]
+    assert checked == [tmp_path]
+    with pytest.raises(InputError, match="text 3: cannot be answered"):
+        own.predict(["1 a", "0 b", "1 long"])
+
+
+@pytest.mark.parametrize(("kind", "again"), [(Experts, "train the experts again"), (Soup, "merge the adapters again")])
+def test_a_folder_of_an_earlier_version_and_a_damaged_one_say_what_to_do(kind, again, tmp_path, monkeypatch):
+    old = kind(content={"k": 1}, path=tmp_path, manifest=None)
+    with pytest.raises(ManifestError, match=f"an earlier version wrote this folder.*; {again}"):
+        old.predict("a text")
+    monkeypatch.setattr("thresher.trainer.deployment.predict.find_damage", lambda _: "a file is damaged")
+    with pytest.raises(ManifestError, match=f"a file is damaged; {again}"):
+        kind(content={"k": 1, "trained": {"task": "sft"}}, path=tmp_path, manifest=None).predict("a text")

@@ -123,7 +123,9 @@ def test_cells_compared_by_answers_write_each_answer_once(tiny_llama, question_r
 def test_test_rows_that_cannot_be_measured_end_an_experiment_after_its_first_cell(tiny_llama, question_rows, calls):
     long = [{**row, "prompt": f"{row['prompt']} {'and one more ' * 40}"} for row in question_rows[31:]]
     settings = TrainSettings(max_steps=1, batch_size=4, max_length=64)
-    with pytest.raises(InputError, match="1 of 10 can be; .* raise it"):
+    with pytest.raises(
+        InputError, match="1 of 10 can be; 9 rows: nothing of the response is within max_length; raise max_length"
+    ):
         th.compare(
             load(question_rows[:30]),
             eval=load([question_rows[30], *long]),

@@ -13,8 +13,10 @@ from thresher.errors import SettingsError
 from thresher.evaluation.generation import score_answers
 from thresher.trainer.context import resolve_run
 from thresher.trainer.engine.fit import build_model
+from thresher.trainer.estimate import time_measuring
 from thresher.trainer.held_out import prepare_held_out
 from thresher.trainer.settings import TrainSettings
+from thresher.trainer.split import choose_answered
 from thresher.trainer.untouched.probe import extract_probe, predict_majority
 from thresher.trainer.untouched.row_zero import measure_base
 from thresher.trainer.untouched.settings import UntouchedSettings
@@ -248,3 +250,24 @@ def test_a_lower_loss_without_more_right_answers_is_said_to_be_of_form_alone(n_r
     section = describe_base([answers(loss, n_right)], [Reference("untouched", [answers(3.9, 3)])], "sft")
     assert ("may have learned only their form" in section["sentence"]) == is_said
     assert section["verdict"] == ("better" if loss < 2 else "no difference")
+
+
+def test_models_answer_the_same_rows_whichever_they_cannot_use(resolve, monkeypatch):
+    rows = [{"prompt": "say " * (1 if n % 3 else 300) + str(n), "completion": str(n)} for n in range(30)]
+    context = resolve(eval=load(rows), settings=replace(QUICK, eval_generations=12, max_length=64))
+    held_out = prepare_held_out(context)
+    ids = held_out.rows.frame["row_id"]
+    usable = [ids[position] for position in held_out.examples.position]
+    assert len(usable) == 20
+    chosen = [ids[place] for place in choose_answered(ids, 12)]
+    assert [usable[place] for place in held_out.prompts] == [row_id for row_id in chosen if row_id in usable]
+    # and a few of the usable ones are timed, however many others come first
+    timed = []
+    monkeypatch.setattr(
+        "thresher.trainer.estimate._time_held_out",
+        lambda context, model, rows, n: timed.append((rows.frame["row_id"].to_list(), n)) or (1.0, 1.0),
+    )
+    time_measuring(context, None)
+    assert [n for _, n in timed] == [0, 2, 8]
+    assert set(timed[0][0]) == set(usable)
+    assert all(set(rows) <= set(usable) for rows, _ in timed)

@@ -25,7 +25,7 @@ import numpy as np
 
 from thresher.evaluation.curves.curve_fit import CurveFit, fit_points
 from thresher.evaluation.curves.interval import Interval, summarize_samples
-from thresher.numeric.units import format_count
+from thresher.numeric.units import format_count, format_points
 
 Verdict = Literal["enough", "all", "cannot tell"]
 
@@ -128,7 +128,7 @@ class Enough:
         """Return what twice the rows are expected to bring."""
         gain, little = self._describe_gain(self.next_doubling), self.within / 10
         if -little < self.next_doubling.low and self.next_doubling.high < little:
-            named = f"{100 * little:.3g} points" if self.is_rate else f"{little:.2g}"
+            named = format_points(little) if self.is_rate else f"{little:.2g}"
             gain = f"change next to nothing (less than {named})"
         return f"Doubling to {2 * self.of:,} {self.unit} is expected to {gain}."
 

@@ -25,7 +25,7 @@ class CurvePlan:
     Attributes:
         methods: random, and the method that chooses where there is time for it, too.
         largest: most rows of the curve.
-        allowed: seconds that it may take; infinite without a limit.
+        allowed: seconds that its cells may take; infinite without a limit.
         needed: seconds of the fewest cells that allow an answer.
         kept: seconds that the curve leaves to the final training; 0 if that does not fit.
     """
@@ -67,17 +67,23 @@ def fit_into_time(
     n_workers = count_workers(workers, experiment.settings.device)
     alone = measure_experiment(experiment)
     beside = alone if n_workers == 1 else measure_experiment(experiment, n_workers=n_workers)
-    base = plan_base(experiment, alone).seconds  # before the curve, and known to the training
-    training = RESERVE * 2 * _sum_seconds(experiment, alone, [whole.largest])
-    beside = replace(beside, general_seconds=0.0)  # which the cells of a curve do not measure
+    # what the training measures of the untouched model beside what the curve has measured
+    untouched, more = experiment.untouched, tuple(k for k in experiment.untouched.prompts if k)
+    own = replace(untouched, shots=more) if more else replace(untouched, base="none")
+    training = 2 * _sum_seconds(experiment, alone, [whole.largest])
+    training = RESERVE * (training + plan_base(replace(experiment, untouched=own), alone).seconds)
+    # general rows are measured by the training alone
+    beside, plain = (replace(cost, general_seconds=0.0) for cost in (beside, alone))
     most = (1 - CURVE_SHARE) * seconds_left
     kept = training if training <= most else 0.0
-    allowed = seconds_left - min(training, most)
     plan = whole
     for methods, largest in _list_smaller(whole, len(experiment.labels)):
         sizes = list_doubling_sizes(largest, n_classes=len(experiment.labels))
         cells = [size for size, _ in list_first_cells(sizes, seeds)[:MIN_CELLS]] * len(methods)
-        needed = base + _sum_seconds(experiment, beside, cells) / min(n_workers, len(cells))
+        # after the curve, whose limit is of its cells
+        base = plan_base(experiment, plain, n_subsets=len(methods) * len(sizes)).seconds
+        allowed = max(0.0, seconds_left - min(training, most) - base)
+        needed = _sum_seconds(experiment, beside, cells) / min(n_workers, len(cells))
         plan = CurvePlan(methods=methods, largest=largest, allowed=allowed, needed=needed, kept=kept)
         if plan.fits:
             break

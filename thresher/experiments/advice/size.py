@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -111,7 +112,8 @@ def _find_best_size(curve: LearningCurve, method: str) -> int | None:
     """Return the measured size at which a method is better than at the largest by the tolerance.
 
     The laws only rise, so that they cannot say so: rows far from a task may make a model worse at
-    it. Corrected for the sizes that are looked at (Holm); with one run, nothing is said.
+    it. A t test with the degrees of freedom of the seeds (Welch), corrected for the sizes that are
+    looked at (Holm); with one run, nothing is said.
     """
     entry = curve.content["methods"].get(method) or {"points": []}
     points = {point["n_rows"]: point for point in entry["points"]}
@@ -130,12 +132,18 @@ def _find_best_size(curve: LearningCurve, method: str) -> int | None:
     if not smaller or not is_repeated(largest):
         return None
     # sizes share test rows, so that the error of their difference is rather smaller than this
-    error = [math.hypot(points[size]["stderr"], points[largest]["stderr"]) for size in smaller]
-    adjusted = adjust_p_values(
-        [
-            math.erfc(abs(rise(size)) / (math.sqrt(2) * sd)) if sd > 0 else float(rise(size) == 0)
-            for size, sd in zip(smaller, error, strict=True)
-        ]
-    )
+    adjusted = adjust_p_values([_compute_p(rise(size), points[size], points[largest]) for size in smaller])
     better = [size for size, p in zip(smaller, adjusted, strict=True) if p < LEVEL and rise(size) > enough["within"]]
     return max(better, key=rise) if better else None
+
+
+def _compute_p(difference: float, point: Mapping[str, Any], other: Mapping[str, Any]) -> float:
+    """Return the two-sided p-value of no difference between two points of a curve."""
+    from scipy import stats
+
+    variances = [float(each["stderr"]) ** 2 for each in (point, other)]
+    if not sum(variances) > 0:
+        return float(difference == 0)
+    degrees = [int(each["n_seeds"]) - 1 for each in (point, other)]
+    dof = sum(variances) ** 2 / sum(v**2 / n for v, n in zip(variances, degrees, strict=True))
+    return float(2 * stats.t.sf(abs(difference) / math.sqrt(sum(variances)), dof))

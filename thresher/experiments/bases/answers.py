@@ -27,20 +27,57 @@ class AnswerScores:
     """What an untouched language model does on held-out rows.
 
     Attributes:
-        scores: `bits_per_byte` of the answers with the most rows in the prompt, and for each number
-            of rows in the prompt `bits_per_byte_K` and, where answers were written, the metrics of
-            them, as `exact_match_K`.
-        row_ids: of the held-out rows that the model can read.
-        bits: (n,) of each row's answers, with the most rows in the prompt.
-        n_bytes: (n,) of each row's answers.
+        kind: of the rows.
+        tables: by rising number of rows in the prompt: outcomes and `n_bytes` of the rows that the
+            model can read with any of them, in one order.
         ms_per_row: what reading a row took, over all prompts; None where it was kept from before.
     """
 
-    scores: Mapping[str, float]
-    row_ids: Sequence[str]
-    bits: Float64
-    n_bytes: Float64
+    kind: str
+    tables: Mapping[int, pl.DataFrame]
     ms_per_row: float | None
+
+    @property
+    def _last(self) -> pl.DataFrame:
+        return list(self.tables.values())[-1]
+
+    @property
+    def row_ids(self) -> list[str]:
+        """Of the held-out rows that the model can read."""
+        return self._last["row_id"].to_list()
+
+    @property
+    def bits(self) -> Float64:
+        """Of each row's answers, with the most rows in the prompt: (n,)."""
+        bits: Float64 = self._last["loss"].to_numpy() / np.log(2)
+        return bits
+
+    @property
+    def n_bytes(self) -> Float64:
+        """Of each row's answers: (n,)."""
+        return self._last["n_bytes"].to_numpy().astype(np.float64)
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Scores by name.
+
+        `bits_per_byte` of the answers with the most rows in the prompt, and for each number of rows
+        in the prompt `bits_per_byte_K` and, where answers were written, the metrics of them, as
+        `exact_match_K`.
+        """
+        scores = {"bits_per_byte": measure_bits(self._last).value}
+        for shots, table in self.tables.items():
+            scores |= _score(table, shots, self.kind)
+        return scores
+
+    def take(self, row_ids: Sequence[str]) -> AnswerScores:
+        """Return what it does on some of its rows, in their order."""
+        return replace(self, tables={shots: _take(table, row_ids) for shots, table in self.tables.items()})
+
+
+def _take(table: pl.DataFrame, row_ids: Sequence[str]) -> pl.DataFrame:
+    chosen = pl.DataFrame({"row_id": row_ids}, schema={"row_id": pl.String})
+    return chosen.join(table, on="row_id", how="left", maintain_order="left")
 
 
 def score_answers(candidate: Candidate, experiment: Experiment) -> AnswerScores:
@@ -61,17 +98,14 @@ def score_answers(candidate: Candidate, experiment: Experiment) -> AnswerScores:
     seconds = time.monotonic() - started
     n_bytes = _count_bytes(context)
     tables = [_add_bytes(each, n_bytes) for each in measured]
-    scores: dict[str, float] = {}
-    for each, table in zip(measured, tables, strict=True):
-        scores |= _score(table, each.shots, experiment.pool.kind)
-    last = tables[-1]
+    readable = set.intersection(*[set(table["row_id"]) for table in tables])
+    row_ids = [row_id for row_id in tables[-1]["row_id"] if row_id in readable]
     n_fresh = sum(event.kind == "note" for event in fresh)
+    n_read = len(tables[-1]) * n_fresh
     return AnswerScores(
-        scores={"bits_per_byte": measure_bits(last).value, **scores},
-        row_ids=last["row_id"].to_list(),
-        bits=last["loss"].to_numpy() / np.log(2),
-        n_bytes=last["n_bytes"].to_numpy().astype(np.float64),
-        ms_per_row=1000 * seconds / (len(last) * n_fresh) if n_fresh == len(measured) else None,
+        kind=experiment.pool.kind,
+        tables={each.shots: _take(table, row_ids) for each, table in zip(measured, tables, strict=True)},
+        ms_per_row=1000 * seconds / n_read if n_fresh == len(measured) else None,
     )
 
 

@@ -7,7 +7,7 @@ OUT/cells.csv       the runs of --confirm
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -21,7 +21,7 @@ from thresher.artifacts.seal import encode_record
 from thresher.artifacts.stored import read_table
 from thresher.dataset import Dataset
 from thresher.errors import InputError
-from thresher.experiments.bases.answers import score_answers
+from thresher.experiments.bases.answers import AnswerScores, score_answers
 from thresher.experiments.bases.candidates import Candidate, read_vectors
 from thresher.experiments.bases.labels import LabelScores, choose_label_rows, score_labels
 from thresher.experiments.bases.ranking import Rank, describe_order, rank_models
@@ -221,22 +221,24 @@ class _Ranker:
             chosen = np.random.default_rng(0).permutation(len(test))[: self.settings.rows]
             experiment = replace(experiment, test=test.take(np.sort(chosen)))
         self._tell_plan(f"measure each on {format_count(len(experiment.test), 'row')} with answers")
-        scores = {}
+        scores: dict[str, AnswerScores] = {}
         for candidate in self.candidates:
             scores[candidate.name] = score_answers(candidate, experiment)
-            shown = f"{scores[candidate.name].scores['bits_per_byte']:.3f} bits per byte of the answers"
-            self._tell(len(scores), f"{candidate.name}: {shown}")
+            own = scores[candidate.name]
+            shown = f"{own.scores['bits_per_byte']:.3f} bits per byte of the answers of its"
+            self._tell(len(scores), f"{candidate.name}: {shown} {format_count(len(own.row_ids), 'row')}")
         # rows that every model can read, so that all are ranked on the same ones
         shared = sorted(set.intersection(*[set(each.row_ids) for each in scores.values()]))
         if len(shared) < 2:
             raise InputError("base rank: at least 2 rows must be readable by all models, found fewer; raise --rows")
-        place = [{row_id: i for i, row_id in enumerate(each.row_ids)} for each in scores.values()]
-        index = [[own[row_id] for row_id in shared] for own in place]
-        bits = np.stack([each.bits[rows] for each, rows in zip(scores.values(), index, strict=True)])
-        n_bytes = next(iter(scores.values())).n_bytes[index[0]]
-        ranks = rank_models(list(scores), bits, n_bytes, is_higher_better=False)
+        n_rows = len(experiment.test)
+        left_out = {name: n_rows - len(each.row_ids) for name, each in scores.items()}
+        scores = {name: each.take(shared) for name, each in scores.items()}
+        bits = np.stack([each.bits for each in scores.values()])
+        ranks = rank_models(list(scores), bits, next(iter(scores.values())).n_bytes, is_higher_better=False)
         lines = {name: {**each.scores, "ms_per_row": each.ms_per_row} for name, each in scores.items()}
-        return lines, ranks, {"score": "bits_per_byte", "rows": len(shared)}
+        about = {"score": "bits_per_byte", "rows": len(shared), "rows_left_out": left_out}
+        return lines, ranks, {**about, "rows_note": _describe_left_out(left_out, n_rows - len(shared), n_rows)}
 
     def _tell_plan(self, what: str) -> None:
         n, trained = len(self.candidates), self.settings.confirm
@@ -279,12 +281,23 @@ class _Ranker:
         return np.random.default_rng([seed, 1]).permutation(len(self.experiment.pool))[:n_rows]
 
 
+def _describe_left_out(by_model: Mapping[str, int], n: int, n_rows: int) -> str | None:
+    """Return how many rows no model is scored on, and who cannot read them; None without any."""
+    if not n:
+        return None
+    whose = ", ".join(f"{name} {own:,}" for name, own in by_model.items() if own)
+    return f"{n:,} of {format_count(n_rows, 'row')} left out, because a model cannot read them whole: {whose}"
+
+
 def _name_firsts(table: pl.DataFrame, decisive: str) -> dict[str, str]:
     """Return which model each score puts first, in the words of the table."""
     higher = ("regression", "neighbors", "evidence", "h_score") if decisive == "brier" else ()
     lower = [name for name in table.columns if name == "brier" or name.startswith("bits_per_byte_")]
-    firsts = {name: str(table.sort(name, maintain_order=True)["model"][0]) for name in lower}
-    return firsts | {name: str(table.sort(-pl.col(name), maintain_order=True)["model"][0]) for name in higher}
+    signs = {**dict.fromkeys(lower, 1), **dict.fromkeys(higher, -1)}
+    return {
+        name: str(table.sort(sign * pl.col(name), maintain_order=True, nulls_last=True)["model"][0])
+        for name, sign in signs.items()
+    }
 
 
 def read_ranking(path: str | Path) -> BaseRanking:

@@ -39,6 +39,7 @@ from thresher.features.context import make_context
 from thresher.numeric.arrays import Int64
 from thresher.progress import OnProgress, Progress
 from thresher.trainer.context import NOTHING, content_hash
+from thresher.trainer.weights import hash_weights
 from thresher.validation import build_settings, document_options
 
 KIND = "sources"
@@ -145,7 +146,10 @@ class _SourceRanker:
         """Compare, or read what an earlier call has compared."""
         clock, asked = RunClock(), self._describe_question()
         contents = {name: content_hash(rows) for name, rows in self.candidates.items()}
-        identity = digest({"asked": asked, "contents": contents, "experiment": describe_experiment(self.own)})
+        column = self.own.settings.weight
+        weights = {} if column is None else {name: hash_weights(rows, column) for name, rows in self.candidates.items()}
+        about = {"asked": asked, "contents": contents, "experiment": describe_experiment(self.own)}
+        identity = digest({**about, "candidate_weights": weights} if weights else about)
         tables: list[pl.DataFrame] = []
 
         def run(_: Path | None) -> SourceRanking:

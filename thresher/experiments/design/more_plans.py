@@ -76,8 +76,9 @@ def plan_rank(pool: Any, *, eval: Any = "20%", **options: Any) -> TrainingPlan: 
     parts, costs = [], {each.name: measure_experiment(replace(experiment, model=each.model)) for each in trainable}
     for name, cost in costs.items():
         n_answers = 0 if is_labels else min(experiment.resolve_settings().eval_generations, n_read)
-        times = 1 if is_labels else len(settings.shots)
-        seconds = cost.start_seconds + times * cost.estimate_measuring(n_read, n_answers)
+        shots = (0,) if is_labels else settings.shots
+        reading = sum(cost.estimate_measuring(n_read, n_answers, times=k + 1) for k in shots)
+        seconds = cost.start_seconds + reading
         parts.append(PlannedRuns(name=f"{name} reads {n_read:,} rows", n=0, seconds=seconds, tokens=0))
     if settings.confirm:
         n_rows = min(settings.train_rows, len(experiment.pool))

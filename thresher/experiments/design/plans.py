@@ -133,9 +133,10 @@ def plan_tuning(data: Any, *, eval: Any, **options: Any) -> TrainingPlan:  # noq
     base = _choose_middle(settings, dev)
     n_finals = min(settings.finalists + settings.checks + 1, settings.trials)
     n_dev, n_all = len(dev.pool), len(test.pool)
+    early = replace(cost, general_seconds=0.0)  # what is forgotten is asked at the end
     parts = (
         plan_base(test, cost),
-        plan_runs(f"trials, to {EARLY:.0%}", dev, cost, [n_dev] * settings.trials, with_stop(base, EARLY)),
+        plan_runs(f"trials, to {EARLY:.0%}", dev, early, [n_dev] * settings.trials, with_stop(base, EARLY)),
         plan_runs("trials, to the end", dev, cost, [n_dev] * n_finals, base),
         plan_runs("winner and default on the test rows", test, cost, [n_all] * (2 * settings.seeds), base),
     )

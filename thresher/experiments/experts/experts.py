@@ -48,6 +48,7 @@ from thresher.trainer.untouched.summary import name_verdict
 from thresher.validation import build_settings, document_options
 
 KIND, RESULT, ROUTER, WORK = "experts", "experts.json", "router.npy", ".runs"
+AGAIN = "train the experts again"
 RECIPE = 3  # raise it when the same rows would be divided otherwise
 CONTINUED = ("lora", "loraplus", "lorafa", "half")  # kinds that go on from a common start
 CONTROLS = {SINGLE: "one adapter with as many steps", RANDOM: "experts on random clusters"}
@@ -101,17 +102,14 @@ class Experts(Result):
             InputError: there is no folder, or no text, or a model cannot read one.
             ManifestError: a file of an adapter is damaged or missing.
         """
-        from thresher.trainer.deployment.predict import predict
+        from thresher.trainer.deployment.predict import find_trained, predict_each
 
         settings: PredictSettings = build_settings(PredictSettings, "predict", options)
         own = [texts] if isinstance(texts, str) else list(texts)
         if not own:
             raise InputError("predict: every text must hold a word, got none; give at least one text")
-        about, sealed = self.content["trained"], self.path
-        return pl.concat(
-            predict(folder, about, [text], settings, sealed=sealed)
-            for text, folder in zip(own, self.route(own), strict=True)
-        )
+        about, folders = find_trained(self.content, "experts", AGAIN), self.route(own)
+        return predict_each(folders, about, own, settings, sealed=self.path or folders[0], again=AGAIN)
 
 
 @document_options(ExpertSettings)

@@ -27,6 +27,7 @@ from thresher.evaluation.metric import Unit, find_unit
 from thresher.evaluation.mixture_law import BestShares, MixtureLaw, find_best_shares
 from thresher.experiments.cells.arms import ArmRunner
 from thresher.experiments.cells.cell import Cell
+from thresher.experiments.design.column_hashes import hash_columns
 from thresher.experiments.experiment import Experiment, load_experiment
 from thresher.experiments.mixing.design import REPLAY, Sources, count_rows
 from thresher.experiments.mixing.settings import MixOptions, MixSettings
@@ -152,7 +153,14 @@ class _Mixer:
         """Mix, or read what an earlier call has mixed."""
         clock, asked = RunClock(), self._describe_question()
         described = describe_experiment(self.experiment)
-        identity = digest({"recipe": RECIPE, "asked": asked, "experiment": described})
+        identity = digest(
+            {
+                "recipe": RECIPE,
+                "asked": asked,
+                "columns": hash_columns(self.experiment.pool, [self.settings.by]),
+                "experiment": described,
+            }
+        )
         cells: list[pl.DataFrame] = []
 
         def run(_: Path | None) -> Mix:

@@ -46,6 +46,7 @@ from thresher.trainer.untouched.summary import name_verdict
 from thresher.validation import build_settings, document_options
 
 KIND, RESULT, ADAPTER = "soup", "soup.json", "adapter"
+AGAIN = "merge the adapters again"
 RECIPE = "soup-2"  # raise it when the same adapters would be merged or judged otherwise
 
 
@@ -80,13 +81,14 @@ class Soup(Result):
             InputError: there is no folder, or no text, or a model cannot read one.
             ManifestError: a file of the adapter is damaged or missing.
         """
-        from thresher.trainer.deployment.predict import predict
+        from thresher.trainer.deployment.predict import find_trained, predict
 
         if self.path is None:
             raise InputError("soup: only one with a folder can be tried; give out")
         settings: PredictSettings = build_settings(PredictSettings, "predict", options)
         own = [texts] if isinstance(texts, str) else list(texts)
-        return predict(self.path / ADAPTER, self.content["trained"], own, settings, sealed=self.path)
+        trained = find_trained(self.content, "soup", AGAIN)
+        return predict(self.path / ADAPTER, trained, own, settings, sealed=self.path, again=AGAIN)
 
 
 @document_options(SoupSettings)

@@ -21,10 +21,12 @@ from thresher.evaluation.estimate import Estimate
 from thresher.evaluation.gain import Gain, estimate_gain
 from thresher.evaluation.metric import Metric
 from thresher.experiments.experiment import Experiment
+from thresher.experiments.rankings import MethodName
 from thresher.experiments.runner import ExperimentRunner
 from thresher.experiments.settings import BASELINE
-from thresher.numeric.units import format_amount
+from thresher.numeric.units import format_amount, format_count
 from thresher.progress import OnProgress, Progress
+from thresher.selectors import available
 from thresher.trainer.settings import TrainSettings
 from thresher.trainer.untouched.probe import extract_probe, predict_majority
 from thresher.trainer.untouched.row_zero import measure_base
@@ -59,10 +61,12 @@ class Trained:
     Attributes:
         rows: of the first seed.
         model: base, where it is not the experiment's.
+        name: of the rows, for people.
     """
 
     rows: Dataset
     model: str | Path | None = None
+    name: str = ""
 
 
 def measure_references(
@@ -100,7 +104,7 @@ def measure_references(
     for group, each in sorted(trained.items(), key=lambda entry: entry[0]):
         own[group] = _measure_shots(experiment, each, settings)
     told = {
-        f"{name}{_of_model(whose, group)}" if name == ZERO_SHOT else f"{name}, from {_name_rows(group)}": table
+        f"{name}{_of_model(whose, group)}" if name == ZERO_SHOT else f"{name}, from {trained[group].name}": table
         for group, by_name in own.items()
         for name, table in by_name.items()
     }
@@ -127,10 +131,19 @@ def _of_model(whose: Mapping[Group, str], group: Group) -> str:
     return f" {whose[group]}" if group in whose else ""
 
 
-def _name_rows(group: Group) -> str:
-    method, _, variant = group[0].partition(", ")
-    chosen = "random rows" if method == BASELINE else f"rows chosen by {method}"
-    return f"{group[1]:,} {chosen}{f' ({variant})' if variant else ''}"
+def _name_rows(runner: ExperimentRunner, group: Group) -> str:
+    """Return the rows of a method and size, for people."""
+    label, size = group
+    variant = runner.variants.get(label)
+    method = label if variant is None else variant.method
+    unit = "rows" if runner.axis is None else runner.axis.unit
+    if method == BASELINE or runner.axis is not None:
+        named = format_count(size, f"random {unit.removesuffix('s')}")
+    elif method in runner.rankings.selectors or MethodName.parse(method).name in available():
+        named = f"{format_amount(size, unit)} chosen by {method}"
+    else:  # a side that was given
+        named = f"{format_amount(size, unit)} of '{method}'"
+    return named if variant is None else f"{named} ({variant.factor} {variant.value})"
 
 
 def describe_row_zero(runner: ExperimentRunner) -> dict[str, Any] | None:
@@ -159,7 +172,7 @@ def _find_trained(runner: ExperimentRunner, group: Group) -> Trained:
     name = min(name for name, each in runner.outcomes.items() if name[:2] == group and each.outcomes is not None)
     variant = runner.variants.get(group[0])
     rows = runner.experiment.pool.take(np.sort(runner.cells[name].rows))
-    return Trained(rows, None if variant is None else variant.model)
+    return Trained(rows, None if variant is None else variant.model, _name_rows(runner, group))
 
 
 def describe_gains(experiment: Experiment, references: References, runs: Runs, unit: str = "rows") -> dict[str, Any]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import polars as pl
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from thresher.models.causal_lm.base_model import BaseModel
 
+M = TypeVar("M")
+R = TypeVar("R")
+
 TEXTS_AT_ONCE = 32  # in one forward pass of a classifier
 
 
@@ -28,15 +31,32 @@ def predict(
     settings: PredictSettings,
     *,
     sealed: Path | None = None,
+    again: str = "train it again",
 ) -> pl.DataFrame:
-    """Return what an adapter makes of texts, and its base without it.
+    """Return what an adapter makes of texts, and its base without it; see `predict_each`."""
+    return predict_each([folder] * len(texts), metrics, texts, settings, sealed=sealed or folder, again=again)
+
+
+def predict_each(
+    folders: Sequence[Path],
+    metrics: Mapping[str, Any],
+    texts: Sequence[str],
+    settings: PredictSettings,
+    *,
+    sealed: Path,
+    again: str = "train it again",
+) -> pl.DataFrame:
+    """Return what the adapter of each text makes of it, and the base without it.
+
+    Each model is loaded once.
 
     Args:
-        folder: of the adapter that `train` wrote.
-        metrics: content of its `metrics.json`.
+        folders: (n,) of the adapter of each text, of one base.
+        metrics: content of the `metrics.json` that `train` wrote.
         texts: to classify, to answer or, for the task "text", to continue; n of them.
         settings: of the call.
-        sealed: folder whose manifest vouches for the adapter; default: its own.
+        sealed: folder whose manifest vouches for the adapters.
+        again: what to do where a file is damaged.
 
     Returns:
         Of a language model (n, 3): `text`, `base` and `adapter`, the likeliest answer of each. Of a
@@ -55,14 +75,39 @@ def predict(
 
     if not texts or not all(text.strip() for text in texts):
         raise InputError("predict: every text must hold a word, got none; give at least one text")
-    if (damage := find_damage(folder if sealed is None else sealed)) is not None:
-        raise ManifestError(f"{damage}; train it again")
+    if (damage := find_damage(sealed)) is not None:
+        raise ManifestError(f"{damage}; {again}")
     check_device(settings.device)
     if metrics["task"] == "classification":
-        return _classify(folder, metrics, texts, settings)
+        tables = _spread(folders, lambda folder, own: _classify(folder, metrics, [texts[i] for i in own], settings))
+        return pl.concat(tables)
     answer = _continue if metrics["task"] == "text" else _answer
-    answers = {side: answer(name, texts, settings) for side, name in name_sides(folder, metrics).items()}
+    sides = {folder: name_sides(folder, metrics) for folder in dict.fromkeys(folders)}
+    answers = {
+        side: _spread([sides[folder][side] for folder in folders], lambda name, own: answer(name, texts, own, settings))
+        for side in ("base", "adapter")
+    }
     return pl.DataFrame({"text": list(texts), **answers}, schema=dict.fromkeys(("text", "base", "adapter"), pl.String))
+
+
+def _spread(models: Sequence[M], run: Callable[[M, list[int]], list[R]]) -> list[R]:
+    """Return a result for each place, from one run of each model over all places that it has."""
+    results: dict[int, R] = {}
+    for model in dict.fromkeys(models):
+        own = [place for place, each in enumerate(models) if each == model]
+        results |= dict(zip(own, run(model, own), strict=True))
+    return [results[place] for place in range(len(models))]
+
+
+def find_trained(content: Mapping[str, Any], what: str, again: str) -> Mapping[str, Any]:
+    """Return what the adapters of a folder were trained as, which earlier versions did not write.
+
+    Raises:
+        ManifestError: it does not say.
+    """
+    if "trained" not in content:
+        raise ManifestError(f"{what}: an earlier version wrote this folder, without what trying it takes; {again}")
+    return content["trained"]  # type: ignore[no-any-return]
 
 
 def name_sides(folder: Path, metrics: Mapping[str, Any]) -> dict[str, str]:
@@ -73,8 +118,8 @@ def name_sides(folder: Path, metrics: Mapping[str, Any]) -> dict[str, str]:
     return {"base": base, "adapter": str(folder)}
 
 
-def _answer(model: str, texts: Sequence[str], settings: PredictSettings) -> list[str]:
-    """Return the likeliest answers of a language model."""
+def _answer(model: str, texts: Sequence[str], places: Sequence[int], settings: PredictSettings) -> list[str]:
+    """Return the likeliest answers of a language model to the texts at some places."""
     from thresher.models.context import ModelContext
     from thresher.models.generation.decoding import Decoding
     from thresher.models.generation.generator import user_turn
@@ -83,23 +128,23 @@ def _answer(model: str, texts: Sequence[str], settings: PredictSettings) -> list
 
     context = ModelContext(models=ModelSettings(model=model, device=settings.device), cache=None)
     decoding = Decoding(max_new_tokens=settings.max_new_tokens)
-    conversations = [user_turn(text) for text in texts]
+    conversations = [user_turn(texts[place]) for place in places]
     answers = LocalGenerator(context).generate(conversations, decoding, stage="answers", context=context)
-    for number, (answer,) in enumerate(answers, start=1):
+    for place, (answer,) in zip(places, answers, strict=True):
         if answer.problem is not None:
-            raise InputError(f"text {number}: cannot be answered: {answer.problem}; shorten or change it")
+            raise InputError(f"text {place + 1}: cannot be answered: {answer.problem}; shorten or change it")
     return [f"{answer.text}{' ...' if answer.is_cut else ''}" for (answer,) in answers]
 
 
-def _continue(model: str, texts: Sequence[str], settings: PredictSettings) -> list[str]:
-    """Return what a language model writes behind texts."""
+def _continue(model: str, texts: Sequence[str], places: Sequence[int], settings: PredictSettings) -> list[str]:
+    """Return what a language model writes behind the texts at some places."""
     from thresher.evaluation.run import generate
     from thresher.models.causal_lm.chat_template import start_tokens
     from thresher.models.causal_lm.language_model import language_model
     from thresher.models.precision import inference
 
     lm = language_model(model, device=settings.device, dtype=None)
-    ids = lm.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    ids = lm.tokenizer([texts[place] for place in places], add_special_tokens=False)["input_ids"]
     prompts = [[*start_tokens(lm.tokenizer, row, is_asked=True), *row] for row in ids]
     with inference("the texts"):
         return generate(lm.model, prompts, lm.tokenizer, max_new_tokens=settings.max_new_tokens, device=lm.device)
@@ -107,7 +152,8 @@ def _continue(model: str, texts: Sequence[str], settings: PredictSettings) -> li
 
 def _classify(
     folder: Path, metrics: Mapping[str, Any], texts: Sequence[str], settings: PredictSettings
-) -> pl.DataFrame:
+) -> list[pl.DataFrame]:
+    """Return the probabilities of the labels of each text."""
     import torch
 
     from thresher.trainer.engine.pooled_classifier import PooledClassifier
@@ -126,7 +172,7 @@ def _classify(
     if isinstance(model, PooledClassifier) and hasattr(model.body, "disable_adapter"):
         with model.body.disable_adapter():
             without = _compute_probabilities(model, batches)
-    frames = [
+    return [
         pl.DataFrame(
             {
                 "text": [text] * len(labels),
@@ -138,7 +184,6 @@ def _classify(
         ).sort("adapter", descending=True, maintain_order=True)
         for at, text in enumerate(texts)
     ]
-    return pl.concat(frames)
 
 
 def _load_classifier(folder: Path, metrics: Mapping[str, Any], labels: tuple[str, ...]) -> tuple[Any, Any]:

@@ -121,7 +121,7 @@ class _Measurement:
             "held_out": content_hash(self.held_out.rows),
             "settings": {name: settings.get(name) for name in SETTINGS},
             "shots": shots,
-            **context.split.identify_answered(context.settings),
+            **(context.split.identify_answered(context.settings) if context.task == "sft" else {}),
             "examples": content_hash(context.split.train) if shots else None,
             "versions": versions(PACKAGES),
         }

@@ -36,12 +36,12 @@ def build_ranking_page(folder: Path, manifest: Manifest) -> Page:
     firsts = sorted(set(result["agreement"].values()))
     named = fmt.join_words(firsts)
     doubt = f"The scores do not agree on the best model: they rank first {named}." if len(firsts) > 1 else None
-    answer = str(result["answer"])
+    answer, left_out = str(result["answer"]), result.get("rows_note")
     return Page(
         kind="ranking of base models",
         title=f"{fmt.count(len(table))} base models",
         answer=f"{answer[0].upper()}{answer[1:]}.",
-        more=[*describe_incomplete(result), *([doubt] if doubt else [])],
+        more=[*describe_incomplete(result), *([doubt] if doubt else []), *([f"{left_out}."] if left_out else [])],
         tiles=(
             Tile("First", str(table["model"][0])),
             Tile("Rows read", fmt.count(result["rows"]), "by each model"),
