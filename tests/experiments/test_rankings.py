@@ -1,9 +1,13 @@
 """Rankings of methods that train before they rank: with the experiment's model, for each seed."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 import thresher as th
+from thresher.errors import InputError
+from thresher.experiments import rankings
 from thresher.experiments.experiment import load_experiment
 from thresher.experiments.own.method_file import list_methods
 from thresher.experiments.paired_runs import estimate_overlap
@@ -128,3 +132,9 @@ def test_random_choices_overlap_by_chance_alone():
     assert estimate_overlap(drawn, 1000) < 0.05
     assert estimate_overlap([drawn[0]] * 3, 1000) == pytest.approx(1.0)
     assert estimate_overlap([np.arange(10)] * 2, 10) == 0.0
+
+
+def test_a_method_that_ranks_too_few_rows_says_how_many_can_be_asked_for(pool, monkeypatch):
+    monkeypatch.setattr(rankings, "select", lambda *_, **__: SimpleNamespace(kept=np.arange(11)))
+    with pytest.raises(InputError, match="length: ranks only 11 rows, and 13 are needed; ask for at most 11, or leave"):
+        Rankings(pool, {}).rank("length", 13, seed=0)

@@ -174,3 +174,18 @@ def test_what_further_rows_bring_is_told_in_the_unit_of_the_metric():
     }
     for metric, sentence in sentences.items():
         assert describe_gain(30, gains, find_unit(metric))["sentence"] == sentence
+
+
+def test_a_mix_is_found_by_the_sources_of_its_rows(tiny_bert, monkeypatch):
+    seen = []
+
+    def stop(identity, *_, **__):
+        seen.append(identity)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("thresher.experiments.mixing.mix.run_in_folder", stop)
+    for flip in (0, 0, 1):
+        rows = [{"text": f"the sky {i}", "label": "ab"[i % 2], "topic": "xy"[(i // 2 + flip) % 2]} for i in range(48)]
+        with pytest.raises(KeyboardInterrupt):
+            th.mix(rows[:40], eval=rows[40:], by="topic", rows=20, model=tiny_bert)
+    assert seen[0] == seen[1] != seen[2]
