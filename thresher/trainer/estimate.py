@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -47,6 +49,7 @@ class RunCost:
         answer_batch_seconds: of a batch of answers, besides those of each.
         general_seconds: of measuring the general rows, as each run does; 0 where there are none.
         general_answers_seconds: of answering the general questions.
+        untouched_answers: how many times longer the answers of the untouched model take.
     """
 
     start_seconds: float
@@ -59,19 +62,22 @@ class RunCost:
     answer_batch_seconds: float = 0.0
     general_seconds: float = 0.0
     general_answers_seconds: float = 0.0
+    untouched_answers: float = 1.0
 
-    def estimate_measuring(self, n_eval: int, n_answers: int, *, times: int = 1) -> float:
+    def estimate_measuring(self, n_eval: int, n_answers: int, *, times: int = 1, is_untouched: bool = False) -> float:
         """Return the seconds of measuring held-out rows.
 
         Args:
             n_eval: rows.
             n_answers: of them, that are answered at most.
             times: how many times as many tokens are read as without examples in the prompt.
+            is_untouched: whether the untouched model answers.
         """
         n_answers = min(n_answers, n_eval)
         n_batches = -(-n_answers // ROWS_PER_BATCH)
         answers = n_answers * self.answer_seconds + n_batches * self.answer_batch_seconds
-        return times * n_eval * self.eval_row_seconds + answers
+        stretch = self.untouched_answers if is_untouched else 1.0
+        return times * n_eval * self.eval_row_seconds + stretch * answers
 
     def estimate(self, n_rows: int, settings: TrainSettings, n_eval: int) -> tuple[float, int]:
         """Return the seconds and training tokens of a run.
@@ -99,7 +105,10 @@ class RunCost:
         seconds, shots = 0.0, context.untouched.prompts if n_eval else ()
         if shots:
             n_answers = context.settings.eval_generations if context.task == "sft" else 0
-            each = [(n_prompts if k else 1) * self.estimate_measuring(n_eval, n_answers, times=k + 1) for k in shots]
+            each = [
+                (n_prompts if k else 1) * self.estimate_measuring(n_eval, n_answers, times=k + 1, is_untouched=True)
+                for k in shots
+            ]
             seconds += self.start_seconds + sum(each)
         if self.general_seconds:
             seconds += self.start_seconds + self.general_seconds + self.general_answers_seconds
@@ -241,6 +250,7 @@ def measure_run(context: RunContext) -> RunCost:
         answer_batch_seconds=measuring.batch,
         general_seconds=general,
         general_answers_seconds=general_answers,
+        untouched_answers=measuring.untouched,
     )
 
 
@@ -261,31 +271,59 @@ def _time_fit(context: RunContext, examples: Examples, folder: Path) -> tuple[fl
 
 
 class MeasuringCost(NamedTuple):
-    """Seconds of measuring a held-out row, of an answer to one, and of each batch of answers."""
+    """What it takes to measure held-out rows.
+
+    Attributes:
+        row: seconds of a row.
+        answer: seconds of an answer to one, by a trained model.
+        batch: seconds of each batch of answers, besides.
+        untouched: how many times longer answers of the untouched model take.
+    """
 
     row: float
     answer: float
     batch: float
+    untouched: float = 1.0
 
 
 def time_measuring(context: RunContext, model: Any) -> MeasuringCost:
-    """Measure a few held-out rows, and write answers to some of them."""
+    """Measure a few held-out rows, and write answers to some of them.
+
+    A trained model is taken to end its answers as the held-out rows do: the few steps of a trial
+    would not teach it that. The untouched model answers as long as it likes.
+    """
     rows = context.split.held_out
     if rows is None:
         return MeasuringCost(0.0, 0.0, 0.0)
     usable = _sample_usable(context, rows, N_EVAL_ROWS)
-    row = _time_held_out(context, model, usable, 0)[0] / len(usable)
+    row = _time_held_out(context, model, usable, 0) / len(usable)
     n_asked = context.settings.eval_generations if context.task == "sft" else 0
     counts = sorted({min(n, n_asked, len(usable)) for n in (FEW_ANSWERS, MORE_ANSWERS)} - {0})
     if not counts:
         return MeasuringCost(row, 0.0, 0.0)
-    asked = usable.take(np.arange(counts[-1]))
-    times = [_time_held_out(context, model, asked, n) for n in counts]
-    own = [(seconds - len(asked) * row) * stretch for seconds, stretch in times]
+    asked, n_most = usable.take(np.arange(counts[-1])), context.settings.max_new_tokens
+    # one more ends the answer
+    n_taught = min(n_most, 1 + max(_count_tokens(context, asked.frame["response"].to_list())))
+    own = [max(0.0, _time_held_out(context, model, asked, n, n_tokens=n_taught) - len(asked) * row) for n in counts]
+    with _without_adapter(model):
+        untouched = max(0.0, _time_held_out(context, model, asked, counts[-1], n_tokens=n_most) - len(asked) * row)
+    stretch = untouched / own[-1] if own[-1] else 1.0
     if len(own) == 1:
-        return MeasuringCost(row, max(0.0, own[0]) / counts[0], 0.0)
-    answer = min(max(0.0, own[1] - own[0]) / (counts[1] - counts[0]), max(0.0, own[1]) / counts[1])
-    return MeasuringCost(row, answer, max(0.0, own[1] - counts[1] * answer))
+        return MeasuringCost(row, own[0] / counts[0], 0.0, stretch)
+    answer = min(max(0.0, own[1] - own[0]) / (counts[1] - counts[0]), own[1] / counts[1])
+    return MeasuringCost(row, answer, max(0.0, own[1] - counts[1] * answer), stretch)
+
+
+def _without_adapter(model: Any) -> AbstractContextManager[Any]:
+    """Return a context in which a model with an adapter is the untouched one."""
+    from peft import PeftModel
+
+    disabled: AbstractContextManager[Any] = model.disable_adapter() if isinstance(model, PeftModel) else nullcontext()
+    return disabled
+
+
+def _count_tokens(context: RunContext, texts: Sequence[str]) -> list[int]:
+    return [len(context.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) for text in texts]
 
 
 def _sample_usable(context: RunContext, rows: Dataset, n: int) -> Dataset:
@@ -304,12 +342,12 @@ def _sample_usable(context: RunContext, rows: Dataset, n: int) -> Dataset:
         n_looked *= 4
 
 
-def _time_held_out(context: RunContext, model: Any, rows: Dataset, n_answers: int) -> tuple[float, float]:
-    """Return the seconds of measuring rows, and how many times longer the answers of a run are.
+def _time_held_out(context: RunContext, model: Any, rows: Dataset, n_answers: int, *, n_tokens: int = 1) -> float:
+    """Return the seconds of measuring rows, some of which are answered in so many tokens at most.
 
-    Where an answer reaches the limit of the timed tokens, all are taken to reach that of the run.
+    At most N_TOKENS are timed; where an answer reaches them, all are taken to reach `n_tokens`.
     """
-    limit = min(N_TOKENS, context.settings.max_new_tokens)
+    limit = min(N_TOKENS, n_tokens)
     settings = replace(context.settings, eval_generations=n_answers, max_new_tokens=limit)
     held_out = prepare_held_out(replace(context, split=replace(context.split, held_out=rows), settings=settings))
     if held_out is None:
@@ -318,8 +356,8 @@ def _time_held_out(context: RunContext, model: Any, rows: Dataset, n_answers: in
     outcomes = held_out.measure(model)
     seconds = time.perf_counter() - began
     answers = outcomes["prediction"].drop_nulls().to_list() if n_answers else []
-    lengths = [len(context.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) for text in answers]
-    return seconds, context.settings.max_new_tokens / limit if max(lengths, default=0) >= limit - 1 else 1.0
+    is_cut = max(_count_tokens(context, answers), default=0) >= limit - 1
+    return seconds * n_tokens / limit if is_cut else seconds
 
 
 def _time_general(context: RunContext, model: Any) -> tuple[float, float]:
@@ -331,13 +369,9 @@ def _time_general(context: RunContext, model: Any) -> tuple[float, float]:
     began = time.perf_counter()
     few.measure(context, model)
     seconds = (time.perf_counter() - began) / share
-    counts = sorted({min(n, len(general.prompts)) for n in (FEW_ANSWERS, MORE_ANSWERS)} - {0})
-    if not counts:
+    if not general.prompts:
         return seconds, 0.0
-    own = []
-    for n in counts:
-        began = time.perf_counter()
-        replace(general, prompts=general.prompts[:n]).answer(context, model)
-        own.append(time.perf_counter() - began)
-    slope = max(0.0, own[-1] - own[0]) / max(1, counts[-1] - counts[0])
-    return seconds, own[-1] + slope * (len(general.prompts) - counts[-1])
+    # all of them: they are few, and a batch costs little more than one of its answers
+    began = time.perf_counter()
+    general.answer(context, model)
+    return seconds, time.perf_counter() - began
