@@ -76,14 +76,24 @@ def test_the_last_thread_to_leave_restores_what_was_before(two_blas_threads, is_
     first = threading.Thread(target=stay)
     first.start()
     is_inside.wait(10)
-    with limit_blas():
-        if is_first_out:
-            let_go()
-        assert count_blas_threads() == {1}
-    if not is_first_out:
-        assert count_blas_threads() == {1}
+    try:
+        with limit_blas():
+            if is_first_out:
+                let_go()
+            assert count_blas_threads() == {1}
+        assert count_blas_threads() == ({2} if is_first_out else {1})
+    finally:
         let_go()
     assert count_blas_threads() == {2}
+
+
+def test_the_library_of_faiss_is_left_alone():
+    import faiss  # noqa: F401  (loads it)
+
+    threads._find_blas.cache_clear()
+    found = [library.filepath for library in threads._find_blas().lib_controllers]
+    assert found
+    assert not any("faiss" in path for path in found)
 
 
 def test_regressions_are_fitted_on_one_thread(two_blas_threads, monkeypatch):

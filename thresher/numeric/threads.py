@@ -6,8 +6,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from threading import Lock
 from typing import Any
+
+# folders of the libraries of numpy and scipy
+OWNERS = {"numpy", "numpy.libs", "scipy", "scipy.libs"}
 
 
 def count_cores() -> int:
@@ -88,8 +92,15 @@ def _release_blas() -> None:
 
 @cache
 def _find_blas() -> Any:
-    """Return the BLAS libraries of numpy and scipy; finding them takes milliseconds."""
+    """Return the BLAS libraries of numpy and scipy; finding them takes milliseconds.
+
+    Others, such as that of faiss, may be loaded or not, and may count threads for each thread.
+    """
     import scipy.linalg  # noqa: F401  (loads the second of them)
     from threadpoolctl import ThreadpoolController
 
-    return ThreadpoolController().select(user_api="blas")
+    every = ThreadpoolController().select(user_api="blas")
+    paths = [library.filepath for library in every.lib_controllers]
+    own = [path for path in paths if OWNERS & set(Path(path).parts[-3:-1])]
+    # where the system has one BLAS for all, it is in the folder of neither
+    return every.select(filepath=own or paths)

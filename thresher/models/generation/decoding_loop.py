@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from thresher.models.precision import full_precision, same_logits
@@ -58,7 +58,8 @@ def ignores_padding(model: Any, device: torch.device) -> bool:
     """Tell whether padding left of a prompt leaves alone what follows, by a probe of two steps.
 
     Some recurrent models (RWKV, RecurrentGemma) read padding like any token, whatever the mask
-    says.
+    says. Adapters in the layers do not change that, and are left out: in bfloat16 their products
+    round otherwise for prompts of another length, which layer by layer grows to more than rounding.
     """
     import torch
     from transformers import GenerationConfig
@@ -70,7 +71,7 @@ def ignores_padding(model: Any, device: torch.device) -> bool:
     config = GenerationConfig(do_sample=False, max_new_tokens=2, pad_token_id=0, use_cache=True, **outputs)
 
     def compute_logits(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        with torch.inference_mode(), _without_own_settings(model), full_precision():
+        with torch.inference_mode(), _without_own_settings(model), full_precision(), _without_layer_adapters(model):
             out = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
         return torch.stack(out.logits).float()
 
@@ -82,6 +83,16 @@ def ignores_padding(model: Any, device: torch.device) -> bool:
 def read_stop_ids(settings: Any) -> set[int]:
     """Return the tokens that end an answer by the `eos_token_id` of a model's settings."""
     return {*(settings if isinstance(settings, list) else [settings])} - {None}
+
+
+def _without_layer_adapters(model: Any) -> AbstractContextManager[Any]:
+    from peft import PeftModel
+
+    # virtual tokens before the prompt are read with it
+    if not isinstance(model, PeftModel) or model.active_peft_config.is_prompt_learning:
+        return nullcontext()
+    disabled: AbstractContextManager[Any] = model.disable_adapter()
+    return disabled
 
 
 @contextmanager
