@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +13,7 @@ import numpy as np
 
 from thresher.dataset import Dataset
 from thresher.evaluation.run import ROWS_PER_BATCH
+from thresher.models.causal_lm.adapter import disable_adapter
 from thresher.numeric.memory import get_peak_bytes
 from thresher.numeric.units import format_bytes, format_count, format_duration
 from thresher.trainer.context import RunContext, resolve_run
@@ -32,6 +32,35 @@ UNTOUCHED = "the untouched model"  # name of its part of a plan
 N_EVAL_ROWS, N_GENERAL_ROWS = 64, 32
 FEW_ANSWERS, MORE_ANSWERS = 2, 8  # in one batch, which costs something however few are in it
 N_TOKENS = 64  # of a timed answer, at most
+
+
+class MeasuringCost(NamedTuple):
+    """What it takes to measure held-out rows.
+
+    Attributes:
+        row: seconds of a row.
+        answer: seconds of an answer to one, by a trained model.
+        batch: seconds of each batch of answers, besides.
+        untouched: how many times longer answers of the untouched model take.
+    """
+
+    row: float
+    answer: float
+    batch: float
+    untouched: float = 1.0
+
+    def estimate(self, n_rows: int, n_answers: int, *, times: int = 1, stretch: float = 1.0) -> float:
+        """Return the seconds of measuring so many rows.
+
+        Args:
+            n_rows: held-out rows.
+            n_answers: of them, that are answered at most.
+            times: how many times as many tokens are read as without examples in the prompt.
+            stretch: how many times longer answers take.
+        """
+        n_answers = min(n_answers, n_rows)
+        n_batches = -(-n_answers // ROWS_PER_BATCH)
+        return times * n_rows * self.row + stretch * (n_answers * self.answer + n_batches * self.batch)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,11 +102,8 @@ class RunCost:
             times: how many times as many tokens are read as without examples in the prompt.
             is_untouched: whether the untouched model answers.
         """
-        n_answers = min(n_answers, n_eval)
-        n_batches = -(-n_answers // ROWS_PER_BATCH)
-        answers = n_answers * self.answer_seconds + n_batches * self.answer_batch_seconds
-        stretch = self.untouched_answers if is_untouched else 1.0
-        return times * n_eval * self.eval_row_seconds + stretch * answers
+        cost = MeasuringCost(self.eval_row_seconds, self.answer_seconds, self.answer_batch_seconds)
+        return cost.estimate(n_eval, n_answers, times=times, stretch=self.untouched_answers if is_untouched else 1.0)
 
     def estimate(self, n_rows: int, settings: TrainSettings, n_eval: int) -> tuple[float, int]:
         """Return the seconds and training tokens of a run.
@@ -270,22 +296,6 @@ def _time_fit(context: RunContext, examples: Examples, folder: Path) -> tuple[fl
     return started - began, (times["step"][-1] - started) / len(times["step"]), trained.model
 
 
-class MeasuringCost(NamedTuple):
-    """What it takes to measure held-out rows.
-
-    Attributes:
-        row: seconds of a row.
-        answer: seconds of an answer to one, by a trained model.
-        batch: seconds of each batch of answers, besides.
-        untouched: how many times longer answers of the untouched model take.
-    """
-
-    row: float
-    answer: float
-    batch: float
-    untouched: float = 1.0
-
-
 def time_measuring(context: RunContext, model: Any) -> MeasuringCost:
     """Measure a few held-out rows, and write answers to some of them.
 
@@ -305,21 +315,13 @@ def time_measuring(context: RunContext, model: Any) -> MeasuringCost:
     # one more ends the answer
     n_taught = min(n_most, 1 + max(_count_tokens(context, asked.frame["response"].to_list())))
     own = [max(0.0, _time_held_out(context, model, asked, n, n_tokens=n_taught) - len(asked) * row) for n in counts]
-    with _without_adapter(model):
+    with disable_adapter(model):
         untouched = max(0.0, _time_held_out(context, model, asked, counts[-1], n_tokens=n_most) - len(asked) * row)
     stretch = untouched / own[-1] if own[-1] else 1.0
     if len(own) == 1:
         return MeasuringCost(row, own[0] / counts[0], 0.0, stretch)
     answer = min(max(0.0, own[1] - own[0]) / (counts[1] - counts[0]), own[1] / counts[1])
     return MeasuringCost(row, answer, max(0.0, own[1] - counts[1] * answer), stretch)
-
-
-def _without_adapter(model: Any) -> AbstractContextManager[Any]:
-    """Return a context in which a model with an adapter is the untouched one."""
-    from peft import PeftModel
-
-    disabled: AbstractContextManager[Any] = model.disable_adapter() if isinstance(model, PeftModel) else nullcontext()
-    return disabled
 
 
 def _count_tokens(context: RunContext, texts: Sequence[str]) -> list[int]:

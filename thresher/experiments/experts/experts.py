@@ -49,6 +49,7 @@ from thresher.validation import build_settings, document_options
 
 KIND, RESULT, ROUTER, WORK = "experts", "experts.json", "router.npy", ".runs"
 AGAIN = "train the experts again"
+NO_FOLDER = "experts: questions are routed to folders, found none; give out"
 RECIPE = 3  # raise it when the same rows would be divided otherwise
 CONTINUED = ("lora", "loraplus", "lorafa", "half")  # kinds that go on from a common start
 CONTROLS = {SINGLE: "one adapter with as many steps", RANDOM: "experts on random clusters"}
@@ -81,7 +82,7 @@ class Experts(Result):
             InputError: the result was not written to a folder.
         """
         if self.path is None:
-            raise InputError("experts: questions are routed to folders, found none; give out")
+            raise InputError(NO_FOLDER)
         folders = [self.path / EXPERTS / str(one) for one in range(self.content["k"])]
         if len(folders) == 1:
             return folders * len(questions)
@@ -102,14 +103,13 @@ class Experts(Result):
             InputError: there is no folder, or no text, or a model cannot read one.
             ManifestError: a file of an adapter is damaged or missing.
         """
-        from thresher.trainer.deployment.predict import find_trained, predict_each
+        from thresher.trainer.deployment.predict import predict_routed
 
-        settings: PredictSettings = build_settings(PredictSettings, "predict", options)
-        own = [texts] if isinstance(texts, str) else list(texts)
-        if not own:
-            raise InputError("predict: every text must hold a word, got none; give at least one text")
-        about, folders = find_trained(self.content, "experts", AGAIN), self.route(own)
-        return predict_each(folders, about, own, settings, sealed=self.path or folders[0], again=AGAIN)
+        if self.path is None:
+            raise InputError(NO_FOLDER)
+        return predict_routed(
+            self.content, texts, options, what="experts", route=self.route, sealed=self.path, again=AGAIN
+        )
 
 
 @document_options(ExpertSettings)

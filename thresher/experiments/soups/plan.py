@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
-from thresher.evaluation.run import ROWS_PER_BATCH
 from thresher.experiments.soups.settings import SoupOptions, SoupSettings
 from thresher.experiments.soups.soup import load_call
 from thresher.numeric.memory import get_peak_bytes
@@ -67,7 +66,6 @@ def _measure_cost(context: RunContext, folder: Path) -> tuple[float, Callable[[i
     cost, n_asked = time_measuring(context, model), context.settings.eval_generations
 
     def measure(n: int) -> float:
-        n_answers = min(n, n_asked) if context.task == "sft" else 0
-        return n * cost.row + n_answers * cost.answer + -(-n_answers // ROWS_PER_BATCH) * cost.batch
+        return cost.estimate(n, n_asked if context.task == "sft" else 0)
 
     return seconds[-1], measure

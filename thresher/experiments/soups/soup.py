@@ -81,14 +81,20 @@ class Soup(Result):
             InputError: there is no folder, or no text, or a model cannot read one.
             ManifestError: a file of the adapter is damaged or missing.
         """
-        from thresher.trainer.deployment.predict import find_trained, predict
+        from thresher.trainer.deployment.predict import predict_routed
 
         if self.path is None:
             raise InputError("soup: only one with a folder can be tried; give out")
-        settings: PredictSettings = build_settings(PredictSettings, "predict", options)
-        own = [texts] if isinstance(texts, str) else list(texts)
-        trained = find_trained(self.content, "soup", AGAIN)
-        return predict(self.path / ADAPTER, trained, own, settings, sealed=self.path, again=AGAIN)
+        adapter = self.path / ADAPTER
+        return predict_routed(
+            self.content,
+            texts,
+            options,
+            what="soup",
+            route=lambda own: [adapter] * len(own),
+            sealed=self.path,
+            again=AGAIN,
+        )
 
 
 @document_options(SoupSettings)

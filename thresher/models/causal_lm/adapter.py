@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,14 @@ def apply_adapter(model: Any, folder: Path, *, name: str) -> Any:
             f"invocation tokens only; choose another"
         )
     return adapted.get_base_model()
+
+
+def disable_adapter(model: Any) -> AbstractContextManager[Any]:
+    """Return a context in which a model with an adapter of peft is its base."""
+    from peft import PeftModel
+
+    disabled: AbstractContextManager[Any] = model.disable_adapter() if isinstance(model, PeftModel) else nullcontext()
+    return disabled
 
 
 def _fit_embedding(model: Any, folder: Path, name: str) -> None:

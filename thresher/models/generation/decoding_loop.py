@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+from thresher.models.causal_lm.adapter import disable_adapter
 from thresher.models.precision import full_precision, same_logits
 
 if TYPE_CHECKING:
@@ -89,10 +90,8 @@ def _without_layer_adapters(model: Any) -> AbstractContextManager[Any]:
     from peft import PeftModel
 
     # virtual tokens before the prompt are read with it
-    if not isinstance(model, PeftModel) or model.active_peft_config.is_prompt_learning:
-        return nullcontext()
-    disabled: AbstractContextManager[Any] = model.disable_adapter()
-    return disabled
+    is_prompt = isinstance(model, PeftModel) and model.active_peft_config.is_prompt_learning
+    return nullcontext() if is_prompt else disable_adapter(model)
 
 
 @contextmanager

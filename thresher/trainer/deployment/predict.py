@@ -11,7 +11,8 @@ import polars as pl
 from thresher.artifacts.seal import find_damage
 from thresher.errors import InputError, ManifestError
 from thresher.models.adapter_files import ADAPTER_CONFIG
-from thresher.trainer.deployment.settings import PredictSettings
+from thresher.trainer.deployment.settings import PredictOptions, PredictSettings
+from thresher.validation import build_settings
 
 if TYPE_CHECKING:
     import torch
@@ -24,17 +25,37 @@ R = TypeVar("R")
 TEXTS_AT_ONCE = 32  # in one forward pass of a classifier
 
 
-def predict(
-    folder: Path,
-    metrics: Mapping[str, Any],
-    texts: Sequence[str],
-    settings: PredictSettings,
-    *,
-    sealed: Path | None = None,
-    again: str = "train it again",
-) -> pl.DataFrame:
+def predict(folder: Path, metrics: Mapping[str, Any], texts: Sequence[str], settings: PredictSettings) -> pl.DataFrame:
     """Return what an adapter makes of texts, and its base without it; see `predict_each`."""
-    return predict_each([folder] * len(texts), metrics, texts, settings, sealed=sealed or folder, again=again)
+    return predict_each([folder] * len(texts), metrics, texts, settings, sealed=folder)
+
+
+def predict_routed(
+    content: Mapping[str, Any],
+    texts: str | Sequence[str],
+    options: PredictOptions,
+    *,
+    what: str,
+    route: Callable[[Sequence[str]], Sequence[Path]],
+    sealed: Path,
+    again: str,
+) -> pl.DataFrame:
+    """Return what the adapters of a result make of texts; see `predict_each`.
+
+    Args:
+        content: of the result.
+        texts: to classify, to answer or to continue.
+        options: fields of `PredictSettings`.
+        what: name of the result.
+        route: tells the folder of the adapter for each text.
+        sealed: folder of the result.
+        again: what to do where a file is damaged.
+    """
+    settings: PredictSettings = build_settings(PredictSettings, "predict", options)
+    own = [texts] if isinstance(texts, str) else list(texts)
+    _require_texts(own)
+    trained = _find_trained(content, what, again)
+    return predict_each(route(own), trained, own, settings, sealed=sealed, again=again)
 
 
 def predict_each(
@@ -73,8 +94,7 @@ def predict_each(
     """
     from thresher.models.device import check_device
 
-    if not texts or not all(text.strip() for text in texts):
-        raise InputError("predict: every text must hold a word, got none; give at least one text")
+    _require_texts(texts)
     if (damage := find_damage(sealed)) is not None:
         raise ManifestError(f"{damage}; {again}")
     check_device(settings.device)
@@ -99,7 +119,12 @@ def _spread(models: Sequence[M], run: Callable[[M, list[int]], list[R]]) -> list
     return [results[place] for place in range(len(models))]
 
 
-def find_trained(content: Mapping[str, Any], what: str, again: str) -> Mapping[str, Any]:
+def _require_texts(texts: Sequence[str]) -> None:
+    if not texts or not all(text.strip() for text in texts):
+        raise InputError("predict: every text must hold a word, got none; give at least one text")
+
+
+def _find_trained(content: Mapping[str, Any], what: str, again: str) -> Mapping[str, Any]:
     """Return what the adapters of a folder were trained as, which earlier versions did not write.
 
     Raises:
