@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from thresher.experiments.bases import ranking
 from thresher.experiments.bases.ranking import describe_order, rank_models
 
 
@@ -34,14 +35,15 @@ def test_the_very_same_model_is_tied_with_itself():
     assert second.gap == 0
 
 
-def test_equal_models_are_rarely_called_different():
+def test_equal_models_are_rarely_called_different(monkeypatch):
+    monkeypatch.setattr(ranking, "N_DRAWS", 400)
     n_wrong = 0
-    for seed in range(200):
+    for seed in range(100):
         rng = np.random.default_rng(seed)
-        hard = rng.exponential(size=60)
-        ranks = rank_models("abc", hard + rng.exponential(size=(3, 60)), is_higher_better=True)
+        ranks = rank_models("abcdefgh", rng.standard_normal((8, 100)), is_higher_better=True)
         n_wrong += not all(each.is_tied for each in ranks[1:])
-    assert n_wrong <= 26  # the best of three against the others, at 5 % after Holm: 13 % at most
+    # 5 % are meant; with Holm's correction alone 17 %, as the best was picked for being best
+    assert n_wrong <= 9
 
 
 def test_a_better_model_is_found():
