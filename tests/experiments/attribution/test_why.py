@@ -7,7 +7,7 @@ import pytest
 import thresher as th
 from thresher.errors import InputError, SettingsError
 from thresher.experiments.attribution.proof import OTHERS, RANDOM, SUSPECTS, Interval, Proof
-from thresher.experiments.attribution.row_influence import DAMPING, score_rows
+from thresher.experiments.attribution.row_influence import DAMPING, GradientSketcher, score_rows
 from thresher.experiments.attribution.why import describe_proof
 
 COLORS = {"red": "apple", "green": "leaf", "blue": "sky"}
@@ -118,3 +118,15 @@ def test_scores_are_those_of_a_dense_solution():
     expected = g @ inverse @ q / np.sqrt(np.einsum("ij,jk,ik->i", g, inverse, g))
     np.testing.assert_allclose(score_rows(g, q), expected, rtol=1e-5)
     assert score_rows(np.zeros((3, 4), np.float32), np.ones(4, np.float32)).tolist() == [0, 0, 0]
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing")
+def test_gradients_are_of_what_the_adapter_trained_and_not_of_the_output_layer(tiny_llama):
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_llama), LoraConfig(r=2, task_type="CAUSAL_LM"))
+    trained = {name for name, value in model.named_parameters() if value.requires_grad}
+    sketcher = GradientSketcher(model, task="sft", dim=16, device="cpu")
+    assert any("lm_head" in name for name, _ in model.named_parameters())
+    assert set(sketcher._parameters) == trained

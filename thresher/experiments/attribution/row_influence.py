@@ -12,6 +12,7 @@ what the proof is for.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,7 +28,8 @@ from thresher.trainer.engine.tokenization import Example
 # times the mean second moment: with fewer rows than entries, a weak damping would let directions in
 # which few rows differ decide (`benchmarks/why.py`)
 DAMPING = 10.0
-TRAINED = ("lora_", "modules_to_save", "head.")  # parts of the names of what an adapter trains
+# names of what an adapter trains: its matrices, whole layers, the head of a classifier; not lm_head
+TRAINED = re.compile(r"(?:^|\.)(?:lora_|modules_to_save\.)|^head\.")
 
 
 class GradientSketcher:
@@ -38,7 +40,7 @@ class GradientSketcher:
         self._model, self._device, self._dim = model, device, dim
         self._loss_sum: Callable[[Any, Any], torch.Tensor] = class_loss if task == "classification" else token_loss
         for name, value in model.named_parameters():
-            value.requires_grad_(any(part in name for part in TRAINED))
+            value.requires_grad_(TRAINED.search(name) is not None)
         self._parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
         self._sketch = {
             name: make_sketch(name, value.numel(), dim=dim, number=0) for name, value in self._parameters.items()
