@@ -6,6 +6,7 @@ import pytest
 
 from thresher.errors import InputError
 from thresher.labeling.answers import read_answers
+from thresher.labeling.exchange import list_label_values, restore_label
 
 LABEL_STUDIO = [
     {
@@ -127,3 +128,24 @@ def test_a_line_separator_in_a_text_does_not_end_a_line(tmp_path):
 def test_answers_of_a_wrong_form_are_refused(entry, problem):
     with pytest.raises(InputError, match=problem):
         read_answers([entry], "label")
+
+
+@pytest.mark.parametrize(
+    ("given", "label", "value"),
+    [
+        ([0, 1, None], "1", 1),
+        ([0, 1], "7", 7),
+        ([0, 1], "07", "07"),
+        ([0, 1], "other", "other"),
+        ([0.5, 1.0, float("nan")], "1", 1.0),
+        ([0.5, 1.0], "nan", "nan"),
+        ([True, False], "true", True),
+        ([True, False], "1", "1"),
+        (["1", 2], "2", "2"),
+        ([1, 2.0], "2", "2"),
+        ([], "2", "2"),
+    ],
+)
+def test_a_label_has_the_type_of_those_beside_it(given, label, value):
+    restored = restore_label(label, list_label_values(given))
+    assert (restored, type(restored)) == (value, type(value))

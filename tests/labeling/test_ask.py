@@ -339,3 +339,19 @@ def test_rows_with_several_labels_do_not_count_as_unlabeled():
         match=r"one label or none are required, found 1 other row \(field 'label' must hold one.*\); correct these",
     ):
         th.ask_labels(rows, encoder="static", batch=2)
+
+
+def test_labeled_rows_keep_their_repeats_and_new_labels_the_type_of_theirs():
+    pool = [{"text": f"open {i}"} for i in range(9)]
+    known = [{"text": f"text {i}", "label": i % 2, "note": i} for i in range(4)]
+    asked = th.ask_labels(pool, labeled=[*known, {**known[0], "note": 9}], batch=2, encoder="static")
+    assert [row["note"] for row in asked.labeled] == [0, 1, 2, 3, 9]
+    assert asked.content["counts"]["labeled"] == 5
+    answers = [
+        {"thresher_row_id": row["thresher_row_id"], "label": label} for row, label in zip(asked.rows, "17", strict=True)
+    ]
+    labeled = th.add_labels(asked, answers)
+    assert [row["label"] for row in labeled.rows] == [0, 1, 0, 1, 0, 1, 7]
+    # of the rows of the pool that were labeled before, each stands there once
+    again = th.ask_labels([*pool, *known], labeled=labeled.rows, batch=1, encoder="static")
+    assert len(again.labeled) == len(labeled.rows)

@@ -153,3 +153,8 @@ def test_other_rows_with_the_same_votes_are_another_result(tmp_path):
     others = [{**row, "text": row["text"].upper()} for row in rows]
     joined = th.join_labels(others, ["a"], out=tmp_path / "out", force=True)
     assert [row["text"] for row in joined.rows] == ["T0", "T1", "T2", "T3"]
+
+
+def test_votes_that_are_numbers_give_labels_that_are_numbers():
+    rows = [{"text": f"text {i}", "a": i % 2, "b": None if i % 3 else i % 2} for i in range(6)]
+    assert [row["label"] for row in th.join_labels(rows, ["a", "b"]).rows] == [0, 1, 0, 1, 0, 1]

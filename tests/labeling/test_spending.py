@@ -98,3 +98,10 @@ def test_where_no_kind_overtakes_there_is_no_crossing():
     other = Kind(name="b", fit=fit(0.3, 1.5, noise=1e-3), price=1.0)
     assert find_crossings([one, other], 100, 1000) == []
     assert math.isclose(sum(compare_kinds([one, other], 500).chance.values()), 1)
+
+
+@pytest.mark.parametrize(
+    ("money", "price", "rows"), [(0.3, 0.1, 3), (4.35, 0.01, 435), (0.29, 0.1, 2), (26, 0.26, 100)]
+)
+def test_money_buys_every_row_that_it_pays_for(money, price, rows):
+    assert math.floor(Kind(name="a", fit=fit(0.1, 1.0), price=price).count_rows(money)) == rows

@@ -18,6 +18,7 @@ from thresher.dataset.settings import EvalReadSettings, ReadSettings
 from thresher.errors import InputError
 from thresher.labeling.settings import AskSettings, RefineSettings
 from thresher.models.settings import ModelSettings
+from thresher.numeric.units import format_count
 from thresher.printable import join_lines
 
 if TYPE_CHECKING:
@@ -265,7 +266,8 @@ def summarize_asked(asked: Asked, out: Path) -> str:
     if content["annotator"] is not None:
         lines.append(f"{content['annotator']} labeled {counts['answered_by_annotator']:,} rows")
     if counts["conflicting_texts"]:
-        lines.append(f"{counts['conflicting_texts']:,} texts have conflicting labels, and count as unlabeled")
+        n_texts = format_count(counts["conflicting_texts"], "text")
+        lines.append(f"conflicting labels: {n_texts}; their rows are left out of labeled.jsonl and count as unlabeled")
     if counts["same_text_as_held_out"]:
         lines.append(f"{counts['same_text_as_held_out']:,} texts stand in --eval too, and are not asked for")
     if counts["held_out_with_label"]:

@@ -18,10 +18,10 @@ from thresher.errors import InputError, first_three
 from thresher.labeling.agreement import Agreement, measure_agreement
 from thresher.labeling.answers import Answer, read_answers
 from thresher.labeling.ask import Asked
-from thresher.labeling.exchange import ROW_ID, write_jsonl
+from thresher.labeling.exchange import ROW_ID, list_label_values, restore_label, write_jsonl
 from thresher.progress import Progress, report_done
 
-KIND, ROWS, RECIPE = "labeled", "rows.jsonl", "label-add-1"
+KIND, ROWS, RECIPE = "labeled", "rows.jsonl", "label-add-2"
 BY = "thresher_labeled_by"  # column that says who gave a label
 PEOPLE = "people"
 MADE = ("thresher_why", "thresher_nearest", "thresher_nearest_label")  # of a question, not of a row
@@ -167,10 +167,14 @@ def _join(given: Sequence[Answer], asked: set[str]) -> dict[str, str]:
 def _build(batch: Asked, labels: dict[str, str], given: Sequence[Answer], column: str) -> Labeled:
     machine = {each[ROW_ID]: each for each in batch.machine}
     annotator = batch.manifest.content["annotator"]
-    added = [_label_row(row, column, labels[row[ROW_ID]], PEOPLE) for row in batch.rows if row[ROW_ID] in labels]
+    known = list_label_values([row.get(column) for row in batch.labeled])
+    values = {label: restore_label(label, known) for label in {*labels.values(), *_list_answers(batch)}}
+    added = [
+        _label_row(row, column, values[labels[row[ROW_ID]]], PEOPLE) for row in batch.rows if row[ROW_ID] in labels
+    ]
     n_people = len(added)
     answered = [each for each in batch.machine if each["label"] is not None and not each["is_checked"]]
-    added += [_label_row(each["row"], column, each["label"], str(annotator)) for each in answered]
+    added += [_label_row(each["row"], column, values[each["label"]], str(annotator)) for each in answered]
     if not added:
         raise InputError(
             "label add: at least one answered row is required, found none; fill in the labels, and run again"
@@ -204,5 +208,10 @@ def _build(batch: Asked, labels: dict[str, str], given: Sequence[Answer], column
     )
 
 
-def _label_row(row: dict[str, Any], column: str, label: str, by: str) -> dict[str, Any]:
+def _list_answers(batch: Asked) -> list[str]:
+    """Return the annotator's labels."""
+    return [each["label"] for each in batch.machine if each["label"] is not None]
+
+
+def _label_row(row: dict[str, Any], column: str, label: Any, by: str) -> dict[str, Any]:
     return {**{name: value for name, value in row.items() if name not in MADE}, column: label, BY: by}

@@ -46,7 +46,7 @@ from thresher.numeric.vectors import unit_rows
 from thresher.progress import Progress, report_done
 from thresher.validation import document_options, split_options
 
-KIND, LABELED, RECIPE = "asked", "labeled.jsonl", "label-ask-4"
+KIND, LABELED, RECIPE = "asked", "labeled.jsonl", "label-ask-5"
 
 
 class AllAskOptions(AskOptions, ModelOptions, ReadOptions, total=False):
@@ -332,7 +332,8 @@ class AskCall:
         rows, settings = self.rows, self.settings
         annotator = describe_annotator(self.context, settings)
         n_answered = sum(each.label is not None and not each.is_checked for each in machine)
-        counts = {"labeled": len(rows.label), "unlabeled": len(rows.open_rows), "conflicting_texts": rows.n_conflicts}
+        counts = {"labeled": len(rows.labeled_rows), "unlabeled": len(rows.open_rows)}
+        counts |= {"conflicting_texts": rows.n_conflicts}
         counts |= {"same_text_as_held_out": rows.n_leaked, "held_out_with_label": self.n_known}
         counts |= {"asked": n_people, "answered_by_annotator": n_answered}
         return Manifest(

@@ -43,6 +43,34 @@ def format_label(value: Any) -> str | None:
     return str(value).strip() or None
 
 
+def list_label_values(given: Sequence[Any]) -> dict[str, Any]:
+    """Return label -> value as it was given, where all are of one type and no text; else nothing.
+
+    Rows of numbers and of texts in one column are read by few tools: a label that is written beside
+    others has their type.
+
+    Args:
+        given: labels as they stand in the rows.
+    """
+    values = [value for value in given if isinstance(value, bool | int | float) and value == value]
+    others = any(isinstance(value, str) and value.strip() for value in given)
+    if others or len({type(value) for value in values}) != 1:
+        return {}
+    return {str(format_label(value)): value for value in values}
+
+
+def restore_label(label: str, values: Mapping[str, Any]) -> Any:
+    """Return a label as a value of the type that `list_label_values` found, if it can be one."""
+    if label in values or not values:
+        return values.get(label, label)
+    kind = type(next(iter(values.values())))
+    try:
+        value = label if kind is bool else kind(label)
+    except ValueError:
+        return label
+    return value if format_label(value) == label else label
+
+
 def write_jsonl(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Write rows as JSON lines."""
     write_atomic(path, b"".join(encode_json(row) + b"\n" for row in rows))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,7 +34,7 @@ class LabelingPool:
         text: (m,) of each labeled row, each text once.
         label: (m,) its label.
         label_column: where labels stand, and where new ones will.
-        labeled_rows: the user's own columns of each labeled row.
+        labeled_rows: the labeled rows with the user's own columns, repeats of a text included.
         n_conflicts: texts that were given several labels, which count as not labeled.
         given: the labeled rows that were given beside the pool, or None.
         n_leaked: texts that ask what a test row asks, and are not asked for.
@@ -61,7 +61,7 @@ class LabelingPool:
         n_labels = f" ({format_count(len(self.classes), 'label')})" if self.classes else ""
         return (
             f"{format_count(self.texts.n_read, 'row')} read: {len(self.open_rows):,} without a label, "
-            f"{len(self.text):,} labeled{n_labels}"
+            f"{len(self.labeled_rows):,} labeled{n_labels}"
         )
 
     def embed(self, context: FeatureContext) -> tuple[Float32, Known]:
@@ -140,7 +140,7 @@ def read_pool(pool: Any, labeled: Any, read: ReadSettings, label_column: str | N
     is_open = ~texts.frame["response"].is_in(list(known)).to_numpy()
     if not is_open.any():
         raise InputError(f"label ask: rows without a label are required, all {len(texts):,} have one; add rows")
-    rows = [_name_label(parts[row["part"]], row["at"], column) for row in known.values()]
+    rows = [] if frame is None else [_name_label(parts[i], at, column) for i, at in _list_known_rows(frame, known)]
     return LabelingPool(
         texts=texts,
         open_rows=np.flatnonzero(is_open),
@@ -151,6 +151,16 @@ def read_pool(pool: Any, labeled: Any, read: ReadSettings, label_column: str | N
         n_conflicts=n_conflicts,
         given=given,
     )
+
+
+def _list_known_rows(frame: pl.DataFrame, known: Mapping[str, Any]) -> list[tuple[int, int]]:
+    """Return part and place of the labeled rows: of each text, those of the last part that has it.
+
+    The labeled rows that are given hold those of the pool, where they were labeled from it before.
+    """
+    is_last = pl.col("part") == pl.col("part").max().over("text")
+    kept = frame.filter(pl.col("text").is_in(list(known)) & is_last)
+    return list(kept.select("part", "at").iter_rows())
 
 
 def _load_labeled(labeled: Any, read: ReadSettings) -> Dataset:

@@ -39,6 +39,8 @@ class Kind:
     def count_rows(self, money: float) -> float:
         """Return the rows that an amount buys; 0 where it does not reach for one."""
         rows = (money - self.fixed) / self.price
+        # 0.3 buys three rows of 0.1, though floats have 2.9999999999999996
+        rows = round(rows) if math.isclose(rows, round(rows), rel_tol=1e-9) else rows
         return rows if rows >= 1 else 0.0
 
 

@@ -21,12 +21,12 @@ from thresher.dataset.provenance import describe_reading, describe_rows, refuse_
 from thresher.dataset.settings import ReadOptions, ReadSettings
 from thresher.dataset.values.kept_rows import KeptRows
 from thresher.errors import InputError, SettingsError
-from thresher.labeling.exchange import format_label, write_jsonl
+from thresher.labeling.exchange import format_label, list_label_values, restore_label, write_jsonl
 from thresher.labeling.weak.dawid_skene import NO_VOTE, LabelModel, count_votes, fit_label_model
 from thresher.numeric.arrays import Float64, Int64
 from thresher.validation import document_options, split_options
 
-KIND, ROWS, UNLABELED, RECIPE = "joined", "rows.jsonl", "unlabeled.jsonl", "label-join-2"
+KIND, ROWS, UNLABELED, RECIPE = "joined", "rows.jsonl", "unlabeled.jsonl", "label-join-3"
 LABEL, CONFIDENCE = "label", "confidence"
 FEWEST_TOLD, MOST_UNIQUE = 5, 0.9  # votes of a rule; share of them that occur once, as texts do
 How = Literal["model", "majority"]
@@ -154,7 +154,8 @@ def join_labels(
         )
     if not isinstance(rules, Mapping):
         _refuse_contents(texts, names)
-    said = [_apply_rule(texts, name, rules[name] if isinstance(rules, Mapping) else None) for name in names]
+    given = [_apply_rule(texts, name, rules[name] if isinstance(rules, Mapping) else None) for name in names]
+    said = [_format_votes(name, values) for name, values in zip(names, given, strict=True)]
     _refuse_unique_votes(names, said)
     classes = sorted({label for column in said for label in column if label is not None})
     if len(classes) < 2:
@@ -163,7 +164,8 @@ def join_labels(
         )
     code = {name: i for i, name in enumerate(classes)}
     votes = np.array([[NO_VOTE if v is None else code[v] for v in column] for column in said], dtype=np.int64).T
-    result = _build(texts, votes, names, classes, how)
+    as_given = list_label_values([value for values in given for value in values])
+    result = _build(texts, votes, names, {label: restore_label(label, as_given) for label in classes}, how)
     if out is None:
         return result
     refuse_input_as_output(Path(out), [texts])
@@ -199,9 +201,13 @@ def _refuse_unique_votes(names: Sequence[str], said: Sequence[Sequence[str | Non
             )
 
 
-def _apply_rule(texts: Dataset, name: str, rule: Rule | None) -> list[str | None]:
+def _apply_rule(texts: Dataset, name: str, rule: Rule | None) -> list[Any]:
+    """Return what a rule says of each row."""
+    return texts.column(name).to_list() if rule is None else [rule(row) for row in texts]
+
+
+def _format_votes(name: str, values: Sequence[Any]) -> list[str | None]:
     """Return the vote of a rule on each row; None for none."""
-    values: list[Any] = texts.column(name).to_list() if rule is None else [rule(row) for row in texts]
     try:
         return [format_label(value) for value in values]
     except InputError as error:
@@ -216,7 +222,9 @@ def vote(votes: Int64, n_classes: int) -> Float64:
     return shares
 
 
-def _build(texts: Dataset, votes: Int64, names: list[str], classes: list[str], how: How) -> Joined:
+def _build(texts: Dataset, votes: Int64, names: list[str], values: Mapping[str, Any], how: How) -> Joined:
+    """Join the votes; `values` are the classes as they are written, by name."""
+    classes = list(values)
     shares = vote(votes, len(classes))
     model: LabelModel | None = fit_label_model(votes, len(classes)) if how == "model" else None
     # ties of a majority go to the label that is more frequent in all votes
@@ -231,14 +239,14 @@ def _build(texts: Dataset, votes: Int64, names: list[str], classes: list[str], h
             unlabeled.append(row)
             continue
         confidence = round(float(probability[i, chosen[i]]), 6)
-        labeled.append({**row, LABEL: classes[chosen[i]], CONFIDENCE: confidence})
+        labeled.append({**row, LABEL: values[classes[chosen[i]]], CONFIDENCE: confidence})
     n_votes = count_votes(votes, len(classes)).sum(axis=1)
     rules = {name: _describe(votes[:, j], shares, n_votes, model) for j, name in enumerate(names)}
     counts = {"labeled": len(labeled), "unlabeled": len(unlabeled), "conflicts": int(disagrees.sum())}
     identity = {
         "recipe": RECIPE,
         "rows": [texts.fingerprint, describe_reading(texts)],
-        "votes": digest(votes.tolist()),
+        "votes": digest([votes.tolist(), list(values.values())]),
         "how": how,
     }
     content = {

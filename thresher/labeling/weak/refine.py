@@ -27,7 +27,7 @@ from thresher.evaluation.effect import Effect, estimate_effect
 from thresher.features import FeatureContext
 from thresher.features.embedding import Embedding
 from thresher.features.plan import FeaturesPlan, plan_stages
-from thresher.labeling.exchange import write_jsonl
+from thresher.labeling.exchange import list_label_values, restore_label, write_jsonl
 from thresher.labeling.pool import choose_encoder, embed_texts
 from thresher.labeling.settings import RefineOptions, RefineSettings
 from thresher.labeling.weak.cosine import Confidence, CosineSettings, judge_targets, self_train
@@ -40,7 +40,7 @@ from thresher.numeric.units import format_count
 from thresher.progress import OnProgress, Progress, report_done
 from thresher.validation import document_options, split_options
 
-KIND, ROWS, WEIGHTS, RECIPE = "refined", "rows.jsonl", "weights.parquet", "label-refine-3"
+KIND, ROWS, WEIGHTS, RECIPE = "refined", "rows.jsonl", "weights.parquet", "label-refine-4"
 N_TRIAL_ROWS, TRIAL_WIDTH = 1000, 384  # of the run that is timed by a dry run
 
 
@@ -369,8 +369,10 @@ def _keep_labels(weak: Dataset) -> list[dict[str, Any]]:
 def _write_labels(sides: _Sides, confidence: Confidence, likeliest: Int64, classes: list[str]) -> list[dict[str, Any]]:
     """Return the rows that are learned from, with the labels of self-training."""
     label, more = sides.weak.schema.columns["label"][0], sides.more or ()
+    given = list_label_values(sides.weak.column(label).to_list())
+    values = [restore_label(name, given) for name in classes]
     return [
-        {**row, label: classes[likeliest[i]], CONFIDENCE: round(float(confidence.weight[i]), 6)}
+        {**row, label: values[likeliest[i]], CONFIDENCE: round(float(confidence.weight[i]), 6)}
         for i, row in enumerate([*sides.weak, *more])
         if confidence.is_learned[i]
     ]
