@@ -200,7 +200,7 @@ class Gates(Section):
 
 
 class TrainSection(Section):
-    """The adapter gate: a snapshot is published only if its adapter is not worse."""
+    """The adapter gate: a snapshot is published only if its adapter is not clearly worse."""
 
     model: Line | None = Field(default=None, description="Base model, as for `train`.")
     seeds: int = Field(default=3, ge=2, le=20, description="Adapters per snapshot, with seed, seed + 1, ...")

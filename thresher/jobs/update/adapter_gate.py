@@ -95,14 +95,16 @@ def check_adapter(job: Job, inputs: UpdateInputs, table: pa.Table, log: EventLog
     for (name, metric, effect), p in zip(tests, adjusted, strict=True):
         is_worse = p < LEVEL and effect.value < 0
         entries.append({"rows": name, "metric": metric, **asdict(effect), "p_adjusted": p, "is_worse": is_worse})
-        log.send("train", f"{name}: {_describe(metric, effect)}{', worse' if is_worse else ''}")
+        is_clear = p < LEVEL and not effect.low <= 0 <= effect.high
+        verdict = "no clear difference" if not is_clear else "worse" if is_worse else "better"
+        log.send("train", f"{name}: {verdict}: {_describe(metric, effect)}")
         if is_worse:
             message = (
                 f"train: the adapter must not be worse than that of the published snapshot, got {name}: "
                 f"{_describe(metric, effect)}; look at the new rows, or accept them with --accept"
             )
             alarms.append(Alarm("train", True, effect.value, 0.0, message))
-    return AdapterReport({"verdict": "worse" if alarms else "not worse", "tests": entries}, alarms)
+    return AdapterReport({"verdict": "worse" if alarms else "not clearly worse", "tests": entries}, alarms)
 
 
 def _train(job: Job, settings: TrainSection, rows: Dataset, held_out: Dataset, log: EventLog) -> list[Path]:
@@ -183,6 +185,6 @@ def _estimate(metric: Metric, ours: Sequence[pl.DataFrame], theirs: Sequence[pl.
 
 def _describe(metric: str, effect: Effect) -> str:
     return (
-        f"{metric} {'better' if effect.value >= 0 else 'worse'} by {abs(effect.value):.4f} "
-        f"[{effect.low:+.4f}, {effect.high:+.4f}] (n = {effect.n_rows}, {effect.n_seeds} seeds)"
+        f"the difference in {metric} is {effect.value:+.4f}, above 0 being better, [{effect.low:+.4f}, "
+        f"{effect.high:+.4f}] (n = {effect.n_rows}, {effect.n_seeds} seeds)"
     )
