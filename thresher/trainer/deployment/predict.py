@@ -181,6 +181,8 @@ def _classify(
     """Return the probabilities of the labels of each text."""
     import torch
 
+    from thresher.models.causal_lm.adapter import disable_adapter
+    from thresher.trainer.engine.adapters.whole_model import is_whole_model
     from thresher.trainer.engine.pooled_classifier import PooledClassifier
 
     labels: tuple[str, ...] = tuple(metrics["labels"])
@@ -194,8 +196,8 @@ def _classify(
     ]
     with_adapter = _compute_probabilities(model, batches)
     without: list[list[float]] | None = None
-    if isinstance(model, PooledClassifier) and hasattr(model.body, "disable_adapter"):
-        with model.body.disable_adapter():
+    if isinstance(model, PooledClassifier) and not is_whole_model(folder):
+        with disable_adapter(model.body):
             without = _compute_probabilities(model, batches)
     return [
         pl.DataFrame(
