@@ -52,9 +52,9 @@ class Gain:
 def estimate_gain(metric: Metric, ours: Sequence[pl.DataFrame], theirs: Sequence[pl.DataFrame]) -> Gain | None:
     """Return how much better our runs are than the reference, or None where that has no value.
 
-    With one run, the interval is over rows only: the spread between seeds is not in it. Of answers
-    that are right or wrong, one row of each kind of disagreement is added, so that a few rows on
-    which the sides differ, or none, prove nothing (Bonett and Price 2012,
+    With one run, the interval is over rows only, by Student's t: the spread between seeds is not in
+    it. Of answers that are right or wrong, one row of each kind of disagreement is added, so that a
+    few rows on which the sides differ, or none, prove nothing (Bonett and Price 2012,
     doi:10.3102/1076998611411915); with several seeds, the interval reaches at least as far. A row
     that has no value on either side, as a label that one of them does not know, does not count.
 
@@ -85,9 +85,16 @@ def estimate_gain(metric: Metric, ours: Sequence[pl.DataFrame], theirs: Sequence
         low, high = min(low, effect.low), max(high, effect.high)
         return Gain(value=effect.value, low=low, high=high, stderr=effect.stderr, n=n, n_seeds=n_seeds)
     difference = paired_difference(*((a, b) if metric.is_higher_better else (b, a)), weights)
-    low, high = difference.value - NORMAL_95 * difference.stderr, difference.value + NORMAL_95 * difference.stderr
-    low, high = bounds or (low, high)
+    reach = _find_reach(n) * difference.stderr
+    low, high = bounds or (difference.value - reach, difference.value + reach)
     return Gain(value=difference.value, low=low, high=high, stderr=difference.stderr, n=n, n_seeds=n_seeds)
+
+
+def _find_reach(n: int) -> float:
+    """Return the standard errors on either side of a 95 % interval over n rows."""
+    from scipy import stats
+
+    return float(stats.t.ppf(0.975, n - 1)) if n > 1 else math.inf
 
 
 def _bound_proportions(ours: Float64, theirs: Float64) -> tuple[float, float]:

@@ -11,7 +11,9 @@ import polars as pl
 
 from thresher.evaluation.classification import classification_report
 from thresher.evaluation.estimate import Estimate, exp, mean, mean_over_seeds, paired_difference, proportion, ratio
+from thresher.evaluation.gain import Gain, estimate_gain
 from thresher.evaluation.lm_eval_task import list_columns
+from thresher.evaluation.metric import METRICS
 from thresher.numeric.arrays import Float64
 
 
@@ -25,6 +27,8 @@ class Comparison:
         ours: over all seeds.
         theirs: over all seeds.
         difference: ours - theirs, paired over rows and seeds.
+        gain: the same with its 95 % interval, positive where ours is better; None where no row has
+            a value.
     """
 
     metric: str
@@ -32,6 +36,7 @@ class Comparison:
     ours: Estimate
     theirs: Estimate
     difference: Estimate
+    gain: Gain | None
 
 
 def classification_metrics(outcomes: pl.DataFrame) -> dict[str, Any]:
@@ -87,6 +92,9 @@ def compare(ours: Sequence[pl.DataFrame], theirs: Sequence[pl.DataFrame]) -> Com
         ours=mean_over_seeds(a, weights),
         theirs=mean_over_seeds(b, weights),
         difference=paired_difference(a, b, weights),
+        gain=estimate_gain(
+            next(iter(METRICS["classification" if is_classification else "sft"].values())), ours, theirs
+        ),
     )
 
 

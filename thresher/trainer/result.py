@@ -199,6 +199,7 @@ def _build_comparison(runs: list[FinishedRun]) -> dict[str, Any]:
         "subset": comparison.ours.to_json(),
         "random": comparison.theirs.to_json(),
         "difference": comparison.difference.to_json(),
+        "gain": None if comparison.gain is None else comparison.gain.to_json(),
     }
 
 

@@ -1,9 +1,11 @@
 """The gain over a reference: rows that differ seldom, or never, prove nothing."""
 
+import numpy as np
 import polars as pl
 import pytest
 
 from thresher.evaluation.gain import Gain, estimate_gain
+from thresher.evaluation.held_out import compare
 from thresher.evaluation.metric import METRICS, Metric
 from thresher.trainer.untouched.summary import describe_difference, describe_gain, describe_verdict, name_shots
 
@@ -56,6 +58,8 @@ def test_sides_that_agree_on_all_rows_may_differ_by_what_so_few_rows_cannot_show
     assert gain.high == -gain.low == pytest.approx(1.96 * 2**0.5 / 42)
 
 
+SIDES = ((0, (0.3, 0.2)), (1, (0.0, 0.0)))
+PAIR = ((1.7, 1.8), (2.0, 2.0))
 MORE = "thresher train --seeds 3 would show the luck of training"
 
 
@@ -72,9 +76,9 @@ MORE = "thresher train --seeds 3 would show the luck of training"
     ],
 )
 def test_the_first_line_of_a_summary_says_whether_these_rows_were_better(metric, value, seeds, words):
-    difference = {"value": value, "stderr": 0.015, "n": 500}
-    compared = {"metric": metric, "is_higher_better": metric == "accuracy", "difference": difference}
-    compared["seeds"] = list(range(seeds))
+    gain = value if metric == "accuracy" else -value
+    ends = {"low": gain - 0.029, "high": gain + 0.029}
+    compared = {"metric": metric, "gain": {"value": gain, **ends, "stderr": 0.015, "n": 500, "n_seeds": seeds}}
     assert describe_difference(compared, "random rows") == words
     metrics = {"base": {"sentence": "training pays"}, "comparison": compared, "control": None}
     verdict = describe_verdict(metrics)
@@ -90,3 +94,26 @@ def test_a_reference_with_rows_in_its_prompt_is_called_so():
     assert words["untouched"].startswith("training pays: better than the untouched model by 0.300 nats")
     assert "than the untouched model with 1 training row in its prompt by" in words["1 in the prompt"]
     assert "than the untouched model with 4 training rows in its prompt by" in words["4 in the prompt"]
+
+
+def tabulate_losses(gap, seed):
+    values = 2.0 - gap + 0.01 * np.random.default_rng(seed).standard_normal(200)
+    return pl.DataFrame({"row_id": [f"row {i}" for i in range(200)], "loss": values, "n_tokens": [1] * 200})
+
+
+def test_two_seeds_of_different_luck_do_not_make_rows_better():
+    ours, theirs = ([tabulate_losses(gap, 10 * side + i) for i, gap in enumerate(gaps)] for side, gaps in SIDES)
+    comparison = compare(ours, theirs)
+    # 1.96 standard errors would say better; with one degree of freedom it takes 12.7
+    assert comparison.difference.value + 1.96 * comparison.difference.stderr < 0
+    assert comparison.gain.value == pytest.approx(-comparison.difference.value)
+    compared = {"metric": "loss", "gain": comparison.gain.to_json()}
+    assert describe_difference(compared, "random rows").startswith("no clear difference from random rows")
+
+
+def test_two_rows_are_judged_by_the_t_distribution():
+    ours, theirs = (tabulate_losses(0.0, seed).head(2).with_columns(loss=pl.Series(v)) for seed, v in enumerate(PAIR))
+    gain = estimate_gain(METRICS["sft"]["loss"], [ours], [theirs])
+    assert gain.value == pytest.approx(0.25)
+    assert (gain.low, gain.high) == pytest.approx((0.25 - 12.7062 * 0.05, 0.25 + 12.7062 * 0.05), rel=1e-4)
+    assert gain.direction == 0

@@ -124,7 +124,7 @@ def _compare_with_first(rows: Float64, draws: Float64, first: int) -> list[float
 
 def _measure_error(difference: Float64) -> float:
     """Return the standard error of the mean of a paired difference, (n,)."""
-    return float(difference.std(ddof=1)) / np.sqrt(len(difference))
+    return float(difference.std(ddof=1) / np.sqrt(len(difference)))
 
 
 def _resample(rows: Float64) -> Float64:

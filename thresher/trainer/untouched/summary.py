@@ -192,23 +192,21 @@ def describe_difference(compared: Mapping[str, Any], control: str) -> str | None
         compared: section `comparison` of `metrics.json`.
         control: what the control learned.
     """
-    difference = compared["difference"]
-    if difference["value"] is None or difference["stderr"] is None:
+    stored = compared.get("gain")
+    if stored is None or None in stored.values():
         return None
-    value, reach = (1 if compared["is_higher_better"] else -1) * difference["value"], NORMAL_95 * difference["stderr"]
-    n_seeds = len(compared["seeds"])
-    gain = Gain(value=value, low=value - reach, high=value + reach, n=difference["n"], n_seeds=n_seeds, stderr=reach)
+    gain = Gain(**stored)
     unit = find_unit(compared["metric"])
     if gain.direction == 0:
         low, high = (unit.format_number(abs(end)) for end in (gain.low, gain.high))
         return f"no clear difference from {control} (from {low} {unit.name} worse to {high} better)"
-    if n_seeds == 1:
-        order = "ahead of" if value > 0 else "behind"
+    if gain.n_seeds == 1:
+        order = "ahead of" if gain.direction > 0 else "behind"
         return (
             f"{order} {control} by {format_gain(gain, unit)} in one run each; thresher train --seeds 3 "
             f"would show the luck of training"
         )
-    return f"{'better' if value > 0 else 'worse'} than {control} by {format_gain(gain, unit)}"
+    return f"{name_verdict(gain)} than {control} by {format_gain(gain, unit)}"
 
 
 def format_untouched(metrics: Mapping[str, Any]) -> list[str]:
