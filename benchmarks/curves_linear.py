@@ -96,7 +96,8 @@ class LinearRunner(ExperimentRunner):
         for name in names:
             if name not in self.outcomes:
                 correct = self.worker_pool.is_correct(name[1], name[2])[:N_SEEN]
-                self.outcomes[name] = Outcome(key="", outcomes=pl.DataFrame({"correct": correct}), facts={})
+                table = pl.DataFrame({"row_id": [str(row) for row in range(len(correct))], "correct": correct})
+                self.outcomes[name] = Outcome(key="", outcomes=table, facts={})
         return {name: self.estimate(name).value for name in names}
 
     def compute_cost(self):

@@ -34,6 +34,13 @@ def test_two_equal_exponents_cannot_be_told_apart():
     assert 0.2 < np.mean(chances) < 0.8
 
 
+@pytest.mark.parametrize("slope", [0.0, 0.02])
+def test_a_curve_that_does_not_fall_speaks_for_neither(slope):
+    errors = 0.2 + slope * np.log(ROWS / ROWS.min())
+    answer = fit_joint_law(FACTORS, ROWS, errors, np.eye(len(ROWS)) * 1e-4).compare(64, 1600)
+    assert 0.2 < answer.p_rows < 0.8
+
+
 def test_the_gain_is_covered_as_often_as_its_interval_says():
     truth = law(0.2, 0.4)
     right, hits = truth(64.0, 1600.0) - truth(64.0, 3200.0), 0

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from thresher.evaluation.curves.row_noise import estimate_test_covariance
+from thresher.evaluation.curves.curve_fit import fit_curve
+from thresher.evaluation.curves.enough import find_enough
+from thresher.evaluation.curves.row_noise import bound_unseen, estimate_test_covariance
 
 N_ROWS, N_SEEDS = 300, 3
 
@@ -46,3 +48,26 @@ def test_sizes_with_one_run_have_the_chance_of_the_others():
     assert np.isfinite(single).all()
     assert (np.linalg.eigvalsh(single) > -1e-12).all()
     assert estimate_test_covariance([table[:1] for table in tables]).shape == (3, 3)
+
+
+@pytest.mark.parametrize(("n_test", "verdict"), [(10, "cannot tell"), (60, "cannot tell"), (1000, "enough")])
+@pytest.mark.parametrize("n_wrong", [0, 1])
+def test_few_test_rows_that_all_runs_answer_alike_prove_nothing(n_test, verdict, n_wrong):
+    answers = np.ones((3, n_test))
+    answers[:, :n_wrong] = 0
+    tables, sizes = [answers] * 6, [16 * 2**k for k in range(6)]
+    means = [list(table.mean(axis=1)) for table in tables]
+    fit = fit_curve(sizes, means, is_higher_better=True, test_covariance=estimate_test_covariance(tables))
+    found = find_enough(fit, n_pool=sizes[-1], n_test=n_test)
+    assert found.verdict == verdict
+    assert "anywhere from 16 to 16" not in str(found)
+
+
+def test_values_other_than_right_and_wrong_have_no_unseen_rows():
+    assert not estimate_test_covariance([np.full((2, 30), 0.5)] * 3).any()
+    assert estimate_test_covariance([np.ones((2, 30))] * 3)[0, 0] == pytest.approx(2 * bound_unseen([30]))
+
+
+def test_a_mean_over_classes_hides_more_where_one_is_rare():
+    assert bound_unseen([495, 5]) > 20 * bound_unseen([250, 250])
+    assert bound_unseen([500]) == pytest.approx(2 / 502**2)

@@ -1,5 +1,6 @@
 """More rows or a bigger model: models differ in the test rows that they are good at, by chance."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -34,7 +35,12 @@ def measure(number):
     experiment = SimpleNamespace(metric=find_metric("accuracy", "classification"), test=range(N_TEST))
     settings = {"rankings": None, "worker_pool": None, "n_workers": 1, "engine": "local", "on_progress": None}
     runner = ExperimentRunner(experiment=experiment, outcomes=outcomes, **settings)
-    fits = {
+    return runner, variants, fit_all(runner, variants)
+
+
+def fit_all(runner, variants):
+    """The laws of each variant."""
+    return {
         variant.label: fit_curve(
             SIZES,
             [[table["correct"].mean() for table in runner.list_tables(variant.label, size)] for size in SIZES],
@@ -44,7 +50,6 @@ def measure(number):
         )
         for variant in variants
     }
-    return runner, variants, fits
 
 
 def test_a_larger_model_that_is_no_better_is_seldom_called_better():
@@ -99,3 +104,24 @@ def test_the_answer_is_a_sentence_whichever_is_likelier(p_rows, is_rate):
         else "the rows are expected to lower the loss by 0.010 [0.005, 0.020], the model by 0.030 [0.015, 0.060]."
     )
     assert text.endswith(f"from 800 rows and large, {wanted}")
+
+
+def test_a_law_that_misses_the_points_names_neither():
+    gains = [SimpleNamespace(low=0.5 * gain, median=gain, high=2 * gain) for gain in (0.01, 0.03)]
+    answer = JointAnswer(gain_of_rows=gains[0], gain_of_factor=gains[1], p_rows=0.99, times=2)
+    largest = Variant(method="random", factor="model", value="large", amount=4.0)
+    scale = SimpleNamespace(is_rate=True, is_higher_better=True)
+    text = describe_factors(answer, largest, rows=800, scale=scale, is_misfit=True)
+    assert text.startswith("Cannot tell whether twice the rows or a model of twice the size would bring more")
+
+
+def test_a_larger_model_that_is_worse_is_called_so():
+    runner, variants, _ = measure(0)
+    variants = [replace(variants[0], amount=4.0), replace(variants[1], amount=1.0)][::-1]
+    for (label, size, seed), outcome in list(runner.outcomes.items()):
+        if label == variants[1].label:  # now the larger one: half of its right answers are wrong
+            spoiled = outcome.outcomes.with_columns(pl.col("correct") & (pl.int_range(N_TEST) % 2 == 0))
+            runner.outcomes[label, size, seed] = SimpleNamespace(outcomes=spoiled)
+    joint = compare_factors(variants, fit_all(runner, variants), runner.estimate_covariance)
+    assert joint["worse"]["than"] == "large"
+    assert joint["answer"].startswith("The larger model is worse here: with 800 rows, small is 4")

@@ -11,9 +11,10 @@ import numpy as np
 import polars as pl
 
 from thresher.errors import InputError
-from thresher.evaluation.curves.row_noise import estimate_row_values, estimate_test_covariance
+from thresher.evaluation.curves.row_noise import bound_unseen, estimate_row_values, estimate_test_covariance
 from thresher.evaluation.estimate import Estimate, linearize_ratio, mean_over_seeds
 from thresher.evaluation.lm_eval_task import LmEvalMetric
+from thresher.evaluation.metric import RATES
 from thresher.experiments.cells.cell import Cell, Outcome
 from thresher.experiments.cells.open_pool import open_worker_pool
 from thresher.experiments.cells.retries import require_results
@@ -212,14 +213,20 @@ class ExperimentRunner:
 
     def estimate_test_covariance(self, method: str, sizes: Sequence[int]) -> Float64:
         """Return how the means of a method at several sizes err together: (m, m)."""
-        return self.estimate_covariance([(method, size) for size in sizes])
+        return self.estimate_covariance([(method, size) for size in sizes], is_curve=True)
 
-    def estimate_covariance(self, points: Sequence[tuple[str, int]]) -> Float64:
-        """Return how the means of methods at sizes err together, relative to the last: (m, m)."""
+    def estimate_covariance(self, points: Sequence[tuple[str, int]], *, is_curve: bool = False) -> Float64:
+        """Return how the means of methods at sizes err together, relative to the last: (m, m).
+
+        Args:
+            points: methods and sizes.
+            is_curve: they are rising sizes of one method, of which test rows that all runs answer
+                alike may hide a difference.
+        """
         tables, metric = [self.list_tables(*point) for point in points], self.experiment.metric
         if metric.column is None:
             values = [np.stack([self._estimate_row_values(table) for table in own]) for own in tables]
-            return estimate_test_covariance(values)
+            return estimate_test_covariance(values, unseen=self._bound_unseen(tables[0][0]) if is_curve else 0.0)
         # models differ in the rows that they can read, and in how many tokens a row has: each run
         # is made linear by its own weights
         aligned = iter(align_tables(metric, [table for own in tables for table in own]))
@@ -229,7 +236,13 @@ class ExperimentRunner:
             )
             for own in tables
         ]
-        return estimate_test_covariance(values)
+        return estimate_test_covariance(values, unseen=None if is_curve else 0.0)
+
+    def _bound_unseen(self, table: pl.DataFrame) -> float:
+        """Return what test rows may hide of a mean over classes; 0 for a metric of the user's."""
+        if self.experiment.metric.name not in RATES:
+            return 0.0
+        return bound_unseen(table["label"].value_counts()["count"])
 
     def _estimate_row_values(self, table: pl.DataFrame) -> Float64:
         if id(table) not in self.row_values:

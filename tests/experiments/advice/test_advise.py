@@ -61,6 +61,13 @@ def test_it_answers_the_five_questions_from_its_steps(advice):
     assert th.open(advice.path).list_facts() == advice.list_facts()
 
 
+def test_no_feature_is_computed_to_take_all_rows(advice):
+    content = Manifest.read(advice.path / "subset").content
+    assert advice.content["rows"]["n"] == advice.content["pool"]["clean"]
+    assert content["method"] == "random"
+    assert not content["features"]
+
+
 def test_the_same_call_finds_every_step_done(advice, call):
     rows, options = call
     before = {path: path.stat().st_mtime_ns for path in advice.path.glob("*/manifest.json")}

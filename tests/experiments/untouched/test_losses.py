@@ -51,6 +51,16 @@ def test_it_is_told_from_how_many_rows_on_more_is_forgotten_than_allowed(untouch
     assert format_forgetting(None) == []
 
 
+def test_few_rows_that_are_learned_often_are_no_limit_from_which_on_more_is_forgotten(untouched):
+    losses = {
+        ("random", size): [shift(untouched, bits + step, 0.01) for step in (0.0, 0.001, 0.002)]
+        for size, bits in ((10, 0.05), (20, 0.06), (40, 0.001))
+    }
+    entry = describe_losses(untouched, losses, 0.02)["methods"]["random"]
+    assert entry["sentence"].startswith("with 20 rows it forgets more than the allowed 0.02: worse by 0.0610")
+    assert "; with 40 rows it forgets no more than the allowed 0.02" in entry["sentence"]
+
+
 def lost(value):
     return Gain(value=value, low=value, high=value, stderr=0.0, n=300, n_seeds=1)
 

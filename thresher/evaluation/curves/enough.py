@@ -136,6 +136,8 @@ class Enough:
         row = "answered test row" if self.n_unanswered else "test row"
         these = "these runs" if self.n_test is None else format_count(self.n_test, row)
         between = f"anywhere from {self.low:,} to {self.high:,} of the {everything}"
+        if self.low == self.high:
+            between = f"{self.low:,} of the {everything}, or more of them,"
         return f"Cannot tell yet: with {these}, {between} may be enough to come within {self.tolerance} of all of them"
 
     def _describe_remedy(self) -> str:

@@ -63,7 +63,8 @@ class JointFit:
         return JointAnswer(
             gain_of_rows=summarize_samples(by_rows),
             gain_of_factor=summarize_samples(by_factor),
-            p_rows=float(np.mean(by_rows > by_factor)),
+            # where neither brings anything, as on a flat curve, nothing speaks for either
+            p_rows=float(np.mean(by_rows > by_factor) + np.mean(by_rows == by_factor) / 2),
             times=times,
         )
 
@@ -75,7 +76,7 @@ class JointAnswer:
     Attributes:
         gain_of_rows: expected of so many times the rows.
         gain_of_factor: expected of so many times the factor.
-        p_rows: probability that the rows bring more.
+        p_rows: probability that the rows bring more; half where both bring the same.
         times: how many.
     """
 

@@ -14,7 +14,9 @@ from thresher.numeric.arrays import Float64
 JACKKNIFE_GROUPS = 20
 
 
-def estimate_test_covariance(values: Sequence[Float64], weights: ArrayLike | None = None) -> Float64:
+def estimate_test_covariance(
+    values: Sequence[Float64], weights: ArrayLike | None = None, *, unseen: float | None = None
+) -> Float64:
     """Return the covariance over test rows of each size's difference to the last size.
 
     Rows and seeds are crossed (Cornfield and Tukey 1956, doi:10.1214/aoms/1177728067): what is left
@@ -22,9 +24,15 @@ def estimate_test_covariance(values: Sequence[Float64], weights: ArrayLike | Non
     in the spread between seeds already, and is taken out here, size by size: runs on the whole pool
     are nearly the same model, whose luck with these test rows no further seed averages out.
 
+    Few test rows that all runs answer alike prove little: of a hundred others, some may be answered
+    by the larger sizes alone. So one row of each kind of disagreement is added, as in `gain.py`
+    (Bonett and Price 2012), which changes its answer anywhere between the first size and the last.
+
     Args:
         values: per size, (seeds, n) value of each test row in each run, the same rows at all sizes.
         weights: (n,) where the values are totals.
+        unseen: variance that a row of each kind brings; None for that of answers that are right or
+            wrong, and 0 where the values are anything else.
 
     Returns:
         (m, m), with zeros for the last size.
@@ -42,7 +50,26 @@ def estimate_test_covariance(values: Sequence[Float64], weights: ArrayLike | Non
     covariance -= np.diag(is_other * chance) + chance[-1] * np.outer(is_other, is_other)
     result = np.zeros((m, m))
     result[:-1, :-1] = _make_positive(covariance[:-1, :-1])
-    return result
+    if unseen is None:
+        unseen = bound_unseen([n]) if weights is None and all(map(_is_right_or_wrong, tables)) else 0.0
+    # share of the places at which a row may change its answer that come after each size
+    after = 1 - np.arange(m) / max(m - 1, 1)
+    return np.asarray(result + unseen * (np.minimum.outer(after, after) + np.outer(is_other, is_other)))
+
+
+def bound_unseen(rows_per_class: ArrayLike) -> float:
+    """Return the variance of a rate's difference that a row of each kind of disagreement brings.
+
+    Args:
+        rows_per_class: test rows of each class, of a metric that is a mean over classes; of any
+            other, all rows as one class.
+    """
+    n = np.asarray(rows_per_class, dtype=np.float64)
+    return float((2 / (n + 2) ** 2).sum() / len(n) ** 2)
+
+
+def _is_right_or_wrong(values: Float64) -> bool:
+    return bool(np.isin(values, (0.0, 1.0)).all())
 
 
 def _estimate_chance(tables: Sequence[Float64]) -> Float64:

@@ -163,9 +163,10 @@ def _run_steps(steps: Steps) -> dict[str, Any]:
     size = choose_size(curve, method, len(rows), most=steps.most_rows, has_target=steps.settings.target is not None)
     whole = None if curve is None else foresee_whole_pool(curve, len(rows))
     # what the steps above have found may be new: then the folders below are replaced
-    named = MethodName.parse(method)
+    # where all rows are taken, no feature needs to be computed
+    named = MethodName.parse(method if size.n_rows < len(rows) else BASELINE)
     selector = named.build({})
-    is_read = method == "auto" or "target" in selector.requirements.side_features
+    is_read = named.name == "auto" or "target" in selector.requirements.side_features
     subset = select(
         rows,
         selector,

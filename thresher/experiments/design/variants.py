@@ -12,7 +12,9 @@ import numpy as np
 from thresher.errors import InputError
 from thresher.evaluation.curves.curve_fit import CurveFit
 from thresher.evaluation.curves.error_scale import ErrorScale
+from thresher.evaluation.curves.interval import Interval
 from thresher.evaluation.curves.joint_law import JointAnswer, fit_joint_law
+from thresher.evaluation.gain import NORMAL_95
 from thresher.experiments.experiment import Experiment
 from thresher.experiments.settings import BASELINE, CurveSettings
 from thresher.numeric.arrays import Float64
@@ -20,6 +22,8 @@ from thresher.trainer.settings import TrainSettings
 
 POINTS = 100
 SURE = 0.8  # probability from which one of the two is named
+MOST_MISFIT = 2.0  # by which the joint law may miss the points, in their standard errors
+Z_80 = 1.2816  # standard errors on either side of an 80 % interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +134,7 @@ def compare_factors(
     joint = fit_joint_law(amounts, sizes, errors, np.diag(between_seeds) + estimate_covariance(points))
     largest, rows = own[-1], int(sizes.max())
     answer = joint.compare(largest.amount, rows)
+    is_misfit, worse = joint.misfit > MOST_MISFIT, _find_worse(own, fits, estimate_covariance)
     exponents = {name: float(np.median(getattr(joint, name))) for name in ("alpha", "beta")}
     return {
         "factor": largest.factor,
@@ -138,14 +143,71 @@ def compare_factors(
         **answer.to_json(),
         **exponents,
         "misfit": joint.misfit,
+        "worse": None if worse is None else {"than": worse.than, "rows": worse.rows, **worse.by.to_json()},
         "answer": describe_factors(
-            answer, largest, rows=rows, scale=fits[largest.label].scale, is_misfit=joint.misfit > 2
+            answer, largest, rows=rows, scale=fits[largest.label].scale, is_misfit=is_misfit, worse=worse
         ),
     }
 
 
-def describe_factors(answer: JointAnswer, largest: Variant, *, rows: int, scale: ErrorScale, is_misfit: bool) -> str:
-    """Return the answer as a sentence."""
+def _find_worse(
+    own: Sequence[Variant],
+    fits: Mapping[str, CurveFit],
+    estimate_covariance: Callable[[Sequence[tuple[str, int]]], Float64],
+) -> Worse | None:
+    """Return by how much the largest value is worse than the smallest, at the largest common size.
+
+    The joint law cannot say so, as its error never rises. None where it is not beyond doubt.
+    """
+    first, last = (fits[own[place].label] for place in (0, -1))
+    size = max(set(first.sizes) & set(last.sizes), default=None)
+    if size is None:
+        return None
+    places = [int(np.flatnonzero(fit.sizes == size)[0]) for fit in (first, last)]
+    pairs = list(zip((first, last), places, strict=True))
+    of_rows = estimate_covariance([(own[0].label, int(size)), (own[-1].label, int(size))])[0, 0]
+    stderr = float(np.sqrt(of_rows + sum(fit.seed_sd[i] ** 2 / fit.n_seeds[i] for fit, i in pairs)))
+    value = float(last.errors[places[1]] - first.errors[places[0]])
+    if value <= NORMAL_95 * stderr:
+        return None
+    reach = Z_80 * stderr
+    return Worse(than=own[0].value, rows=int(size), by=Interval(value, value - reach, value + reach))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Worse:
+    """The largest value of the factor is worse than the smallest, as measured.
+
+    Attributes:
+        than: the smallest value.
+        rows: size at which both were measured.
+        by: difference of their errors, with its 80 % interval.
+    """
+
+    than: str
+    rows: int
+    by: Interval
+
+
+def describe_factors(
+    answer: JointAnswer,
+    largest: Variant,
+    *,
+    rows: int,
+    scale: ErrorScale,
+    is_misfit: bool,
+    worse: Worse | None = None,
+) -> str:
+    """Return the answer as a sentence.
+
+    Args:
+        answer: of the joint law.
+        largest: variant, from which both would grow.
+        rows: most rows that were measured.
+        scale: of the errors.
+        is_misfit: the law misses the points by much more than their errors.
+        worse: the largest value is worse than the smallest, or None.
+    """
     is_rate, is_rank = scale.is_rate, largest.factor == "rank"
     gains, by = ("bring ", "") if scale.is_higher_better else ("lower the loss by ", "by ")
 
@@ -159,15 +221,24 @@ def describe_factors(answer: JointAnswer, largest: Variant, *, rows: int, scale:
     named = "twice the rank" if is_rank else "a model of twice the size"
     p = answer.p_rows
     likely = "more than 99 %" if max(p, 1 - p) > 0.99 else f"{100 * max(p, 1 - p):.0f} %"
+    if worse is not None:
+        return (
+            f"The larger {largest.factor} is worse here: with {worse.rows:,} rows, {largest.value} is "
+            f"{tell(worse.by)} worse than {worse.than}. So {named} is not expected to bring more than twice the rows."
+        )
+    if is_misfit:
+        return (
+            f"Cannot tell whether twice the rows or {named} would bring more: the joint law of both misses the "
+            f"points by more than their errors; compare the curves themselves."
+        )
     if max(p, 1 - p) < SURE:
         better = f"Cannot tell whether twice the rows or {named} would bring more ({100 * p:.0f} % for the rows)"
     else:
         first, second = ("twice the rows", named) if p >= 0.5 else (named, "twice the rows")
         verb = "bring" if first == "twice the rows" else "brings"
         better = f"{first.capitalize()} {verb} more than {second}, with a probability of {likely}"
-    doubt = "; the joint law misses the points by more than their errors, so do not rely on it" if is_misfit else ""
     return (
         f"{better}: from {rows:,} rows and {'rank ' if is_rank else ''}{largest.value}, the rows are expected to "
         f"{gains}{tell(answer.gain_of_rows)}, the "
-        f"{'rank' if is_rank else 'model'} {by}{tell(answer.gain_of_factor)}{doubt}."
+        f"{'rank' if is_rank else 'model'} {by}{tell(answer.gain_of_factor)}."
     )

@@ -29,7 +29,8 @@ def describe_forgetting(runner: ExperimentRunner) -> dict[str, Any] | None:
     Returns:
         `before`: bits per byte of the untouched model, `allowed`, and per method its `points`
         (`n_rows`, `lost` with its 95 % interval, `verdict`) with `passes_at`: the first size at
-        which it clearly forgets more than is allowed, or None, and a `sentence`.
+        which it clearly forgets more than is allowed, or None (larger sizes may forget less), and a
+        `sentence`.
     """
     losses: dict[tuple[str, int], list[Sequence[float]]] = {}
     for (method, size, _), outcome in sorted(runner.outcomes.items(), key=lambda entry: entry[0]):
@@ -77,7 +78,11 @@ def _describe_method(by_size: Mapping[int, Gain], allowed: float, unit: str) -> 
     beyond = [size for size, lost in by_size.items() if name_loss(lost, allowed) == "lost"]
     largest = max(by_size)
     sentence = f"with {format_amount(largest, unit)} it {describe_loss(by_size[largest], allowed)}"
-    if beyond:
+    if beyond and any(size > beyond[0] and size not in beyond for size in by_size):
+        # few rows in many epochs may cost more than many rows: then no size is a limit
+        worst = max(beyond, key=lambda size: by_size[size].value)
+        sentence = f"with {format_amount(worst, unit)} it {describe_loss(by_size[worst], allowed)}; {sentence}"
+    elif beyond:
         sentence = f"from {format_amount(beyond[0], unit)} on it {describe_loss(by_size[beyond[0]], allowed)}"
     return {
         "points": [
