@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
@@ -9,10 +10,14 @@ import pytest
 import thresher as th
 from tests.reporting.page_commands import read_page
 from thresher.cli.main import main
-from thresher.curation.correction.settings import ABSTENTION
+from thresher.curation.correction.abstain import decide_abstentions
+from thresher.curation.correction.settings import ABSTENTION, CorrectSettings
 from thresher.errors import SettingsError
+from thresher.features import FeatureContext
+from thresher.features.answers.prompts import PromptRows
 from thresher.models.generation import load as asked
 from thresher.models.generation.generator import Generation
+from thresher.models.settings import ModelSettings
 from thresher.reporting.pages.labels.commands import build_label_words
 
 ROWS = [
@@ -79,6 +84,16 @@ def test_only_rows_that_the_model_does_not_know_get_the_refusal(tmp_path, capsys
     assert "0 of 4 sampled answers say what the row says, entropy 1.39 of 1.39" in corrected.audit["reason"][1]
     assert main(command) == 0  # read back
     assert main([*command, "--least-entropy", "0.9"]) == 2  # another result
+
+
+def test_answers_that_were_cut_off_do_not_show_what_is_not_known():
+    drawn = [Generation(text, is_cut=number > 0) for number, text in enumerate(DRAWN["Palau"])]
+    writer = SimpleNamespace(generate=lambda *_, **__: [drawn])
+    corrected = [{"prompt": "capital of Palau?", "completion": "Ngerulmud"}]
+    prompts = PromptRows.from_dataset(th.load(corrected), by="correct")
+    settings = CorrectSettings(abstain=True, n_samples=4)
+    abstention = decide_abstentions(prompts, writer, settings, FeatureContext(models=ModelSettings(encoder="static")))
+    assert abstention.problems == {0: "3 of 4 sampled answers were truncated at max_new_tokens"}
 
 
 def test_illegal_shares_are_refused():

@@ -8,6 +8,7 @@ arXiv:2302.09664): answers that say the same are one cluster, H = -sum_c p_c ln 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,9 @@ from thresher.numeric.arrays import Float64
 if TYPE_CHECKING:
     from thresher.features import FeatureContext
     from thresher.features.answers.prompts import PromptRows
-    from thresher.models.generation.generator import TextGenerator
+    from thresher.models.generation.generator import Generation, TextGenerator
+
+FEWEST_WHOLE = 2  # answers of a row of which others were cut off
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,9 @@ def decide_abstentions(
 ) -> Abstention:
     """Sample answers to each prompt; a row is unknown if they disagree and none says what it does.
 
+    An answer that was cut off has not said all that it would, so it does not count; a row of whose
+    answers fewer than two are whole is not decided.
+
     Args:
         prompts: what is asked and answered in each row.
         writer: the model that is to abstain.
@@ -55,12 +61,8 @@ def decide_abstentions(
         n_samples=settings.n_samples, temperature=settings.temperature, max_new_tokens=settings.max_new_tokens
     )
     drawn = writer.generate(prompts.conversations, decoding, stage="correct: sampled answers", context=context)
-    answers = [[each.text for each in samples if each.text] for samples in drawn]
-    problems = {
-        i: next((each.problem for each in samples if each.problem), None) or "the model's answers are empty"
-        for i, samples in enumerate(drawn)
-        if not answers[i]
-    }
+    answers = [[each.text for each in samples if each.text and not each.is_cut] for samples in drawn]
+    problems = {i: _explain_lack(samples) for i, samples in enumerate(drawn) if _is_lacking(samples, answers[i])}
     meaning = {"entailment": settings.entailment, "stage": "correct: meaning"}
     entropy = measure_entropy(cluster_answers(answers, context, **meaning))  # type: ignore[arg-type]
     pairs = [(prompts.responses[i], text) for i, own in enumerate(answers) for text in own]
@@ -73,3 +75,16 @@ def decide_abstentions(
         is_unknown = n_right[i] == 0 and bool(entropy[i] >= settings.least_entropy * largest)
         decisions.append((is_unknown, f"{agreement}, entropy {entropy[i]:.2f} of {largest:.2f}"))
     return Abstention(decisions, problems, entropy)
+
+
+def _is_lacking(samples: Sequence[Generation], whole: Sequence[str]) -> bool:
+    """Tell whether a row has no answer, or too few that were not cut off."""
+    return not whole or (len(whole) < FEWEST_WHOLE and any(each.is_cut for each in samples))
+
+
+def _explain_lack(samples: Sequence[Generation]) -> str:
+    """Return why a row has too few answers."""
+    n_cut = sum(each.is_cut for each in samples)
+    if n_cut:
+        return f"{n_cut} of {len(samples)} sampled answers were truncated at max_new_tokens"
+    return next((each.problem for each in samples if each.problem), None) or "the model's answers are empty"

@@ -19,7 +19,7 @@ from thresher.validation import split_options
 if TYPE_CHECKING:
     from thresher.features import FeatureContext
 
-RECIPE = "correct-1"
+RECIPE = "correct-2"
 
 
 @dataclass(frozen=True, kw_only=True)
