@@ -173,3 +173,21 @@ def test_bad_requests_are_refused_in_one_sentence(call):
         th.rank_sources(call["pool"], eval=call["eval"], candidates=[[{"prompt": "a", "completion": "b"}] * 3])
     with pytest.raises(SettingsError, match="shares must hold at least one share"):
         th.rank_sources(call["pool"], candidates=[call["pool"]], shares=(), before=False)
+
+
+def test_a_small_data_set_lies_no_farther_for_being_small():
+    rng = np.random.default_rng(0)
+
+    def draw(n, shift):
+        x = rng.standard_normal((n, 32)).astype(np.float32)
+        x[:, 0] += 3
+        x[:, 1] += shift
+        return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+    own = OwnRows(rows=None, test=None, sample=None, vectors=draw(400, 0), context=None, n_compared=400)
+    few, many, others = own._measure_distance(draw(20, 0)), own._measure_distance(draw(300, 0)), draw(300, 1.5)
+    assert few == pytest.approx(own.own_distance, abs=0.06)
+    assert many == pytest.approx(own.own_distance, abs=0.02)
+    # 20 rows of the same kind pair farther apart than 200 do
+    assert compute_transport_distance(own.vectors[:20], draw(20, 0)) > many + 0.05
+    assert own._measure_distance(others) > few

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,8 @@ class Closeness:
         name: of the candidate.
         n_rows: usable rows of it.
         similarity: cosine of the mean embeddings.
-        distance: optimal transport distance of the embeddings, 0..2.
+        distance: optimal transport distance of the embeddings, 0..2, as of samples of half of one's
+            own rows that are compared.
         leaks: share of its rows that ask what a test row asks.
         repeats: share of its rows that ask what an own row asks.
         conflicts: of its rows that ask what an own row asks, or nearly so (labels), the share that
@@ -74,7 +76,7 @@ class OwnRows:
         vectors = compute(rows.take(sample), ["embedding"], context)["embedding"]
         return OwnRows(rows, test, sample, vectors, context, n_compared)
 
-    @property
+    @cached_property
     def own_distance(self) -> float:
         """How far two halves of one's own rows lie apart: the least that can be expected."""
         half = len(self.vectors) // 2
@@ -84,20 +86,32 @@ class OwnRows:
         """Compare a candidate with one's own rows."""
         sample = _sample(len(other), self.n_compared)
         vectors = compute(other.take(sample), ["embedding"], self.context)["embedding"]
-        # as many rows as the halves of `own_distance` have, which the distance depends on
-        half = len(self.vectors) // 2
         match = match_rows(other, self.rows)
         conflicts = self._find_conflicts(other, match, sample, vectors)
         return Closeness(
             name=name,
             n_rows=len(other),
             similarity=_compute_cosine(self.vectors.mean(axis=0), vectors.mean(axis=0)),
-            distance=compute_transport_distance(self.vectors[:half], vectors[:half]),
+            distance=self._measure_distance(vectors),
             leaks=float((match_rows(other, self.test) >= 0).mean()),
             repeats=float((match >= 0).mean()),
             conflicts=None if not len(conflicts) else float(conflicts.mean()),
             n_conflicts=int(conflicts.sum()),
         )
+
+    def _measure_distance(self, vectors: Array) -> float:
+        """Return the distance as of samples that are as large as the halves of `own_distance`.
+
+        Small samples lie farther apart, whatever they hold: what one's own rows lie farther apart
+        in samples of as many rows as the candidate has is taken off.
+        """
+        half = len(self.vectors) // 2
+        n = min(half, len(vectors))
+        distance = compute_transport_distance(self.vectors[:n], vectors[:n])
+        if n == half:
+            return distance
+        of_size = compute_transport_distance(self.vectors[:n], self.vectors[half : half + n])
+        return max(0.0, distance - (of_size - self.own_distance))
 
     def _find_conflicts(self, other: Dataset, match: Array, sample: Array, vectors: Array) -> Array:
         """Tell of each row with a counterpart of one's own whether it answers otherwise."""
