@@ -211,3 +211,12 @@ def test_bm25_of_rows_without_words_is_zero():
     scores = Bm25(ngram, ngram).score(np.arange(3))
     assert (scores[[0, 2]] == 0).all()
     assert scores[1, 1] > 0
+
+
+def test_the_order_of_the_target_s_file_does_not_matter(color_rows):
+    pool, target = ([{"text": row["text"]} for row in rows] for rows in (color_rows[:40], color_rows[40:50]))
+    picked = [
+        [row["text"] for row in th.select(pool, "target-similarity", budget=4, target=rows, encoder="static")]
+        for rows in (target, target[::-1])
+    ]
+    assert picked[0] == picked[1]

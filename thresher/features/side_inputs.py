@@ -41,6 +41,9 @@ def compute_side_inputs(
 ) -> SideInputs:
     """Compute what a selector accepts of rows beside the pool.
 
+    The rows are read in the order of their ids: like that of the pool, the order of their file does
+    not matter, also where they take turns.
+
     Args:
         role: "existing" or "target".
         names: of the features.
@@ -55,6 +58,7 @@ def compute_side_inputs(
     Raises:
         InputError: there are no rows, or none has a value.
     """
+    rows = rows.take(rows.frame["row_id"].arg_sort().to_numpy().astype(np.int64))
     pairwise = {name for name in names if is_pairwise(name)}
     features = compute(rows, names - pairwise, context)
     is_whole = np.ones(len(rows), dtype=np.bool_)
