@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
+import re
 import types
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
@@ -24,6 +25,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar, Union
 from thresher.errors import InputError, SettingsError, did_you_mean
 
 OPTION = "option"  # key of a field's metadata
+_NEXT_PAIR = re.compile(r",\s*(?=[A-Za-z][\w.-]*=(?!=))")  # the comma before another NAME=VALUE
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -365,13 +367,16 @@ def parse_pairs(pairs: Sequence[str], option: str = "--set", example: str = "eas
         example: of a pair, for messages.
 
     Raises:
-        InputError: a pair is not NAME=VALUE.
+        InputError: a pair is not NAME=VALUE, or holds several.
     """
     values = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not (equals and name.strip()):
             raise InputError(f"{option}: must be NAME=VALUE, got '{pair}'; for example {option} {example}")
+        if _NEXT_PAIR.search(value):
+            each = " ".join(f"{option} {one}" for one in _NEXT_PAIR.sub("\n", pair).split("\n"))
+            raise InputError(f"{option}: must be one NAME=VALUE each time, got '{pair}'; give {each}")
         values[name.strip().replace("-", "_")] = value.strip()
     return values
 

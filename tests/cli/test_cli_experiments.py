@@ -174,6 +174,10 @@ def test_an_incomplete_comparison_exits_with_75_and_says_so_last(files, tiny_ber
         (["--max-time", "soon"], "max_time must be a time"),
         (["--train", "epoch=2"], "did you mean 'epochs'"),
         (["--train", "epochs=two"], "epochs must be a number"),
+        (
+            ["--train", "weight=a,b=1"],
+            "got 'weight=a,b=1'; give --train weight=a --train b=1",
+        ),
         (["--set", "epochs=2"], "--set: must be METHOD.NAME=VALUE"),
         (["--workers", "many"], "workers must be a whole number of at least 1 or 'auto'"),
         (["--metric", "acuracy"], "did you mean 'accuracy'"),

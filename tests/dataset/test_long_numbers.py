@@ -7,12 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 import polars as pl
+import pyarrow as pa
 import pytest
 
 import thresher as th
 from thresher.artifacts.json_text import encode_json, parse_json
+from thresher.dataset.formats.table_shard import wrap_table
 from thresher.errors import InputError
 from thresher.models.causal_lm.tokenized_rows import row_texts
 
@@ -144,6 +147,13 @@ def test_rows_that_differ_in_a_long_number_alone_are_no_duplicates(ending: str, 
     pool = th.load(path)
     assert pool.frame["row_id"].n_unique() == 3
     assert len(th.curate(pool, rules=["exact-duplicates"]).dataset) == 3
+
+
+def test_what_json_has_no_form_for_is_null_in_a_column_of_a_table_that_is_written_as_text() -> None:
+    table = pa.table({"scores": [[1.0, float("nan")], [float("inf")], None], "n": [1, 2, 3]})
+    shard = wrap_table(table, "<table>").write_as_text(["scores"])
+    texts = shard.take_rows(np.arange(3))["scores"].to_pylist()
+    assert texts == ["[1.0,null]", "[null]", None]
 
 
 def test_a_table_by_column_keeps_long_numbers(tmp_path: Path) -> None:

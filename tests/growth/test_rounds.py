@@ -46,7 +46,7 @@ def test_a_round_that_is_no_better_ends_the_growing(stub, files, tiny_llama, cap
     assert not first["is_kept"]
     assert first["kept_rows"] > 0
     assert first["facts"]["pass_at_2"] >= first["facts"]["pass_at_1"]
-    assert "0 of 1 rounds kept, with 0 rows; round 1 ended it: no better than before it" in out.err
+    assert "0 of 1 rounds kept, with 0 rows; it stopped after round 1: not clearly better than without it" in out.err
     again = th.open(files / "out")
     assert again.rows == []
     assert again.rounds == content["rounds"]
@@ -104,7 +104,7 @@ def test_rounds_go_on_by_the_adapter_of_the_round_before(stub, files, monkeypatc
     assert asked[1].endswith("round-1/adapter")
     assert "2 of 3 rounds kept" in result.summary()
     page = th.report(tmp_path / "out").read_text()
-    assert all(text in page for text in ("2 of 3 rounds kept", "--rounds 4", "no better than before it"))
+    assert all(text in page for text in ("2 of 3 rounds kept", "--rounds 4", "not clearly better than without it"))
 
 
 def test_a_way_without_rounds_is_refused(files, tiny_llama):

@@ -72,9 +72,9 @@ def test_the_page_of_ask_says_what_the_next_labels_bring_and_shows_the_rows(fold
 
 
 def test_the_pages_of_labeled_joined_and_refined_rows(folders):
-    assert "40 by people came with these answers" in read_page(folders / "labeled")
+    assert "40 by people were labeled in this batch" in read_page(folders / "labeled")
     joined = read_page(folders / "joined")
-    assert "rules that disagree" in joined
+    assert "the rules disagree" in joined
     assert "anna" in joined
     assert "&lt;script&gt;alert(1)" in joined
     refined = read_page(folders / "refined")

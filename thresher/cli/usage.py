@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
+from difflib import get_close_matches
 from typing import Any
 
 from typer.exceptions import TyperException
@@ -27,17 +29,17 @@ def describe_usage_error(error: TyperException) -> str:
     It is empty where the command was given without anything, for which its help has been shown
     instead.
     """
-    sentence = error.format_message().rstrip(".")
+    sentence = error.format_message().partition(" (Possible options")[0].rstrip(".")
     if not sentence:
         return ""
     context: Any = getattr(error, "ctx", None)
     command = "thresher" if context is None else context.command_path
-    near = getattr(error, "possibilities", None)
+    near = _find_near(getattr(error, "option_name", ""), getattr(error, "possibilities", None) or ())
     setting = _find_train_setting(getattr(error, "option_name", None) or "", context)
     if setting:
-        sentence = f"{sentence.partition(' (')[0]}; settings of the training are given as --train {setting}=VALUE"
+        sentence = f"{sentence}; settings of the training are given as --train {setting}=VALUE"
     elif near:
-        sentence = f"{sentence.partition(' (')[0]}; did you mean {near[0]}?"
+        sentence = f"{sentence}; did you mean {near}?"
     for theirs, ours in _REWORDED.items():
         sentence = sentence.replace(theirs, ours)
     if sentence.startswith(_EXTRA):
@@ -45,6 +47,13 @@ def describe_usage_error(error: TyperException) -> str:
     if sentence.startswith("No such command 'help'"):  # as of git and cargo
         return "no such command 'help'; did you mean 'thresher COMMAND --help'?"
     return f"{sentence[0].lower()}{sentence[1:]}; see '{command} --help'"
+
+
+def _find_near(option: str, possible: Sequence[str]) -> str | None:
+    """Return the option that an unknown one is a misspelling of; dashes do not make it similar."""
+    by_word = {each.lstrip("-"): each for each in possible}
+    near = get_close_matches(option.lstrip("-"), by_word, n=1)
+    return by_word[near[0]] if near else None
 
 
 def _advise_extra(words: str) -> str:

@@ -378,7 +378,7 @@ def count_represented(vectors: Float32, labeled: Float32) -> Float64:
 
 def _explain(chosen: NextRows, i: int, names: list[str]) -> str:
     """Return why a row is asked for, in a few words."""
-    stands = f"represents {int(chosen.stands_for[i]):,} rows"
+    stands = f"represents {format_count(int(chosen.stands_for[i]), 'row')}"
     if chosen.guess is None or chosen.probability is None:
         return stands
     first, second = (names[code] for code in chosen.guess[i])

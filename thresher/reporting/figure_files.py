@@ -118,6 +118,8 @@ def _draw_mark(axes: Any, mark: Any) -> None:
     elif isinstance(mark, Whiskers):
         draw = axes.hlines if mark.is_lying else axes.vlines
         draw(mark.at, mark.low, mark.high, color=color, linewidth=mark.width)
+    elif isinstance(mark, Rule) and mark.down_to is not None:
+        axes.vlines(mark.at, mark.down_to, axes.get_ylim()[1], color=color, linewidth=1.0, linestyle=STYLES[mark.style])
     elif isinstance(mark, Rule):
         draw = axes.axvline if mark.is_upright else axes.axhline
         draw(mark.at, color=color, linewidth=1.0, linestyle=STYLES[mark.style])

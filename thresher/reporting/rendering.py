@@ -26,7 +26,7 @@ from thresher.reporting.charts.svg import build_marker, draw_chart
 from thresher.reporting.page import Figure, Page, PoolMap
 
 TEMPLATES = Path(__file__).parent / "templates"
-WIDE, NARROW, PANEL = 820.0, 344.0, 300.0
+BROAD, WIDE, NARROW, PANEL = 1200.0, 820.0, 344.0, 300.0
 MAP_WIDTH, MAP_HEIGHT = 1000, 640
 
 
@@ -59,7 +59,12 @@ def _draw_charts(figure: Figure) -> list[dict[str, Any]]:
     if len(figure.charts) > 1:
         return [{"chart": chart, "drawings": {"small": draw_chart(chart, PANEL, 210)}} for chart in figure.charts]
     chart = figure.charts[0]
-    return [{"chart": chart, "drawings": {"wide": draw_chart(chart, WIDE), "narrow": draw_chart(chart, NARROW)}}]
+    drawings = {
+        "wide": draw_chart(chart, WIDE),
+        "narrow": draw_chart(chart, NARROW),
+        "broad": draw_chart(chart, BROAD, 0.42 * BROAD),
+    }
+    return [{"chart": chart, "drawings": drawings}]
 
 
 def _build_swatch(shape: str) -> dict[str, str]:

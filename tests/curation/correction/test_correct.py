@@ -159,7 +159,7 @@ def test_the_folder_is_whole_and_the_same_again(tmp_path):
 def test_the_page_shows_both_answers_and_why_others_stayed(tmp_path):
     rows = [*ROWS, {"prompt": "capital of France? <b>", "completion": "<script>alert(1)</script>", "by": "x"}]
     page, words = read_page(corrected(rows, out=tmp_path / "out").path)
-    assert "judge preferred the answer of writer with confidence 0.8 or more in 2 rows of 7" in page
+    assert "2 rows of 7 (29\u00a0%) got a new answer: judge preferred that of writer" in page
     assert all(text in page for text in ("Berlin", "Paris", "no-candidate: 3", "less than 0.8"))
     assert "&lt;script&gt;alert(1)" in page
     assert "<script>alert(1)" not in page

@@ -167,7 +167,7 @@ def test_bad_requests_are_refused_in_one_sentence(rows, question_rows, noise, tm
 
 
 def test_the_license_is_read_from_the_card_or_the_file(tmp_path):
-    assert read_license(tmp_path) == "not said"
+    assert read_license(tmp_path) == "not stated"
     (tmp_path / "LICENSE").write_text("\n  Some License, version 3\nmore")
     assert read_license(tmp_path) == "Some License, version 3"
     (tmp_path / "README.md").write_text("---\nlanguage: en\nlicense: mit\n---\n")

@@ -81,6 +81,27 @@ def test_nothing_is_drawn_outside_the_drawing(width):
         assert left >= -1
 
 
+@pytest.mark.parametrize("width", [344.0, 820.0, 1200.0])
+def test_an_upright_line_leaves_the_names_of_rows_out(width):
+    names = tuple(f"a rather long name of a row {i}" for i in range(5))
+    drawing = draw_chart(Chart(x=linear_axis("x", 0, 10), y=Rows(names), marks=[Rule(at=3.0)]), width)
+    (line,) = [path for path in drawing.paths if path.classes.startswith("rule")]
+    x = float(line.d.split()[0].removeprefix("M"))
+    spans = [tuple(map(float, part.split()[1].split("V"))) for part in line.d.split("M")[1:]]
+    for label in (each for each in drawing.labels if each.classes == "row"):
+        top, bottom = label.y - 11, label.y + 3
+        is_beside = label.anchor == "end" and label.x < x
+        assert is_beside or all(end <= top or start >= bottom for start, end in spans)
+    assert spans[-1][1] == drawing.height - 44  # to the axis
+
+
+def test_an_upright_line_can_end_above_the_axis():
+    marks = [Rule(at=3.0, down_to=4.0), Rule(at=4.0)]
+    drawing = draw_chart(Chart(x=linear_axis("x", 0, 10), y=linear_axis("y", 0, 10), marks=marks), 820.0)
+    short, whole = (path.d for path in drawing.paths if path.classes.startswith("rule"))
+    assert float(short.split("V")[1]) < float(whole.split("V")[1])
+
+
 @given(st.lists(st.floats(0, 100), min_size=2, max_size=9))
 def test_names_at_the_ends_of_lines_do_not_cover_one_another(ends):
     lines = tuple(Line(tone="blue", x=[0, 10], y=[0, end], label=f"line {i}") for i, end in enumerate(ends))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import io
-import json
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -265,10 +264,10 @@ def _can_hold(kind: pa.DataType, values: list[Any]) -> bool:
 
 
 def _encode_json(value: Any) -> str | None:
-    """Return a value as JSON text, without the nulls that a table adds to structs."""
+    """Return a value as JSON text, without the nulls that a table adds to structs; NaN is null."""
     if value is None or isinstance(value, str):
         return value
-    return json.dumps(drop_nulls(value), ensure_ascii=False, default=str)
+    return encode_json(drop_nulls(value), option=orjson.OPT_NON_STR_KEYS).decode()
 
 
 def _type_as_text(schema: pa.Schema, names: Collection[str]) -> pa.Schema:

@@ -25,7 +25,7 @@ VECTORS = ".npy"
 LICENSES = {"thresher/smollm2-135m-instruct": "apache-2.0", "sentence-transformers/all-MiniLM-L6-v2": "apache-2.0"}
 LICENSE_LINE = re.compile(r"^license:\s*['\"]?([^'\"\n#]+)", re.MULTILINE)
 CARDS, LICENSE_FILES = ("README.md", "MODEL_CARD.md"), ("LICENSE", "LICENSE.txt", "LICENSE.md", "COPYING")
-UNKNOWN = "not said"
+UNKNOWN = "not stated"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -214,7 +214,7 @@ class _Run:
             after = self._train(together, training, work / f"round-{number}" / "adapter")
             entry |= _compare_adapters(after, before)
             if not entry["is_kept"]:
-                entry["ended_by"] = "no better than before it beyond doubt"
+                entry["ended_by"] = "not clearly better than without it"
                 break
             kept += grown.rows
             before, model = after, str(after.path)
@@ -236,7 +236,7 @@ class _Run:
         last = entries[-1]
         answer = f"{n_kept} of {len(entries)} rounds kept, with {counts['kept']:,} rows"
         if last.get("ended_by"):
-            answer += f"; round {last['round']} ended it: {last['ended_by']}"
+            answer += f"; it stopped after round {last['round']}: {last['ended_by']}"
         return Manifest(
             {
                 "format": FORMAT,

@@ -21,6 +21,7 @@ from thresher.evaluation.curves.curve_fit import CurveFit, fit_curve
 from thresher.evaluation.curves.spending import Crossing, Kind, Offer, compare_kinds, find_crossings
 from thresher.experiments.curve import LearningCurve
 from thresher.experiments.curve_io import read_curve
+from thresher.numeric.units import format_count
 
 KIND, CONTENT, RECIPE = "label-budget", "budget.json", "label-budget-2"
 RANDOM = "random"
@@ -143,7 +144,7 @@ def write_answer(offers: Sequence[Offer], crossings: Sequence[Crossing]) -> str:
     if last.best is None:
         return f"{last.money:,.2f} buys no row of any kind"
     sure = "" if last.is_sure else f" ({100 * last.chance[last.best]:.0f} % likely to be the best kind)"
-    answer = f"for {last.money:,.2f} take {last.rows[last.best]:,} {last.best} rows{sure}"
+    answer = f"for {last.money:,.2f}, buy {format_count(last.rows[last.best], 'row')} of '{last.best}'{sure}"
     for crossing in crossings:
         at = crossing.money
         if at.median == float("inf"):

@@ -118,10 +118,11 @@ class Whiskers:
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """A straight line through the whole chart, for example at zero."""
+    """A straight line through the whole chart, for example at zero; an upright one can end above."""
 
     at: float
     is_upright: bool = True
+    down_to: float | None = None
     tone: str = "ink"
     label: str | None = None
     style: Style = "thin"

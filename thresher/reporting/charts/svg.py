@@ -15,6 +15,7 @@ NAME_LETTER = 8.6  # of the name of a line, in bold
 MAX_NAME = 22  # letters of the name of a line
 NAME_LINE = 15.0  # height of the name of a line
 ROW = 30  # height of a named row
+ROW_NAME = (27, 9)  # where the name of a row begins and ends above its line, in a narrow chart
 DASHES: dict[Style, str] = {"solid": "", "dashed": "6 4", "thin": "", "dotted": "2 4"}
 
 
@@ -140,7 +141,9 @@ def _draw_axes(drawing: Drawing, frame: _Frame, is_narrow: bool) -> None:
         drawing.paths.append(Path(f"M{x:g} {frame.top:g}V{frame.bottom:g}", "grid"))
         room = LETTER * len(tick.text) / 2 + 5
         if x - room > last:
-            drawing.labels.append(Label(x, frame.bottom + 17, tick.text, "tick", "middle"))
+            half = LETTER * len(tick.text) / 2
+            middle = min(max(x, half), max(drawing.width - half, half))  # the first and last stay in the drawing
+            drawing.labels.append(Label(middle, frame.bottom + 17, tick.text, "tick", "middle"))
             last = x + room
     drawing.labels.append(Label((frame.left + frame.right) / 2, frame.bottom + 37, chart.x.label, "axis", "middle"))
     if isinstance(chart.y, Rows):
@@ -209,14 +212,18 @@ def _draw_whiskers(drawing: Drawing, frame: _Frame, mark: Whiskers) -> None:
 
 def _draw_rule(drawing: Drawing, frame: _Frame, mark: Rule, is_narrow: bool) -> None:
     if mark.is_upright:
-        x = frame.x(mark.at)
-        d, label_at = f"M{x:g} {frame.top:g}V{frame.bottom:g}", (x + 5, frame.top + 12)
+        x, bottom = frame.x(mark.at), frame.bottom if mark.down_to is None else frame.y(mark.down_to)
+        d, label_at = f"M{x:g} {frame.top:g}V{bottom:g}", (x + 5, frame.top + 12)
+        if is_narrow and isinstance(frame.chart.y, Rows):  # the names lie in the chart: the line leaves them out
+            centers = [frame.y(i) for i in range(len(frame.chart.y.labels))]
+            ends = [*(y - ROW_NAME[0] for y in centers[1:]), frame.bottom]
+            d = "".join(f"M{x:g} {y - ROW_NAME[1]:g}V{end:g}" for y, end in zip(centers, ends, strict=True))
     else:
         y = frame.y(mark.at)
-        d, label_at = f"M{frame.left:g} {y:g}H{frame.right:g}", (frame.left + 6, y - 6)
+        d, label_at = f"M{frame.left:g} {y:g}H{frame.right:g}", (frame.right - 6, y - 6)
     drawing.paths.append(Path(d, f"rule {mark.tone}", DASHES[mark.style]))
     if mark.label and not is_narrow:
-        drawing.labels.append(Label(*label_at, mark.label, f"note {mark.tone}"))
+        drawing.labels.append(Label(*label_at, mark.label, f"note {mark.tone}", "start" if mark.is_upright else "end"))
 
 
 def _draw_bars(drawing: Drawing, frame: _Frame, mark: Bars) -> None:

@@ -25,7 +25,7 @@ from thresher.reporting.pages.row_zero import (
     describe_score,
     write_forgetting,
 )
-from thresher.trainer.untouched.summary import describe_verdict
+from thresher.trainer.untouched.summary import list_verdicts
 
 KEYS = ("task", "model", "counts", "held_out", "control", "comparison", "runs")
 MAX_CLASSES = 30  # in the figure, weakest first; the table has all
@@ -35,13 +35,14 @@ N_CONFUSIONS = 12
 def build_adapter_page(folder: Path, manifest: Manifest) -> Page:
     """Return the page of a folder that `train` wrote."""
     metrics = read_json(folder / "metrics.json", KEYS)
-    content, losses = manifest.content, build_loss_figure(folder)
+    content, losses, verdicts = manifest.content, build_loss_figure(folder), list_verdicts(metrics)
     return Page(
         kind="adapter",
         title=f"LoRA adapter for {metrics['model']['name']}, {fmt.rows(metrics['counts']['train']['rows'])}",
-        answer=_write_answer(metrics),
+        answer=_write_sentence(verdicts[0]) if verdicts else _write_score(metrics),
         more=[
-            *([] if describe_verdict(metrics) is None else [_write_score(metrics)]),
+            *(_write_sentence(verdict) for verdict in verdicts[1:]),
+            *([_write_score(metrics)] if verdicts else []),
             *write_forgetting(metrics.get("general")),
             *_write_remarks(metrics),
         ],
@@ -74,9 +75,8 @@ def _without_classes(held_out: Mapping[str, Any] | None) -> dict[str, Any]:
     return {name: value for name, value in (held_out or {}).items() if name != "classes"}
 
 
-def _write_answer(metrics: Mapping[str, Any]) -> str:
-    verdict = describe_verdict(metrics)
-    return _write_score(metrics) if verdict is None else f"{verdict}."
+def _write_sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def _write_score(metrics: Mapping[str, Any]) -> str:

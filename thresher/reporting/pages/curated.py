@@ -71,7 +71,7 @@ def _write_answer(counts: Mapping[str, Any]) -> str:
     usable = fmt.rows(counts["usable"])
     if not counts["dropped"]:
         return f"The rules found nothing to drop among {usable}."
-    reasons = ", ".join(f"{fmt.count(n)} {reason}" for reason, n in list(counts["dropped_by_reason"].items())[:4])
+    reasons = ", ".join(f"{reason} {fmt.count(n)}" for reason, n in list(counts["dropped_by_reason"].items())[:4])
     more = ", and others" if len(counts["dropped_by_reason"]) > 4 else ""
     share = fmt.share(counts["dropped"], counts["usable"])
     verb = "was" if counts["dropped"] == 1 else "were"
@@ -112,13 +112,13 @@ def _build_rules(content: Mapping[str, Any]) -> list[Block]:
     cells = []
     for rule in content["rules"]:
         dropped = sum(rule["dropped"].values())
-        did = "reported only" if rule["report"] else f"{fmt.share(dropped, rule['rows'])} dropped"
+        did = "reported only" if rule["report"] else fmt.share(dropped, rule["rows"])
         values = (rule["rows"], dropped, rule["masked"], rule["findings"])
         cells.append((rule["name"], *(fmt.count(value) for value in values), did))
-    columns = ("rule", "rows it read", "dropped", "masked", "findings", "part")
+    columns = ("rule", "rows it read", "dropped", "masked", "findings", "share dropped")
     blocks: list[Block] = [Table(caption="Rules, in order", columns=columns, rows=cells, numeric=range(1, 6))]
     notes = [
-        f"{rule['name']}: {name.replace('_', ' ')} {value}"
+        f"{rule['name']}: {name.replace('_', ' ')}: {fmt.count(value) if isinstance(value, int) else value}"
         for rule in content["rules"]
         for name, value in rule["notes"].items()
         if isinstance(value, int | float | str)

@@ -225,7 +225,8 @@ def build_run_tiles(experiment: Experiment) -> list[Tile]:
 def build_footer(content: Mapping[str, Any]) -> dict[str, str]:
     """Return when the folder was written, and by which version."""
     run = content.get("run", {})
-    return {
+    footer = {
         "Created": str(run.get("created", run.get("started", ""))),
         "thresher": str(content.get("versions", {}).get("thresher", "")),
     }
+    return {name: value for name, value in footer.items() if value}

@@ -11,6 +11,7 @@ from thresher.reporting import formatting as fmt
 from thresher.reporting.page import Block, Items, Notice, Page, Paragraph, Section, Table, Tile
 from thresher.reporting.pages.experiment_tables import build_footer
 from thresher.reporting.pages.figures.nights_figure import build_nights_figure, list_nights, read_changes
+from thresher.reporting.pages.reproduce import flatten
 
 KEYS = ("counts", "out", "drift", "alarms", "skipped", "unusable", "entered_by_source")
 COUNTS = {
@@ -45,14 +46,14 @@ def build_snapshot_page(folder: Path, manifest: Manifest) -> Page:
         more=(answer,) if alarms else (),
         tiles=(
             Tile("Rows", fmt.count(counts["rows"])),
-            Tile("Entered", fmt.count(counts["entered"])),
-            Tile("Left", fmt.count(counts["left"])),
+            Tile("Added", fmt.count(counts["entered"])),
+            Tile("Removed", fmt.count(counts["left"])),
             Tile("New rows curated", fmt.count(counts["new"])),
         ),
         sections=(
             Section("Night by night", [build_nights_figure(nights)] if len(nights) > 1 else []),
-            Section("In", _build_incoming(changes)),
-            Section("Out, and why", _build_outgoing(changes["out"])),
+            Section("Rows read and added", _build_incoming(changes)),
+            Section("Rows left out or removed, and why", _build_outgoing(changes["out"])),
             Section("Drift since the previous run", _build_drift(changes)),
             Section("Rules", _build_rules(content["rules"])),
         ),
@@ -118,7 +119,10 @@ def _build_drift(changes: Mapping[str, Any]) -> list[Block]:
         (
             one["measure"],
             "new rows" if one["of"] == "incoming" else "kept rows",
-            *(fmt.significant(one[name]) for name in ("jensen_shannon", "chance", "psi")),
+            *(
+                f"{one[name]:,.3f}" if fmt.is_number(one[name]) else fmt.NOTHING
+                for name in ("jensen_shannon", "chance", "psi")
+            ),
         )
         for one in changes["drift"]
     ]
@@ -136,6 +140,6 @@ def _build_rules(rules: Sequence[Mapping[str, Any]]) -> list[Block]:
         return [Paragraph("No rules, except that each content is kept once.")]
     lines = []
     for rule in rules:
-        settings = ", ".join(f"{name} {fmt.truncate(str(value), 60)}" for name, value in rule["settings"].items())
+        settings = ", ".join(f"{name}={fmt.truncate(text, 60)}" for name, text in flatten(rule["settings"]))
         lines.append(f"{rule['name']}{' (reports only)' if rule['report'] else ''}: {settings or 'no settings'}")
     return [Items(lines)]

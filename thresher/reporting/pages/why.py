@@ -35,7 +35,7 @@ def build_why_page(folder: Path, manifest: Manifest) -> Page:
             Tile("Loss of the answer", f"{content['loss']:.3f}", "nats"),
         ],
         sections=[
-            Section("The answer", [Paragraph(f"Asked: {content['question']}"), Paragraph(content["answer"])]),
+            Section("The answer", [Paragraph(f"{name}: {content[name]}") for name in ("question", "answer")]),
             Section("Suspects", [_build_suspects(lines)]),
             *([Section("Proof", [_build_losses(without)])] if without else []),
         ],

@@ -275,13 +275,20 @@
     leave(holder, clear);
   }
 
-  // A table that is wider than the page scrolls by the keyboard too.
-  for (const box of document.querySelectorAll(".scroll")) {
-    if (box.scrollWidth <= box.clientWidth) continue;
-    box.tabIndex = 0;
-    box.setAttribute("role", "region");
-    box.setAttribute("aria-label", box.querySelector("caption").textContent);
-  }
+  // A table that is wider than a phone has a line per cell; on a wider page it scrolls, by the keyboard too.
+  const fit = (root) => {
+    for (const box of root.querySelectorAll(".scroll:not(:has(.shares))")) {
+      if (box.scrollWidth <= box.clientWidth) continue;
+      box.firstElementChild.classList.add("stacked");
+      if (box.scrollWidth <= box.clientWidth) continue;
+      box.tabIndex = 0;
+      box.setAttribute("role", "region");
+      box.setAttribute("aria-label", box.querySelector("caption").textContent);
+    }
+  };
+  fit(document);
+  addEventListener("resize", () => fit(document));
+  for (const details of document.querySelectorAll("details")) details.addEventListener("toggle", () => fit(details));
 
   // On paper, nothing can be unfolded.
   const folded = [];

@@ -174,12 +174,15 @@ def describe_verdict(metrics: Mapping[str, Any]) -> str | None:
 
     None where neither was measured.
     """
-    base, compared = metrics.get("base") or {}, metrics["comparison"]
-    parts = [base["sentence"]] if base.get("sentence") else []
-    if compared is not None:
-        parts += [sentence] if (sentence := describe_difference(compared, describe_control(metrics))) else []
-    text = "; ".join(parts)
+    text = "; ".join(list_verdicts(metrics))
     return f"{text[0].upper()}{text[1:]}" if text else None
+
+
+def list_verdicts(metrics: Mapping[str, Any]) -> list[str]:
+    """Return what training brought over the untouched model, then these rows over the control."""
+    base, compared = metrics.get("base") or {}, metrics["comparison"]
+    gain = describe_difference(compared, describe_control(metrics)) if compared is not None else None
+    return [sentence for sentence in (base.get("sentence"), gain) if sentence]
 
 
 def describe_difference(compared: Mapping[str, Any], control: str) -> str | None:

@@ -32,7 +32,7 @@ def build_mix_page(folder: Path, manifest: Manifest) -> Page:
         more=[*describe_incomplete(result), *_write_forgetting(result)],
         tiles=(
             Tile("Mixes trained", fmt.count(result["mixes"]), f"of up to {fmt.rows(result['n_rows'])}"),
-            Tile("80 % region", f"{result['share_of_mixes']:.0%}", "of all mixes"),
+            Tile("80 % region", fmt.share(result["share_of_mixes"], 1), "of all mixes"),
             Tile("Time", fmt.seconds(content["run"]["seconds"])),
         ),
         sections=[
@@ -64,7 +64,7 @@ def _build_shares(result: Mapping[str, Any]) -> list[Block]:
         (
             str(each["name"]),
             fmt.count(each["rows"]),
-            f"{each['share']:.0%}",
+            fmt.share(each["share"], 1),
             f"{100 * each['low']:.0f} to {100 * each['high']:.0f} %",
             "no further rows" if each["next"] is None else str(each["next"]["sentence"]),
         )
@@ -112,7 +112,7 @@ def _build_mixes(mixes: pl.DataFrame) -> Table:
     rows = [
         (
             str(line["mix"]),
-            *(f"{line[name]:.0%}" for name in shares),
+            *(fmt.share(line[name], 1) for name in shares),
             fmt.count(line["n_rows"]),
             fmt.significant(line["value"]) if fmt.is_number(line["value"]) else fmt.NOTHING,
         )

@@ -71,7 +71,7 @@ def _build_figure(result: Mapping[str, Any]) -> Figure:
         tips=[f"{each['name']}: {each['gap']:.3f} [{each['gap_low']:.3f}, {each['gap_high']:.3f}]" for each in ranks],
         is_lying=True,
     )
-    axis = linear_axis(f"{what} above that of {labels[0]}", min(0.0, low), max(high, 1e-6))
+    axis = linear_axis(f"{what} above that of {fmt.truncate(labels[0], 24)}", min(0.0, low), max(high, 1e-6))
     rows = [
         (
             each["name"],
@@ -85,8 +85,8 @@ def _build_figure(result: Mapping[str, Any]) -> Figure:
     return Figure(
         name="bases",
         title="Distance from the first",
-        caption=f"{what} on the same {fmt.rows(result['rows'])}, paired row by row; bars are 95{fmt.PERCENT} intervals "
-        f"over rows.",
+        caption=f"{what[0].upper()}{what[1:]} on the same {fmt.rows(result['rows'])}, paired row by row; bars are "
+        f"95{fmt.PERCENT} intervals over rows.",
         alt=f"Dot plot of the distances of {len(ranks)} models from the first; the table below has the numbers.",
         charts=(Chart(x=axis, y=Rows(tuple(labels)), marks=[Rule(tone="gray", at=0.0), *marks]),),
         table=Table(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from thresher.artifacts.manifest import Manifest
+from thresher.numeric.units import format_count
 from thresher.reporting import formatting as fmt
 from thresher.reporting.charts.chart import Chart, Rows, Rule, Whiskers, linear_axis, points_with_errors
 from thresher.reporting.files import read_json
@@ -104,7 +105,7 @@ def build_effects(
 def _build_verdict_table(
     verdicts: Sequence[Mapping[str, Any]], metric: fmt.MetricDisplay, against: str, *, is_corrected: bool
 ) -> Table:
-    corrected = f", after Holm's correction for {len(verdicts)} comparisons" if is_corrected else ""
+    corrected = f", after Holm's correction for {format_count(len(verdicts), 'comparison')}" if is_corrected else ""
     rows = [
         (
             str(each["arm"]),
@@ -126,9 +127,11 @@ def _build_candidates(result: Mapping[str, Any]) -> Table | Paragraph:
             fmt.count(each["n_rows"]),
             f"{each['distance']:.3f}",
             f"{each['similarity']:.3f}",
-            f"{each['leaks']:.1%}",
-            f"{each['repeats']:.1%}",
-            fmt.NOTHING if each["conflicts"] is None else f"{each['conflicts']:.0%} ({each['n_conflicts']:,} rows)",
+            fmt.share(each["leaks"], 1),
+            fmt.share(each["repeats"], 1),
+            fmt.NOTHING
+            if each["conflicts"] is None
+            else f"{fmt.share(each['conflicts'], 1)} ({fmt.rows(each['n_conflicts'])})",
         )
         for each in result["candidates"]
     ]

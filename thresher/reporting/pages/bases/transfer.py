@@ -63,7 +63,7 @@ def _build_methods(result: Mapping[str, Any]) -> Table:
             str(each["method"]),
             fmt.count(each["n_rows"]),
             str(each["verdict"]),
-            fmt.NOTHING if each["holds"] is None else f"{each['holds']:.0%}",
+            fmt.NOTHING if each["holds"] is None else fmt.share(each["holds"], 1),
             f"{each['next']['mean']:+.4f} [{each['next']['low']:+.4f}, {each['next']['high']:+.4f}]",
         )
         for each in result["methods"]
@@ -79,7 +79,7 @@ def _build_steps(result: Mapping[str, Any]) -> Table:
         if step["correlation"] is not None:
             correlation = f"{step['correlation']:.2f} [{step['low']:.2f}, {step['high']:.2f}]"
         held = f"{step['held']} of {step['verdicts']}"
-        rows.append((str(step["from"]), str(step["to"]), correlation, held, f"{step['same_first']:.0%}"))
+        rows.append((str(step["from"]), str(step["to"]), correlation, held, fmt.share(step["same_first"], 1)))
     columns = ("from", "to", "rank correlation of effects (80 %)", "verdicts that held", "same best method")
     return Table(caption="Agreement of neighbors", columns=columns, rows=rows, numeric=(2, 3, 4))
 
@@ -92,8 +92,8 @@ def _build_rows(result: Mapping[str, Any]) -> Table | Paragraph:
             str(line["method"]),
             str(line["from"]),
             str(line["to"]),
-            f"{line['same_rows']:.0%}",
-            f"{line['by_chance']:.0%}",
+            fmt.share(line["same_rows"], 1),
+            fmt.share(line["by_chance"], 1),
             fmt.NOTHING if line["rank_correlation"] is None else f"{line['rank_correlation']:.2f}",
         )
         for line in result["rows"]

@@ -47,7 +47,8 @@ def build_curve_figure(experiment: Experiment, fitted: Mapping[str, Any]) -> Fig
     floor, lane = low, LANE * (high - low)
     low -= lane * (len(lanes) + 0.5) if lanes else 0.0
     axis = linear_axis(experiment.metric.label, low, high, pad=0.02)
-    marks: list[Mark] = [Rule(at=floor - 0.1 * lane, is_upright=False, tone="edge")] if lanes else []
+    edge = floor - 0.1 * lane if lanes else None
+    marks: list[Mark] = [] if edge is None else [Rule(at=edge, is_upright=False, tone="edge")]
     for method in reversed(experiment.methods):
         marks += _build_law(experiment, method, entries[method], sizes[-1], right, (low, high))
     for method in reversed(experiment.methods):
@@ -56,7 +57,7 @@ def build_curve_figure(experiment: Experiment, fitted: Mapping[str, Any]) -> Fig
         level = low + lane * (len(lanes) - i - 0.3)
         marks += _build_enough(experiment, method, entries[method]["enough"], level, right)
     n_pool, unit = fitted.get("pool"), fitted.get("unit", "rows")
-    marks += [*_mark_pool(n_pool, right, unit), *_build_references(experiment, fitted, (floor, high))]
+    marks += [*_mark_pool(n_pool, right, unit, edge), *_build_references(experiment, fitted, (floor, high))]
     metric, doublings = experiment.metric, (sizes[-1] * 2.0, sizes[-1] * 4.0)
     chart = Chart(
         x=log_axis(
@@ -99,10 +100,11 @@ def _build_references(experiment: Experiment, fitted: Mapping[str, Any], limits:
     ]
 
 
-def _mark_pool(n_pool: int | None, right: float, unit: str) -> list[Mark]:
+def _mark_pool(n_pool: int | None, right: float, unit: str, edge: float | None) -> list[Mark]:
+    """Return a line at the size of the pool, down to the edge of the curves."""
     if not n_pool or n_pool > right:
         return []
-    return [Rule(at=float(n_pool), tone="gray", label=f"all {unit}", style="dashed")]
+    return [Rule(at=float(n_pool), down_to=edge, tone="gray", label=f"all {unit}", style="dashed")]
 
 
 def _find_right_end(largest: int, n_pool: int | None) -> float:

@@ -39,7 +39,9 @@ def build_dot_plot(
         errors = [100 * estimate["stderr"] if fmt.is_number(estimate["stderr"]) else 0.0 for _, estimate in shown]
         tips = [f"{labels[i]}, {side}: {v:.1f} ± {e:.1f} %" for (i, _), v, e in zip(shown, values, errors, strict=True)]
         y = [i - lift for i, _ in shown]
-        marks += points_with_errors(tone=tone, x=values, y=y, errors=errors, shape=shape, tips=tips, is_lying=True)
+        marks += points_with_errors(
+            tone=tone, x=values, y=y, errors=errors, shape=shape, tips=tips, is_lying=True, limits=(0.0, 100.0)
+        )
     ends = [x for mark in marks if isinstance(mark, Whiskers) for x in (*mark.low, *mark.high)]
     chart = Chart(
         x=linear_axis(unit, max(0.0, min(ends, default=0.0)), min(100.0, max(ends, default=1.0)), n_ticks=7),

@@ -68,5 +68,5 @@ def _build_kinds(kinds: Mapping[str, Mapping[str, Any]]) -> Table:
         )
         for name, kind in kinds.items()
     ]
-    columns = ("kind", "price of a row", "before the first", "rows measured", "their errors")
+    columns = ("kind", "price per row", "fixed cost", "rows measured", "error at each")
     return Table(caption="Kinds of rows", columns=columns, rows=cells, numeric=(1, 2))

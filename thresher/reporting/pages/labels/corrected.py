@@ -55,7 +55,7 @@ def _write_answer(content: Mapping[str, Any], n_changed: int, n: int, share: str
     if "abstain" in content:
         return f"{model} does not know the answer of {rows}, which now say: {content['abstain']['refusal']}"
     judge, eta = content["judge"]["name"], content["eta"]
-    return f"{judge} preferred the answer of {model} with confidence {eta:g} or more in {rows}."
+    return f"{rows} got a new answer: {judge} preferred that of {model} with a confidence of at least {eta:g}."
 
 
 def _build_replaced(changed: pl.DataFrame, content: Mapping[str, Any]) -> list[Block]:

@@ -53,9 +53,7 @@ def build_grown_page(folder: Path, manifest: Manifest) -> Page:
             Tile(
                 "Kept", fmt.count(counts["kept"]), f"{fmt.share(counts['kept'], n_texts)} of {fmt.count(n_texts)} texts"
             ),
-            Tile(
-                "Rows of yours", fmt.count(counts["seeds_with_rows"]), f"with new ones, of {fmt.count(counts['seeds'])}"
-            ),
+            Tile("Your rows", fmt.count(counts["seeds_with_rows"]), f"with new ones, of {fmt.count(counts['seeds'])}"),
             Tile("Answers asked for", fmt.count(asked), "stored ones included"),
         ),
         sections=[
@@ -69,9 +67,11 @@ def build_grown_page(folder: Path, manifest: Manifest) -> Page:
 
 
 def _write_answer(counts: Mapping[str, Any], content: Mapping[str, Any]) -> str:
+    kept, refused = counts["kept"], counts["refused"]
     text = (
-        f"{content['writer']['name']} wrote for {fmt.rows(counts['seeds'])}; {fmt.rows(counts['kept'])} passed every "
-        f"check, {fmt.count(counts['refused'])} texts were refused"
+        f"{fmt.count(kept)} new row{'' if kept == 1 else 's'} passed every check, written for "
+        f"{fmt.rows(counts['seeds'])} by {content['writer']['name']}; {fmt.count(refused)} "
+        f"text{' was' if refused == 1 else 's were'} refused"
     )
     first = next(iter(counts["refused_by_reason"].items()), None)
     return f"{text}." if first is None else f"{text}, most often as {first[0]} ({fmt.count(first[1])})."

@@ -34,7 +34,7 @@ def build_labeled_page(folder: Path, manifest: Manifest) -> Page:
     return Page(
         kind="labeled rows",
         title=f"{fmt.rows(counts['labeled'])} with a label",
-        answer=f"{answer}, {' and '.join(by)} came with these answers.",
+        answer=f"{answer}, {' and '.join(by) or 'none'} were labeled in this batch.",
         more=told,
         tiles=(
             Tile("Labeled", fmt.count(counts["labeled"]), "rows"),
@@ -66,8 +66,8 @@ def build_joined_page(folder: Path, manifest: Manifest) -> Page:
     return Page(
         kind="joined labels",
         title=f"{len(content['rules'])} rules joined",
-        answer=f"{fmt.rows(counts['labeled'])} have a label by {how}, {fmt.count(counts['conflicts'])} of them by "
-        f"rules that disagree; {fmt.count(counts['unlabeled'])} have none.",
+        answer=f"{fmt.rows(counts['labeled'])} have a label from {how}; on {fmt.count(counts['conflicts'])} of them "
+        f"the rules disagree. {fmt.count(counts['unlabeled'])} have no label.",
         tiles=(
             Tile("Labeled", fmt.count(counts["labeled"]), f"{fmt.count(len(content['classes']))} labels"),
             Tile("Conflicts", fmt.count(counts["conflicts"]), fmt.share(counts["conflicts"], counts["labeled"])),
@@ -90,11 +90,11 @@ def _build_rules(rules: Mapping[str, Mapping[str, Any]]) -> Table:
             fmt.count(rule["n"]),
             f"{100 * rule['coverage']:.0f} %",
             fmt.count(rule["conflicts"]),
-            "" if rule["accuracy"] is None else f"{100 * rule['accuracy']:.0f} %",
+            fmt.NOTHING if rule["accuracy"] is None else f"{100 * rule['accuracy']:.0f} %",
         )
         for name, rule in rules.items()
     ]
-    columns = ("rule", "rows it labels", "coverage", "against others", "right, by the model")
+    columns = ("rule", "rows it labels", "coverage", "conflicts with others", "accuracy, estimated")
     return Table(caption="Rules", columns=columns, rows=cells, numeric=range(1, 5))
 
 
@@ -133,9 +133,9 @@ def build_refined_page(folder: Path, manifest: Manifest) -> Page:
         ],
         numeric=(1,),
     )
-    used = "given out" if verdict["helps"] else "would have been given out"
+    used = "written" if verdict["helps"] else "would have been written"
     blocks: list[Block] = [
-        Paragraph(f"{fmt.rows(len(changed))} of the rows that {used} have another label than they came with."),
+        Paragraph(f"Of the rows that {used}, {fmt.count(len(changed))} have a different label than before.")
     ]
     if cells:
         blocks.append(
@@ -147,7 +147,7 @@ def build_refined_page(folder: Path, manifest: Manifest) -> Page:
         answer=f"{str(content['answer'])[:1].upper()}{str(content['answer'])[1:]}.",
         tiles=(
             Tile("Rows", fmt.count(content["counts"]["kept"]), "in rows.jsonl"),
-            Tile("Sure enough", fmt.share(int(weights["is_learned"].sum()), len(weights)), fmt.rows(len(weights))),
+            Tile("Confident", fmt.share(int(weights["is_learned"].sum()), len(weights)), fmt.rows(len(weights))),
         ),
         sections=[
             Section("The verdict", [table]),

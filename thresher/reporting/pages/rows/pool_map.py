@@ -74,7 +74,7 @@ def build_pool_map(
     groups = [group for group in groups if len(group.values) > 1]
     return PoolMap(
         name="map",
-        title="Map of the pool",
+        title="Rows with similar texts, close together",
         caption=_write_caption(len(pool), len(sample), len(shown), choices, encoder),
         alt=f"Scatter of {len(sample):,} rows by meaning, kept rows over dropped rows. " + _write_alt(panels),
         x=x.tolist(),

@@ -96,14 +96,14 @@ def build_balance(pool: Dataset, kept: Int64, column: str) -> Table:
             fmt.count(n),
             fmt.count(n_kept),
             fmt.share(n_kept, n),
-            f"{fmt.share(n, len(pool))} → {fmt.share(n_kept, len(kept))}",
+            f"{100 * n / len(pool):.1f} → {100 * n_kept / len(kept):.1f}{fmt.PERCENT}",
         )
         for group, n, n_kept in table.head(MAX_GROUPS).iter_rows()
     ]
     more = f", the {MAX_GROUPS} largest of {len(table):,}" if len(table) > MAX_GROUPS else ""
     return Table(
         caption=f"How the selection changes each {column}{more}",
-        columns=(column, "pool", "kept", "share kept", "share"),
+        columns=(column, "pool", "kept", "share kept", "share of pool → of kept"),
         rows=cells,
         numeric=range(1, 5),
     )
