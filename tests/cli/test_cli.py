@@ -203,7 +203,10 @@ def test_an_unknown_option_is_one_sentence(pool, capsys):
 
 def test_a_missing_option_is_one_sentence(pool, capsys):
     told = refused(capsys, "select", pool)
-    assert told == "thresher: missing option '--budget'; see 'thresher select --help'\n"
+    assert told == (
+        "thresher: missing option '--budget'; for example: thresher select train.jsonl --budget 10% --out chosen; "
+        "see 'thresher select --help'\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -218,6 +221,13 @@ def test_a_missing_option_is_one_sentence(pool, capsys):
 )
 def test_what_cannot_be_parsed_is_told_in_our_own_words(pool, capsys, arguments, told):
     assert told in refused(capsys, "select", pool, *arguments)
+
+
+def test_a_file_in_the_place_of_a_command_is_told_apart_from_a_misspelled_one(capsys):
+    told = refused(capsys, "curate", "pool.jsonl")
+    assert "no such command 'pool.jsonl'; a command comes before the file: " in told
+    assert "clean" in told
+    assert refused(capsys, "version") == "thresher: no such command 'version'; did you mean 'thresher --version'?\n"
 
 
 def test_an_option_that_only_its_dashes_make_similar_is_not_suggested(capsys):

@@ -67,7 +67,7 @@ def select(
 
     'thresher score' computes the features that methods use, without selecting.
 
-    [bold]Example:[/bold] thresher select alpaca.json --method k-center --budget 30% --out chosen
+    [bold]Example:[/bold] thresher select train.jsonl --budget 10% --out chosen
     """
     from thresher.cli.progress import progress_display
     from thresher.dataset import load

@@ -34,7 +34,7 @@ def describe_usage_error(error: TyperException) -> str:
         return ""
     context: Any = getattr(error, "ctx", None)
     command = "thresher" if context is None else context.command_path
-    near = _find_near(getattr(error, "option_name", ""), getattr(error, "possibilities", None) or ())
+    near = _find_similar(getattr(error, "option_name", ""), getattr(error, "possibilities", None) or ())
     setting = _find_train_setting(getattr(error, "option_name", None) or "", context)
     if setting:
         sentence = f"{sentence}; settings of the training are given as --train {setting}=VALUE"
@@ -44,12 +44,32 @@ def describe_usage_error(error: TyperException) -> str:
         sentence = sentence.replace(theirs, ours)
     if sentence.startswith(_EXTRA):
         sentence += _advise_extra(sentence.partition("(")[2].rstrip(")"))
-    if sentence.startswith("No such command 'help'"):  # as of git and cargo
-        return "no such command 'help'; did you mean 'thresher COMMAND --help'?"
-    return f"{sentence[0].lower()}{sentence[1:]}; see '{command} --help'"
+    if sentence.startswith("No such command '"):
+        sentence = _advise_command(sentence, sentence.split("'")[1], context)
+    elif sentence.startswith("Missing "):
+        sentence += _show_example(context)
+    sentence = f"{sentence[0].lower()}{sentence[1:]}"
+    return sentence if sentence.endswith("?") else f"{sentence}; see '{command} --help'"
 
 
-def _find_near(option: str, possible: Sequence[str]) -> str | None:
+def _advise_command(sentence: str, word: str, context: Any) -> str:
+    """Return the sentence about an unknown command, with what was probably meant."""
+    if word in ("help", "version"):  # as of git and cargo
+        meant = "thresher COMMAND --help" if word == "help" else "thresher --version"
+        return f"no such command '{word}'; did you mean '{meant}'?"
+    if context is not None and any(mark in word for mark in ("/", ".")):
+        return f"{sentence}; a command comes before the file: {', '.join(context.command.list_commands(context))}"
+    return sentence
+
+
+def _show_example(context: Any) -> str:
+    """Return the example in the help of a command, or "" where it has none."""
+    text = " ".join((getattr(getattr(context, "command", None), "help", None) or "").split())
+    _, found, example = text.partition("[bold]Example:[/bold] ")
+    return f"; for example: {example.partition(' [bold]')[0]}" if found else ""
+
+
+def _find_similar(option: str, possible: Sequence[str]) -> str | None:
     """Return the option that an unknown one is a misspelling of; dashes do not make it similar."""
     by_word = {each.lstrip("-"): each for each in possible}
     near = get_close_matches(option.lstrip("-"), by_word, n=1)

@@ -101,8 +101,9 @@ def test_the_verdict_says_what_training_without_the_suspects_does():
     none = Interval(value=-0.01, low=-0.1, high=0.08, n=5)
     said = describe_proof(Proof(suspects=above, others=none, losses={}), 10)
     assert said == (
-        "training without the 10 suspects makes the answer less likely: its loss changes by +0.500 nats [+0.200, +0.800] "
-        "compared with training without 10 random rows (5 seeds); for other random rows, by -0.010 [-0.100, +0.080]"
+        "training without the 10 suspects makes the answer less likely: its loss changes by +0.500 nats "
+        "[+0.200, +0.800] compared with training without 10 random rows (5 seeds); for other random rows, by -0.010 "
+        "[-0.100, +0.080]"
     )
     said = describe_proof(Proof(suspects=none, others=above, losses={}), 1)
     assert said.startswith("training without the suspect does not clearly make the answer less likely")

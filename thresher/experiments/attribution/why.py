@@ -351,6 +351,6 @@ def describe_proof(proof: Proof | None, n_suspects: int) -> str:
     verb = "makes" if proof.holds else "does not clearly make"
     return (
         f"training without {rows} {verb} the answer less likely: its loss changes by {ours.value:+.3f} nats "
-        f"[{ours.low:+.3f}, {ours.high:+.3f}] compared with training without {random} ({ours.n} seeds); for other random rows, by "
-        f"{others.value:+.3f} [{others.low:+.3f}, {others.high:+.3f}]"
+        f"[{ours.low:+.3f}, {ours.high:+.3f}] compared with training without {random} ({ours.n} seeds); for other "
+        f"random rows, by {others.value:+.3f} [{others.low:+.3f}, {others.high:+.3f}]"
     )

@@ -118,7 +118,7 @@ class Whiskers:
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """A straight line through the whole chart, for example at zero; an upright one can end above."""
+    """A straight line through the whole chart; an upright one can end above the axis."""
 
     at: float
     is_upright: bool = True

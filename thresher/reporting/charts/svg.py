@@ -142,7 +142,8 @@ def _draw_axes(drawing: Drawing, frame: _Frame, is_narrow: bool) -> None:
         room = LETTER * len(tick.text) / 2 + 5
         if x - room > last:
             half = LETTER * len(tick.text) / 2
-            middle = min(max(x, half), max(drawing.width - half, half))  # the first and last stay in the drawing
+            # the first and the last stay in the drawing
+            middle = min(max(x, half), max(drawing.width - half, half))
             drawing.labels.append(Label(middle, frame.bottom + 17, tick.text, "tick", "middle"))
             last = x + room
     drawing.labels.append(Label((frame.left + frame.right) / 2, frame.bottom + 37, chart.x.label, "axis", "middle"))
@@ -214,7 +215,8 @@ def _draw_rule(drawing: Drawing, frame: _Frame, mark: Rule, is_narrow: bool) -> 
     if mark.is_upright:
         x, bottom = frame.x(mark.at), frame.bottom if mark.down_to is None else frame.y(mark.down_to)
         d, label_at = f"M{x:g} {frame.top:g}V{bottom:g}", (x + 5, frame.top + 12)
-        if is_narrow and isinstance(frame.chart.y, Rows):  # the names lie in the chart: the line leaves them out
+        if is_narrow and isinstance(frame.chart.y, Rows):
+            # the names lie in the chart: the line leaves them out
             centers = [frame.y(i) for i in range(len(frame.chart.y.labels))]
             ends = [*(y - ROW_NAME[0] for y in centers[1:]), frame.bottom]
             d = "".join(f"M{x:g} {y - ROW_NAME[1]:g}V{end:g}" for y, end in zip(centers, ends, strict=True))
