@@ -21,6 +21,10 @@ _REWORDED = {  # what the parser says of a value, and what we say
     "Input should be": "must be",
 }
 _EXTRA = "Got unexpected extra argument"
+_MEANT = {  # commands of git and cargo
+    "help": "no such command 'help'; did you mean 'thresher COMMAND --help'?",
+    "version": "no such command 'version'; did you mean 'thresher --version'?",
+}
 
 
 def describe_usage_error(error: TyperException) -> str:
@@ -48,15 +52,14 @@ def describe_usage_error(error: TyperException) -> str:
         sentence = _advise_command(sentence, sentence.split("'")[1], context)
     elif sentence.startswith("Missing "):
         sentence += _show_example(context)
-    sentence = f"{sentence[0].lower()}{sentence[1:]}"
-    return sentence if sentence.endswith("?") else f"{sentence}; see '{command} --help'"
+    where = "" if sentence in _MEANT.values() else f"; see '{command} --help'"
+    return f"{sentence[0].lower()}{sentence[1:]}{where}"
 
 
 def _advise_command(sentence: str, word: str, context: Any) -> str:
     """Return the sentence about an unknown command, with what was probably meant."""
-    if word in ("help", "version"):  # as of git and cargo
-        meant = "thresher COMMAND --help" if word == "help" else "thresher --version"
-        return f"no such command '{word}'; did you mean '{meant}'?"
+    if word in _MEANT:
+        return _MEANT[word]
     if context is not None and any(mark in word for mark in ("/", ".")):
         return f"{sentence}; a command comes before the file: {', '.join(context.command.list_commands(context))}"
     return sentence
