@@ -6,8 +6,8 @@ import pytest
 
 from thresher.cli.main import main
 from thresher.dataset import load
-from thresher.errors import InputError
-from thresher.experiments.grown.compare_grown import compare_grown
+from thresher.errors import InputError, NotFoundError
+from thresher.experiments.grown.compare_grown import _join_rows, compare_grown
 from thresher.reporting.build import report
 
 
@@ -81,3 +81,11 @@ def test_the_command_compares_with_and_without(pool_rows, grown, tiny_bert, tmp_
     said = capsys.readouterr().err
     assert "against without" in said
     assert "with-grown" in said
+
+
+def test_the_weights_of_both_sides_are_learned_with(pool_rows, grown):
+    ours, theirs = ([{**row, "w": w} for row in rows] for rows, w in ((pool_rows[:2], 1.0), (pool_rows[2:4], 0.5)))
+    joined, _ = _join_rows(load(ours), load(theirs), "w")
+    assert joined.column("w").to_list() == [1.0, 1.0, 0.5, 0.5]
+    with pytest.raises(NotFoundError, match="'w' not found"):
+        _join_rows(load(ours), grown, "w")

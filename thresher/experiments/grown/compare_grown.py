@@ -29,6 +29,7 @@ from thresher.experiments.tables import (
 from thresher.numeric.arrays import Bool, Int64
 from thresher.progress import OnProgress
 from thresher.trainer.estimate import TrainingPlan
+from thresher.trainer.weights import read_weights
 from thresher.validation import build_settings, document_options
 
 WITHOUT, WITH, INSTEAD = "without", "with-grown", "own-answers"
@@ -66,7 +67,7 @@ def compare_grown(
     """
     settings: ComparisonSettings = build_settings(ComparisonSettings, "compare", options)
     _refuse_choice(settings)
-    rows, replaces = _join_rows(ensure_dataset(against), ensure_dataset(grown))
+    rows, replaces = _join_rows(ensure_dataset(against), ensure_dataset(grown), settings.settings.weight)
     experiment = load_experiment(rows, eval=eval, settings=settings, on_progress=on_progress)
     with ExperimentRunner.open(experiment, settings, on_progress) as runner:
         sides = _list_sides(runner.experiment.pool, replaces=replaces)
@@ -91,7 +92,7 @@ def plan_grown_comparison(grown: Any, *, against: Any, eval: Any, **options: Unp
     """
     settings: ComparisonSettings = build_settings(ComparisonSettings, "compare", options)
     _refuse_choice(settings)
-    rows, replaces = _join_rows(ensure_dataset(against), ensure_dataset(grown))
+    rows, replaces = _join_rows(ensure_dataset(against), ensure_dataset(grown), settings.settings.weight)
     experiment = load_experiment(rows, eval=eval, settings=settings)
     with ExperimentRunner.open(experiment, settings) as runner:
         sides = _list_sides(runner.experiment.pool, replaces=replaces)
@@ -138,15 +139,25 @@ def _refuse_choice(settings: ComparisonSettings) -> None:
         )
 
 
-def _join_rows(pool: Dataset, grown: Dataset) -> tuple[Dataset, bool]:
+def _join_rows(pool: Dataset, grown: Dataset, weight: str | None) -> tuple[Dataset, bool]:
     """Return the rows of both sides in the pool's columns, marked, and whether the second replaces.
+
+    Args:
+        pool: rows of one side.
+        grown: rows of the other.
+        weight: column of their weights, or None.
 
     Raises:
         InputError: the rows are of two kinds.
+        NotFoundError: a side has no such column.
     """
     if pool.kind != grown.kind:
         raise InputError(f"against: must hold rows of the grown ones' kind, {grown.kind}, found {pool.kind}")
     names = set(pool.schema.column_names)
+    if weight is not None:
+        for side in (pool, grown):
+            read_weights(side, weight)
+        names.add(weight)
     rows = [{name: value for name, value in row.items() if name in names} | {MARK: "0"} for row in pool]
     rows += [{name: value for name, value in row.items() if name in names} | {MARK: "1"} for row in grown]
     joined = load(rows, schema=pool.schema)
