@@ -68,6 +68,26 @@ def test_failures_grow_rows_for_wrong_answers_that_the_writer_confirms(stub, mod
     assert grown.manifest.content["answers"]["confirmations"] == 3 * N_VOTES
 
 
+def test_failures_write_no_question_before_the_tool_results_of_another(stub, model):
+    def make_chat(i, *between):
+        turns = [{"role": "user", "content": f"how much is {i} plus {i + 1}?"}, *between]
+        return {"messages": [*turns, {"role": "assistant", "content": f"#### {2 * i + 1}"}]}
+
+    call = {"type": "function", "function": {"name": "add", "arguments": "{}"}}
+    tools = ({"role": "assistant", "tool_calls": [call]}, {"role": "tool", "content": "3"})
+    new = "Question: Nine birds and three cats, how many animals?\nAnswer: 9+3=12\n#### 12"
+
+    def reply(body, number):
+        text = body["messages"][-1]["content"]
+        return stub.format_reply(new if "<wrong>" in text else "#### 12" if "birds" in text else "#### 0")
+
+    stub.reply = reply
+    grown = th.grow([make_chat(0), make_chat(1, *tools)], how="failures", **model)
+    assert [row["grown_from"] for row in grown.rows] == [grown.pool.frame["row_id"][0]]
+    assert reasons(grown) == {"not-asked": 1}
+    assert [turn["role"] for turn in grown.rows[0]["messages"]] == ["user", "assistant"]
+
+
 def test_a_writer_that_copies_seeds_or_held_out_rows_adds_none(stub, model):
     pool = make_sums(6)
     held_out = [{"question": "A train with 12 cars loses 5 of them at night, how many are left?", "answer": "#### 7"}]

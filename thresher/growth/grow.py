@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from thresher.features.context import FeatureContext
     from thresher.features.plan import FeaturesPlan
 
-RECIPE = "grow-2"
+RECIPE = "grow-3"
 UNPROVEN = (
     "to find out whether these rows help, train with and without them: thresher compare {out} --against POOL "
     "--eval FILE"

@@ -55,6 +55,16 @@ def has_plain_answer(row: Mapping[str, Any], schema: Schema) -> bool:
     )
 
 
+def rests_on_tools(row: Mapping[str, Any], schema: Schema) -> bool:
+    """Tell whether turns, as calls of tools and their results, stand between question and answer."""
+    name = _find_column(schema) if schema.is_chat else schema.columns["prompt"][0]
+    turns = parse_json(row[name]) if schema.is_chat and isinstance(row[name], str) else row[name]
+    if not isinstance(turns, list):
+        return False
+    end = _find_last(turns, "assistant") if schema.is_chat else len(turns)
+    return end - _find_last(turns, "user") > 1
+
+
 def _replace_last_turn(value: Any, text: str, role: str) -> Any:
     """Return messages with another last turn of a role, as JSON text where they are."""
     turns = parse_json(value) if isinstance(value, str) else value

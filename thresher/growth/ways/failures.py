@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from thresher.growth.candidate import CUT, NO_ANSWER, UNCONFIRMED, UNREADABLE, Candidate
+from thresher.curation.correction.replace_answer import rests_on_tools
+from thresher.growth.candidate import CUT, NO_ANSWER, NOT_ASKED, UNCONFIRMED, UNREADABLE, Candidate
 from thresher.growth.seeds import Seeds
 from thresher.growth.settings import N_VOTES
 from thresher.models.generation.generator import Generation, user_turn
@@ -18,14 +19,17 @@ WRITE = (
 )
 _PARTS = re.compile(r"question\s*:\s*(.+?)\n\s*\**answer\**\s*:\**\s*(.+)", re.IGNORECASE | re.DOTALL)
 LEAST_VOTES = 2
+ON_TOOLS = "its answer rests on results of tools, which would not be those of a new question"
 WRONG_SHOWN = 1_000  # characters of a wrong answer that the writer sees
 
 
 def propose_failures(seeds: Seeds) -> tuple[list[Candidate], dict[str, float]]:
     """Let the model answer each seed, and the writer write new rows for those that it gets wrong.
 
-    An answer that is cut is no failure: the limit decides there, not the model. A new row stays if
-    the writer, asked its own question again, gives its own answer in 2 of 3 draws.
+    An answer that is cut is no failure: the limit decides there, not the model. Of a row whose
+    answer rests on results of tools no new one is written: they would not be those of another
+    question. A new row stays if the writer, asked its own question again, gives its own answer in 2
+    of 3 draws.
     """
     settings = seeds.settings
     answers = seeds.model.ask(seeds.rows.conversations, settings.likeliest, stage="the model's answers")
@@ -33,6 +37,8 @@ def propose_failures(seeds: Seeds) -> tuple[list[Candidate], dict[str, float]]:
     failed = [
         number for number, each in enumerate(judged) if each.reason is not None and each.reason not in (CUT, NO_ANSWER)
     ]
+    with_tools = _find_tool_rows(failed, seeds)
+    failed = [number for number in failed if number not in with_tools]
     requests = [
         user_turn(
             WRITE.format(
@@ -50,7 +56,14 @@ def propose_failures(seeds: Seeds) -> tuple[list[Candidate], dict[str, float]]:
         for text in texts
     ]
     facts = {"seeds_failed": float(len(failed)), "seeds_undecided": float(_count_undecided(judged))}
-    return _confirm(candidates, seeds), facts
+    left_out = [seeds.candidate(number).refuse(NOT_ASKED, ON_TOOLS) for number in sorted(with_tools)]
+    return sorted([*_confirm(candidates, seeds), *left_out], key=lambda each: each.seed), facts
+
+
+def _find_tool_rows(numbers: list[int], seeds: Seeds) -> set[int]:
+    """Return the numbers of the seeds whose answer rests on results of tools."""
+    rows = seeds.pool.rows(seeds.at[numbers]) if numbers else []
+    return {number for number, row in zip(numbers, rows, strict=True) if rests_on_tools(row, seeds.pool.schema)}
 
 
 def _count_undecided(judged: list[Candidate]) -> int:
