@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,8 +9,10 @@ from thresher.evaluation.curves.curve_fit import fit_curve
 from thresher.evaluation.curves.enough import Enough, Tolerance, estimate_noise, find_enough
 from thresher.evaluation.curves.interval import Interval
 from thresher.evaluation.curves.row_noise import estimate_row_values, estimate_test_covariance
+from thresher.experiments.advice.size import choose_size
 
 SIZES = [50, 100, 200, 400, 800, 1600]
+NOTHING = {"methods": {}, "of": 1600, "is_higher_better": True}
 
 
 def answer(truth, *, sd=0.003, seeds=3, within=0.01, n_pool=1600, is_rate=True, number=0, **options):
@@ -80,6 +83,31 @@ def test_the_last_doubling_brings_more_than_the_tolerance_where_all_rows_are_nee
     enough = find_enough(fit, n_pool=4530, n_test=1000)
     assert enough.verdict == "all"
     assert enough.last_doubling.low > enough.within
+
+
+@pytest.mark.parametrize("is_rate", [True, False])
+def test_rows_that_harm_are_called_so_and_the_best_size_is_enough(is_rate):
+    def valley(n):
+        return 0.2 + 0.03 * abs(np.log2(n / 400))
+
+    enough = answer(valley, is_rate=is_rate)
+    assert (enough.verdict, enough.rows, enough.low, enough.high) == ("enough", 400, 400, 400)
+    assert "More rows make it worse: 400 of the 1,600 rows do best, and all of them are " in str(enough)
+    assert "not known" in enough.describe_next()
+    assert enough.worse.median == pytest.approx(0.06, abs=0.01)
+    assert Enough.from_json(json.loads(json.dumps(enough.to_json()))) == enough
+    assert choose_size(SimpleNamespace(content=NOTHING, enough={"random": enough}), "random", 1600).n_rows == 400
+
+
+def test_one_run_that_failed_is_no_rows_that_harm():
+    values = [[0.7, 0.71], [0.75, 0.74], [0.78, 0.78], [0.8, 0.81], [0.82, 0.82], [0.3]]
+    fit = fit_curve(SIZES, values, is_higher_better=True)
+    assert find_enough(fit, n_pool=1600, n_test=500).worse is None
+
+
+def test_noise_on_a_flat_curve_is_no_decline():
+    flat = [answer(lambda n: 0.2 + 0 * n, sd=0.02, number=number).worse for number in range(30)]
+    assert 30 - flat.count(None) <= 2
 
 
 def test_noise_moves_the_verdict_and_never_the_tolerance():

@@ -12,6 +12,9 @@ Three verdicts, each for what the data carry:
 - "all": half of the rows are surely not within the tolerance.
 - "cannot tell": neither; then it says how many test rows or seeds would tell, by fitting again the
   points that are expected with so little noise.
+
+Where the points themselves say that more rows make it worse (`decline.py`), no law is asked: the
+measured size that is best is enough.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from typing import Any, Literal
 import numpy as np
 
 from thresher.evaluation.curves.curve_fit import CurveFit, fit_points
+from thresher.evaluation.curves.decline import find_decline
 from thresher.evaluation.curves.interval import Interval, summarize_samples
 from thresher.numeric.units import format_count, format_points
 
@@ -58,6 +62,7 @@ class Enough:
         is_higher_better: direction of the metric.
         n_unanswered: test rows besides `n_test`, for which no answer was generated.
         unit: what is counted: rows, or groups of a column.
+        worse: by how much all rows are worse than `rows` of them, where that is beyond doubt.
     """
 
     verdict: Verdict
@@ -77,6 +82,7 @@ class Enough:
     is_higher_better: bool = True
     n_unanswered: int = 0
     unit: str = "rows"
+    worse: Interval | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values."""
@@ -84,12 +90,14 @@ class Enough:
             **asdict(self),
             "last_doubling": self.last_doubling.to_json(),
             "next_doubling": self.next_doubling.to_json(),
+            "worse": None if self.worse is None else self.worse.to_json(),
         }
 
     @staticmethod
     def from_json(entry: dict[str, Any]) -> Enough:
         """Return the answer that `to_json` wrote."""
-        intervals = {name: _read_interval(entry[name]) for name in ("last_doubling", "next_doubling")}
+        names = ("last_doubling", "next_doubling", *(["worse"] if entry.get("worse") else []))
+        intervals = {name: _read_interval(entry[name]) for name in names}
         # earlier versions knew rates and losses alone
         return Enough(**{"is_higher_better": entry["is_rate"], **entry, **intervals})
 
@@ -106,6 +114,12 @@ class Enough:
         """
         tolerance = self.tolerance
         everything = f"{'' if self.is_whole_pool else 'first '}{self.of:,} {self.unit}{aside and f' ({aside})'}"
+        if self.worse is not None:
+            median, low, high = map(self.format_number, (self.worse.median, self.worse.low, self.worse.high))
+            return (
+                f"More {self.unit} make it worse: {self.rows:,} of the {everything} do best, and all of them are "
+                f"{median}{' points' if self.is_rate else ''} [{low}, {high}] worse."
+            )
         if self.verdict == "all":
             return (
                 f"Half of the {everything} do not come within {tolerance} of all of them: the last doubling still "
@@ -126,6 +140,8 @@ class Enough:
 
     def describe_next(self) -> str:
         """Return what twice the rows are expected to bring."""
+        if self.worse is not None:
+            return f"What {2 * self.of:,} {self.unit} would do is not known: no law describes {self.unit} that harm."
         gain, little = self._describe_gain(self.next_doubling), self.within / 10
         if -little < self.next_doubling.low and self.next_doubling.high < little:
             named = format_points(little) if self.is_rate else f"{little:.2g}"
@@ -229,7 +245,10 @@ def find_enough(
     tolerance = within.resolve(fit)
     of, smallest = int(fit.sizes[-1]), int(fit.sizes[0])
     rows = summarize_samples(fit.sampled_enough_sizes(tolerance, of))
-    verdict = judge(fit, tolerance, of=of)
+    decline = find_decline(fit, tolerance)
+    verdict: Verdict = judge(fit, tolerance, of=of) if decline is None else "enough"
+    if decline is not None:
+        rows = Interval(decline.best, decline.best, decline.best)
     test_rows_needed, more_seeds_needed = None, None
     if verdict == "cannot tell":
         if n_test is not None:
@@ -255,6 +274,7 @@ def find_enough(
         is_higher_better=fit.scale.is_higher_better,
         n_unanswered=n_unanswered,
         unit=unit,
+        worse=None if decline is None else decline.by,
     )
 
 

@@ -52,6 +52,8 @@ def choose_size(
     if best is not None:
         return Size(min(limit, best), f"rows chosen by {method} do best at this size: further ones make it worse")
     enough = curve.enough.get(method) or curve.enough.get(BASELINE)
+    if enough is not None and enough.worse is not None:
+        return Size(min(limit, enough.rows), str(enough))
     if enough is None or enough.verdict != "enough":
         said = "" if enough is None else f". {str(enough).rstrip('.')}"
         return Size(limit, f"{everything}: the curve does not show that fewer are enough{said}")
