@@ -56,7 +56,7 @@ def has_plain_answer(row: Mapping[str, Any], schema: Schema) -> bool:
 
 
 def rests_on_tools(row: Mapping[str, Any], schema: Schema) -> bool:
-    """Tell whether turns, as calls of tools and their results, stand between question and answer."""
+    """Tell whether turns, as calls of tools and results, stand between question and answer."""
     name = _find_column(schema) if schema.is_chat else schema.columns["prompt"][0]
     turns = parse_json(row[name]) if schema.is_chat and isinstance(row[name], str) else row[name]
     if not isinstance(turns, list):
