@@ -127,7 +127,7 @@ MISTAKES = [  # what was typed, and what the sentence must say
     ("base transfer labels.jsonl --eval 20% --models minilm,static --methods random --out out", "leave it out"),
     ("mix labels.jsonl --eval 20% --out out", "give several --source, or another column with --by"),
     ("mix labels.jsonl --eval 20% --by lable --out out", "did you mean 'label'"),
-    ("mix labels.jsonl --eval 20% --by label --rows 500 --out out", "give --rows 12"),
+    ("mix labels.jsonl --eval 20% --by label --rows 500 --out out", "leave --rows out"),
     ("why taken question --data labels.jsonl", "found no manifest.json"),
     ("why taken question --data labels.jsonl --proofs 2", "must be 0 or at least 3"),
     ("why taken question", "'--data'"),

@@ -49,7 +49,9 @@ class Gain:
         return {name: value if np.isfinite(value) else None for name, value in asdict(self).items()}
 
 
-def estimate_gain(metric: Metric, ours: Sequence[pl.DataFrame], theirs: Sequence[pl.DataFrame]) -> Gain | None:
+def estimate_gain(
+    metric: Metric, ours: Sequence[pl.DataFrame], theirs: Sequence[pl.DataFrame], *, n_tests: int = 1
+) -> Gain | None:
     """Return how much better our runs are than the reference, or None where that has no value.
 
     With one run, the interval is over rows only, by Student's t: the spread between seeds is not in
@@ -62,6 +64,8 @@ def estimate_gain(metric: Metric, ours: Sequence[pl.DataFrame], theirs: Sequence
         metric: that is compared; one without a value per row has no gain.
         ours: outcomes of each seed.
         theirs: of the reference, one for each of ours, on the same held-out rows in their order.
+        n_tests: gains that are judged together, each of one run: the intervals hold all at once in
+            95 % of cases (Bonferroni).
 
     Raises:
         InputError: the sides were measured on different rows.
@@ -78,30 +82,34 @@ def estimate_gain(metric: Metric, ours: Sequence[pl.DataFrame], theirs: Sequence
     weights = None if metric.weight is None else ours[0][metric.weight].cast(pl.Float64).to_numpy()[is_known]
     n_seeds, n = a.shape
     is_share = weights is None and np.isin((a, b), (0.0, 1.0)).all()
-    bounds = _bound_proportions(*((a, b) if metric.is_higher_better else (b, a))) if is_share else None
+    sides = (a, b) if metric.is_higher_better else (b, a)
+    bounds = _bound_proportions(*sides, n_tests=n_tests) if is_share else None
     if n_seeds >= 2 and n >= 2:
+        if n_tests > 1:
+            raise AssertionError("gains that are judged together are of one run each")
         effect = estimate_effect(a, b, weights, is_higher_better=metric.is_higher_better)
         low, high = bounds or (effect.low, effect.high)
         low, high = min(low, effect.low), max(high, effect.high)
         return Gain(value=effect.value, low=low, high=high, stderr=effect.stderr, n=n, n_seeds=n_seeds)
-    difference = paired_difference(*((a, b) if metric.is_higher_better else (b, a)), weights)
-    reach = _find_reach(n) * difference.stderr
+    difference = paired_difference(*sides, weights)
+    reach = _find_reach(n, n_tests) * difference.stderr
     low, high = bounds or (difference.value - reach, difference.value + reach)
     return Gain(value=difference.value, low=low, high=high, stderr=difference.stderr, n=n, n_seeds=n_seeds)
 
 
-def _find_reach(n: int) -> float:
-    """Return the standard errors on either side of a 95 % interval over n rows."""
+def _find_reach(n: float, n_tests: int) -> float:
+    """Return the standard errors on either side of a 95 % interval over n rows, by Student's t."""
     from scipy import stats
 
-    return float(stats.t.ppf(0.975, n - 1)) if n > 1 else math.inf
+    return float(stats.t.ppf(1 - 0.025 / n_tests, n - 1)) if n > 1 else math.inf
 
 
-def _bound_proportions(ours: Float64, theirs: Float64) -> tuple[float, float]:
+def _bound_proportions(ours: Float64, theirs: Float64, *, n_tests: int) -> tuple[float, float]:
     """Return the 95 % interval over rows of two paired shares' difference, (seeds, n) 0 and 1."""
     n_seeds, n = ours.shape[0], ours.shape[1] + 2
     better, worse = (((side.sum() / n_seeds) + 1) / n for side in (ours > theirs, ours < theirs))
-    reach = NORMAL_95 * math.sqrt((better + worse - (better - worse) ** 2) / n)
+    quantile = NORMAL_95 if n_tests == 1 else _find_reach(math.inf, n_tests)
+    reach = quantile * math.sqrt((better + worse - (better - worse) ** 2) / n)
     return max(float(better - worse) - reach, -1.0), min(float(better - worse) + reach, 1.0)
 
 

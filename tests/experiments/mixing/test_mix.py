@@ -153,7 +153,7 @@ def test_bad_requests_are_refused_in_one_sentence(call, tmp_path, capsys):
     rows = call["pool"]
     with pytest.raises(InputError, match="needs 2 to 8 sources, found 1 by source"):
         th.mix(rows[:60], eval=call["eval"], model=call["model"])
-    with pytest.raises(InputError, match="rows must be fewer than the 120 rows .* got 120; give --rows 60"):
+    with pytest.raises(InputError, match="rows must be fewer than the 120 rows .* got 120; leave --rows out"):
         th.mix(rows, eval=call["eval"], model=call["model"], rows=120)
     with pytest.raises(SettingsError, match="seeds must be 0, or 2 or more"):
         th.mix(rows, eval=call["eval"], seeds=1)

@@ -117,3 +117,12 @@ def test_two_rows_are_judged_by_the_t_distribution():
     assert gain.value == pytest.approx(0.25)
     assert (gain.low, gain.high) == pytest.approx((0.25 - 12.7062 * 0.05, 0.25 + 12.7062 * 0.05), rel=1e-4)
     assert gain.direction == 0
+
+
+def test_gains_that_are_judged_together_have_wider_intervals():
+    losses = [tabulate_losses(0.0, 0)], [tabulate_losses(0.0, 1)]
+    hits = [outcomes([True] * 8)], [outcomes([False] * 8)]
+    for metric, (ours, theirs), ratio in ((METRICS["sft"]["loss"], losses, 1.2243), (ACCURACY, hits, 1.2214)):
+        one, three = (estimate_gain(metric, ours, theirs, n_tests=n) for n in (1, 3))
+        center = (one.low + one.high) / 2 if one.high < 1 else 0.8
+        assert (center - three.low) / (center - one.low) == pytest.approx(ratio, rel=1e-3)

@@ -64,7 +64,7 @@ class Sources:
         if n_rows >= len(pool):  # every mix of all rows has the same shares
             raise InputError(
                 f"mix: rows must be fewer than the {len(pool):,} rows of all sources together, so that shares can "
-                f"differ, got {n_rows:,}; give --rows {max(1, len(pool) // 2)}"
+                f"differ, got {n_rows:,}; leave --rows out for half of them, at most 500"
             )
         return Sources(tuple(found), tuple(places), n_rows)
 

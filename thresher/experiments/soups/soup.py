@@ -47,7 +47,7 @@ from thresher.validation import build_settings, document_options
 
 KIND, RESULT, ADAPTER = "soup", "soup.json", "adapter"
 AGAIN = "merge the adapters again"
-RECIPE = "soup-2"  # raise it when the same adapters would be merged or judged otherwise
+RECIPE = "soup-3"  # raise it when the same adapters would be merged or judged otherwise
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -274,7 +274,7 @@ class _SoupRun:
                 soups.append({**entry, "test": None, "gain": None, "verdict": "no adapter joins the best single one"})
                 continue
             table = self._measure("test", self._merge(tuple(members), way))
-            gain = estimate_gain(metric, [table], [single])
+            gain = estimate_gain(metric, [table], [single], n_tests=len(self.settings.ways))
             said = None if gain is None else f"{name_verdict(gain)}: {format_gain(gain, unit)} (n = {gain.n:,})"
             entry |= {"test": metric.measure(table).value, "gain": None if gain is None else gain.to_json()}
             soups.append({**entry, "verdict": said or "not measured"})
