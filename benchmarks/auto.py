@@ -21,7 +21,8 @@ set. Where `auto` answers random rows, they are the rows of `random`, and the di
 
 Each cell is a file in `FOLDER`, so a killed benchmark goes on, and what is done can be summarized
 at any time: cells run by seed, then by budget, the small ones first, so that what is done is
-balanced.
+balanced. The summary keeps the predictions of all cells in results/auto_cells.parquet, so another
+machine can go on where this one stopped.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ METHODS = ("random", "auto", "prototypes")
 N_POOL, N_TEST, MAX_LENGTH = 2000, 1000, 64
 N_ATTRIBUTES = (3342, 1131)  # rows there are of AE-110k, training and test
 RESULT = Path(__file__).parent / "results/auto.json"
+CELLS = RESULT.with_name("auto_cells.parquet")
 
 
 def load_task(name: str, folder: Path) -> tuple[Dataset, Dataset]:
@@ -152,8 +154,9 @@ def run(options: argparse.Namespace) -> None:
     began, cache = time.monotonic(), {}
     by_set = options.learner == "linear"  # it costs little, so each set is loaded once
     jobs = [(seed, share, name) for seed in range(SEEDS) for share in SHARES for name in NAMES]
+    done = {(cell["learner"], cell["set"], cell["share"], cell["seed"]) for cell in read_cells(options.work)}
     for seed, share, name in sorted(jobs, key=lambda job: NAMES.index(job[2])) if by_set else jobs:
-        if (options.work / f"{options.learner}-{name}-{share}-{seed}.json").is_file():
+        if (options.learner, name, share, seed) in done:
             continue
         if time.monotonic() - began > 3600 * options.hours:
             print("the hours are over: run the same command to go on", flush=True)
@@ -173,11 +176,34 @@ def estimate(ours: np.ndarray, theirs: np.ndarray) -> dict:
     return {name: effect[name] for name in ("value", "low", "high")}
 
 
-def summarize(work: Path) -> dict:
+def read_cells(work: Path) -> list[dict]:
+    """Return all cells that are done: those of the folder, and those kept with the results."""
+    cells = {}
+    if CELLS.is_file():
+        for line in pl.read_parquet(CELLS).iter_rows(named=True):
+            key = tuple(line.pop(name) for name in ("learner", "set", "share", "seed", "pool"))
+            cell = cells.setdefault(key[:4], dict(zip(("learner", "set", "share", "seed", "pool"), key, strict=True)))
+            cell["truth"] = line.pop("truth")
+            cell.setdefault("arms", {})[line.pop("method")] = line
+    for path in sorted(work.glob("l*-*.json")):
+        cell = json.loads(path.read_text())
+        cells[cell["learner"], cell["set"], cell["share"], cell["seed"]] = cell
+    return [cells[key] for key in sorted(cells)]
+
+
+def keep_cells(cells: list[dict]) -> None:
+    """Write all cells, a line an arm."""
+    lines = []
+    for cell in cells:
+        facts = {name: cell[name] for name in ("learner", "set", "share", "seed", "pool", "truth")}
+        lines += [{**facts, "method": method, **arm} for method, arm in cell["arms"].items()]
+    pl.DataFrame(lines).write_parquet(CELLS, compression="zstd", compression_level=19)
+
+
+def summarize(cells: list[dict]) -> dict:
     """Return scores and differences of each cell, over the seeds that are done."""
     groups: dict[tuple, list[dict]] = {}
-    for path in sorted(work.glob("*.json")):
-        cell = json.loads(path.read_text())
+    for cell in cells:
         groups.setdefault((cell["learner"], NAMES.index(cell["set"]), cell["share"]), []).append(cell)
     entries = []
     for (kind, number, share), cells in sorted(groups.items()):
@@ -267,7 +293,9 @@ def main() -> None:
         return
     if not options.summary:
         run(options)
-    RESULT.write_text(json.dumps(summarize(options.work), indent=1) + "\n")
+    cells = read_cells(options.work)
+    keep_cells(cells)
+    RESULT.write_text(json.dumps(summarize(cells), indent=1) + "\n")
 
 
 if __name__ == "__main__":

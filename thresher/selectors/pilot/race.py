@@ -1,4 +1,4 @@
-"""The race: one stage names the best arm, a second one asks fresh splits whether it is better."""
+"""The race: one stage names an arm, a second one asks fresh splits whether it beats random rows."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ HALVED_AFTER = (2, 4)  # splits after which the worse half of the arms leaves
 LOOKS = (8, 16)  # fresh splits after which the nominee may be accepted
 LEVEL = 0.05  # two-sided, shared evenly by the looks
 FEWEST_HELD_OUT = 50
+FAVORITE = "prototypes"  # named wherever it is significantly better than random rows and no arm than it
 NOMINATION_TIME = 0.4  # of the time that is allowed
 MULTIPLES = np.array([1.0, 1.5, 2.0, 3.0, 4.0])  # of the chosen rows: sizes of random choices
 
@@ -38,13 +39,13 @@ class Pilot:
 
     Attributes:
         chosen: the arm to use: the control unless another is better beyond doubt.
-        nominee: name of the best other arm; None where no race was possible.
+        nominee: name of the arm that was tried on fresh splits; None where no race was possible.
         metric: that decided.
         effect: of the nominee against the control, on splits that did not name it, in the metric.
         other_effect: the same in the other metric.
         multiplier: how many times as many random rows match the nominee.
         nominations: name and effect of every arm on the splits it ran, best first; these named the
-            nominee and so flatter it.
+            nominee and so can flatter it.
         n_chosen: rows that each arm chose.
         n_candidates: among so many.
         n_held_out: rows that judged.
@@ -116,15 +117,15 @@ class Race:
         problem = self._find_problem()
         if problem:
             return self._conclude(self._arms[0], None, why=f"random rows: {problem}")
-        nominations = self._nominate()
-        if not nominations:
+        name, nominations = self._nominate()
+        if name is None:
             return self._conclude(
                 self._arms[0],
                 None,
                 is_cut_short=True,
                 why="random rows: the time ran out before any method was tried on two splits; raise max_time",
             )
-        nominee = next(arm for arm in self._arms if arm.name == nominations[0][0])
+        nominee = next(arm for arm in self._arms if arm.name == name)
         return self._examine(nominee, nominations)
 
     def _find_problem(self) -> str | None:
@@ -141,8 +142,11 @@ class Race:
             return "the budget is too small to train on, so no method can be judged"
         return None
 
-    def _nominate(self) -> list[tuple[str, Difference]]:
-        """Return name and effect of each arm, the best first; arms that fall behind leave early."""
+    def _nominate(self) -> tuple[str | None, list[tuple[str, Difference]]]:
+        """Return the nominee, and name and effect of each arm, the best first.
+
+        Arms that fall behind leave early, but for the favorite. No nominee where the time is over.
+        """
         rows: list[Int64] = []
         gaps: dict[str, list[Float64]] = {arm.name: [] for arm in self._arms[1:]}
         running = self._arms[1:]
@@ -158,14 +162,16 @@ class Race:
                 gaps[arm.name].append(grade.values(self._metric) - control)
             if number + 1 in HALVED_AFTER and len(graded) == len(running):
                 running.sort(key=lambda arm: -float(np.mean([gap.mean() for gap in gaps[arm.name]])))
-                running = running[: max(2, -(-len(running) // 2))]
+                n_kept = max(2, -(-len(running) // 2))
+                running = running[:n_kept] + [arm for arm in running[n_kept:] if arm.name == FAVORITE]
         effects = {
             name: estimate_difference(rows[: len(values)], values, LEVEL)
             for name, values in gaps.items()
             if len(values) >= 2
         }
         # the arms that ran longest come first: the others left because they were behind
-        return sorted(effects.items(), key=lambda pair: (-pair[1].n_splits, -pair[1].value))
+        ordered = sorted(effects.items(), key=lambda pair: (-pair[1].n_splits, -pair[1].value))
+        return _choose_nominee(ordered, rows, gaps), ordered
 
     def _examine(self, nominee: Arm, nominations: list[tuple[str, Difference]]) -> Pilot:
         """Ask splits that did not name the nominee whether it is better than the control."""
@@ -268,14 +274,37 @@ class Race:
         return grade_student(self._unit[rows], self._label[rows], self._unit[held_out], self._label[held_out])
 
 
+def _choose_nominee(
+    ordered: list[tuple[str, Difference]], rows: list[Int64], gaps: dict[str, list[Float64]]
+) -> str | None:
+    """Return the arm to try on fresh splits: the favorite wherever it is as good, else the leader.
+
+    Six splits rank arms that are close by chance, and by a student that reads the embeddings they
+    chose by. The favorite is what training itself has borne out, so it is named if these splits
+    show it better than the control and no leader better than it.
+
+    Args:
+        ordered: name and effect of each arm, the best first.
+        rows: of each split, (h,) the held-out rows.
+        gaps: by arm, of each split it ran, (h,) its values less the control's.
+    """
+    if not ordered:
+        return None
+    leader, effect = ordered[0]
+    favorite = dict(ordered).get(FAVORITE)
+    if leader == FAVORITE or favorite is None or favorite.n_splits < effect.n_splits or favorite.low <= 0:
+        return leader
+    between = [ours - theirs for ours, theirs in zip(gaps[leader], gaps[FAVORITE], strict=True)]
+    return leader if estimate_difference(rows[: len(between)], between, LEVEL).low > 0 else FAVORITE
+
+
 def _explain(name: str, effect: Difference, metric: Metric, multiplier: Multiplier | None, *, is_better: bool) -> str:
     """Return the decision in one sentence."""
     gain = f"{100 * effect.value:+.1f} points of {metric} [{100 * effect.low:+.1f}, {100 * effect.high:+.1f}]"
     if not is_better:
         doubt = ", too little for a test that looks twice" if effect.low > 0 else ""
-        return (
-            f"random rows: no method is significantly better; the best, {name}, has {gain} on your held-out rows{doubt}"
-        )
+        best = f"the most promising, {name}, has {gain} on your held-out rows{doubt}"
+        return f"random rows: no method is significantly better; {best}"
     sentence = f"{name}: better than random rows by {gain} on your held-out rows"
     if multiplier is None:
         return sentence
