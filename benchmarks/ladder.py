@@ -2,7 +2,7 @@
 
     python benchmarks/ladder.py --data FOLDER --work FOLDER
 
-Labels: Banking77, ten intents, 400 rows to choose from, 100 test rows, 40 chosen, 15 steps of 16, 3
+Labels: Banking77, ten intents, 400 rows to choose from, 100 test rows, 40 chosen, 15 steps of 16, 2
 seeds; the language model `tiny` (2.6 million parameters), MiniLM (22 million) and
 SmolLM2-135M-Instruct, each with LoRA. Instructions: 120 GSM8K questions to choose from, 16 test
 rows, 24 chosen, 8 steps of 2, 2 seeds; `tiny` and SmolLM2, with two methods that read the model
@@ -62,7 +62,7 @@ def climb(name: str, data: Path, work: Path) -> dict[str, Any]:
         models=["tiny", "minilm", "smollm2"] if is_labels else ["tiny", "smollm2"],
         methods=list(LABELS if is_labels else READERS),
         budget=40 if is_labels else 24,
-        seeds=3 if is_labels else 2,
+        seeds=2,
         encoder="static",
         settings=th.TrainSettings(max_steps=steps, batch_size=batch, max_length=256, eval_generations=0),
         workers=1,
