@@ -1,8 +1,8 @@
 """Do single methods beat random rows on labeled data? Twenty cells, five pools each, paired.
 
     python benchmarks/selection_labels.py --data PATH --work FOLDER    # resumable
-    python benchmarks/selection_labels.py --work FOLDER --summary      # results/selection_labels.json
-    python benchmarks/selection_labels.py --markdown                   # the table of docs/selection.md
+    python benchmarks/selection_labels.py --work FOLDER --summary      # writes the result
+    python benchmarks/selection_labels.py --markdown                   # for docs/selection.md
 
 The data, pools, budgets and test rows are those of `auto.py`, and so is the judge: a logistic
 regression on the frozen mean-pooled vectors of MiniLM, while methods choose with static embeddings
@@ -95,7 +95,7 @@ def summarize(work: Path) -> dict:
 
 
 def format_markdown(content: dict) -> str:
-    """Return a line for each method: mean difference by set, and in how many cells it is better and worse."""
+    """Return a line for each method: mean difference by set, and in how many cells it is better."""
     titles = ("products", "Banking77", "AE-110k", "AG News", "ChemProt")
     lines = ["| method | " + " | ".join(titles) + " | accuracy: better, worse | macro-F1: better, worse |"]
     lines.append("|---|" + "---|" * (len(titles) + 2))

@@ -10,7 +10,7 @@ from thresher.features.container import Features
 from thresher.selectors.auto import Auto
 from thresher.selectors.contract import PoolFacts
 from thresher.selectors.pilot.arms import Arm, list_labeled_arms
-from thresher.selectors.pilot.race import LOOKS, Race
+from thresher.selectors.pilot.race import FAVORITE, LOOKS, Race, choose_nominee
 from thresher.selectors.pilot.splits import draw_split
 from thresher.selectors.pilot.statistics import Multiplier, estimate_difference, estimate_multiplier
 from thresher.selectors.pilot.student import grade_student
@@ -74,6 +74,34 @@ def race_of_equals(seed, n_arms=4):
 @pytest.fixture(scope="module")
 def equal_pilots():
     return [race_of_equals(seed) for seed in range(10)]
+
+
+def difference(gaps):
+    return estimate_difference([np.arange(40)] * len(gaps), gaps, 0.05)
+
+
+def find_nominee(effects):
+    """Who is named after six splits of 40 rows each, of arms with such effects."""
+    rng = np.random.default_rng(0)
+    gaps = {name: [rng.normal(mean, 0.05, 40) for _ in range(n)] for name, (mean, n) in effects.items()}
+    ordered = [(name, difference(values)) for name, values in gaps.items()]
+    ordered.sort(key=lambda pair: (-pair[1].n_splits, -pair[1].value))
+    return choose_nominee(ordered, [np.arange(40)] * 6, gaps)
+
+
+@pytest.mark.parametrize(
+    ("effects", "named"),
+    [
+        ({"other": (0.105, 6), FAVORITE: (0.1, 6)}, FAVORITE),  # as good as the leader
+        ({"other": (0.2, 6), FAVORITE: (0.1, 6)}, "other"),  # beaten beyond doubt
+        ({"other": (0.01, 6), FAVORITE: (-0.001, 6)}, "other"),  # not better than random rows
+        ({"other": (0.1, 6), FAVORITE: (0.1, 4)}, "other"),  # the time was over
+        ({"other": (0.1, 6), "another": (0.05, 6)}, "other"),
+        ({}, None),
+    ],
+)
+def test_the_favorite_is_named_where_it_is_as_good(effects, named):
+    assert find_nominee(effects) == named
 
 
 def test_of_equal_arms_another_than_random_is_hardly_ever_chosen(equal_pilots):

@@ -48,11 +48,12 @@ class Auto(Selector):
     Optimizes the score of a cheap student on held-out rows of the pool. The pool is divided again
     and again into candidates and held-out rows; each arm chooses the budget's share of the
     candidates, a logistic regression on the embeddings learns them, and the held-out rows judge.
-    Six splits name the best arm, the worse half of the arms leaving after two and after four; eight
-    to sixteen fresh splits ask whether it is better than random rows, so that the effect reported
-    is not that of a lucky winner. If it is not better beyond doubt, random rows are chosen. Among
-    the arms are `prototypes`, `stratified` and `facility-location` with a quota, with and without
-    rows whose label is doubtful.
+    Six splits name an arm, the worse half leaving after two and after four: the best one, or
+    `prototypes` wherever these splits show it better than random rows and no other arm better than
+    it. Eight to sixteen fresh splits ask whether that arm is better than random rows, so that the
+    effect reported is not that of a lucky winner. If it is not better beyond doubt, random rows are
+    chosen. Among the arms are `prototypes`, `stratified` and `facility-location` with a quota, with
+    and without rows whose label is doubtful.
 
     Source: Cameron, Gelbach and Miller 2011, doi:10.1198/jbes.2010.07136 (intervals over splits
     that share rows); Jamieson and Talwalkar 2016, arXiv:1502.07943 (successive halving). Cost: at

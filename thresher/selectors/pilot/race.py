@@ -20,7 +20,7 @@ HALVED_AFTER = (2, 4)  # splits after which the worse half of the arms leaves
 LOOKS = (8, 16)  # fresh splits after which the nominee may be accepted
 LEVEL = 0.05  # two-sided, shared evenly by the looks
 FEWEST_HELD_OUT = 50
-FAVORITE = "prototypes"  # named wherever it is significantly better than random rows and no arm than it
+FAVORITE = "prototypes"  # named where it is better than random rows and no arm better than it
 NOMINATION_TIME = 0.4  # of the time that is allowed
 MULTIPLES = np.array([1.0, 1.5, 2.0, 3.0, 4.0])  # of the chosen rows: sizes of random choices
 
@@ -171,7 +171,7 @@ class Race:
         }
         # the arms that ran longest come first: the others left because they were behind
         ordered = sorted(effects.items(), key=lambda pair: (-pair[1].n_splits, -pair[1].value))
-        return _choose_nominee(ordered, rows, gaps), ordered
+        return choose_nominee(ordered, rows, gaps), ordered
 
     def _examine(self, nominee: Arm, nominations: list[tuple[str, Difference]]) -> Pilot:
         """Ask splits that did not name the nominee whether it is better than the control."""
@@ -274,7 +274,7 @@ class Race:
         return grade_student(self._unit[rows], self._label[rows], self._unit[held_out], self._label[held_out])
 
 
-def _choose_nominee(
+def choose_nominee(
     ordered: list[tuple[str, Difference]], rows: list[Int64], gaps: dict[str, list[Float64]]
 ) -> str | None:
     """Return the arm to try on fresh splits: the favorite wherever it is as good, else the leader.
