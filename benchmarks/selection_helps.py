@@ -1,23 +1,22 @@
-"""Does selection help? Every selector against random and length, at equal rows and equal tokens.
+"""Does selection help on answers? Every selector against random and length, GSM8K.
 
-    python benchmarks/selection_helps.py --data PATH    # with banking77, product_attributes, gsm8k
+    python benchmarks/selection_helps.py --data PATH
     python benchmarks/selection_helps.py --markdown     # the tables of docs/selection.md
 
-Three tasks: Banking77 intents and AE-110k attributes with MiniLM, GSM8K
-answers with the toy language model `tiny` (loss per token). 1,000 rows are the pool, 500
-(GSM8K: 200) the test set. For each method, budget and seed an adapter is trained on what the method
-chose, and all are judged on the same test rows; the difference to random and to length is paired by
-seed and row, with the interval and Holm's correction that `compare` uses (for the number of
-verdicts of a task at equal rows, or at equal tokens).
+The toy language model `tiny` learns answers of GSM8K (loss per token). 1,000 rows are the pool, 200
+the test set. For each method, budget and seed an adapter is trained on what the method chose, and
+all are judged on the same test rows; the difference to random and to length is paired by seed and
+row, with the interval and Holm's correction that `compare` uses (for the number of verdicts at
+equal rows, or at equal tokens). Rows with labels have `selection_labels.py` and `auto.py`; they can
+be run here too (`--sets banking77,ae110k-attributes`, MiniLM with LoRA).
 
 Equal rows: 5, 10 and 30 % of the pool, as many optimizer steps for all. Equal tokens: rows until
 the next would exceed 5, 10 and 30 % of the pool's tokens, as many epochs for all, so that all sides
 read as much.
 
 Finished cells are kept in the cache, so a killed run goes on. `perplexity`, `difficulty` and
-`learnability` ask that toy in every task, and `delift` compares embeddings.
-Methods that aim need a target and are left out, and so is `confidence` of written answers, which
-has a benchmark of its own.
+`learnability` ask that toy, and `delift` compares embeddings. Methods that aim need a target and
+are left out, and so is `confidence` of written answers, which has a benchmark of its own.
 """
 
 from __future__ import annotations
@@ -248,7 +247,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--markdown", action="store_true", help="print the tables of --out, and measure nothing")
-    parser.add_argument("--sets", default=",".join(real_tasks.TASKS))
+    parser.add_argument("--sets", default="gsm8k-sft", help=f"with commas: {', '.join(real_tasks.TASKS)}")
     parser.add_argument("--methods", help="with commas; not set: all that fit")
     parser.add_argument("--budgets", default="5,10,30", help="percent")
     parser.add_argument("--seeds", type=int, default=5)

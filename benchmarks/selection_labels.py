@@ -1,4 +1,4 @@
-"""Do single methods beat random rows on labeled data? Twenty cells, five pools each, paired.
+"""Do single methods beat random rows on labeled data? Twenty cells, redrawn pools, paired.
 
     python benchmarks/selection_labels.py --data PATH --work FOLDER    # resumable
     python benchmarks/selection_labels.py --work FOLDER --summary      # writes the result
@@ -37,10 +37,10 @@ SETTINGS = {
 RESULT = Path(__file__).parent / "results/selection_labels.json"
 
 
-def choose(pool: th.Dataset, method: str, share: float, seed: int) -> list[str]:
-    """Return the identifiers of what a method chooses."""
+def choose(pool: th.Dataset, method: str, share: float, seed: int) -> th.Dataset:
+    """Return what a method chooses, in the order of the pool."""
     options = {"settings": SETTINGS.get(method), "seed": seed, "order": "rank", "encoder": "static", "model": "tiny"}
-    return list(th.select(pool, method, budget=round(share * len(pool)), **options).kept)
+    return pool.take(np.sort(th.select(pool, method, budget=round(share * len(pool)), **options).kept))
 
 
 def run(options: argparse.Namespace) -> None:
@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> None:
         rows, test = auto.load_task(name, options.data)
         at, x, held_out = auto.embed_all(name, rows, test, options.work)
         truth = test.frame["response"].to_numpy()
-        for seed in range(auto.SEEDS):
+        for seed in range(options.draws):
             pool = auto.draw_pool(rows, seed)
             for method in options.methods:
                 path = options.work / f"{name}-{method}-{seed}.json"
@@ -58,8 +58,7 @@ def run(options: argparse.Namespace) -> None:
                     continue
                 began, said = time.process_time(), {}
                 for share in auto.SHARES:
-                    kept = choose(pool, method, share, seed)
-                    train = pool.take(np.flatnonzero(pool.frame["row_id"].is_in(kept).to_numpy()))
+                    train = choose(pool, method, share, seed)
                     vectors = x[[at[row_id] for row_id in train.frame["row_id"]]]
                     said[share] = learner.run_probe(train, vectors, held_out)
                 names, code = np.unique(np.concatenate([truth, *said.values()]), return_inverse=True)
@@ -121,6 +120,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--work", type=Path)
     parser.add_argument("--methods", type=lambda text: tuple(text.split(",")), default=(*OF_ROWS, *OF_MODELS))
+    parser.add_argument("--draws", type=int, default=auto.SEEDS, help="pools of each set")
     parser.add_argument("--summary", action="store_true", help="write the result of what is there")
     parser.add_argument("--markdown", action="store_true")
     options = parser.parse_args()
