@@ -57,6 +57,15 @@ def test_the_first_line_comes_soon_and_a_finished_stage_has_no_time_left(monkeyp
     assert shown == ["embedding: 2 of 100, 0.95/s, about 103 s left", "embedding: 100 of 100, 7.7/s"]
 
 
+def test_no_rate_is_told_where_only_one_number_was_seen(monkeypatch, capsys):
+    now = iter([0.0, 0.0, 20.0])
+    monkeypatch.setattr("thresher.cli.progress.time.monotonic", lambda: next(now))
+    lines = _Lines()
+    for _ in range(2):
+        lines.show(Progress(stage="embedding", done=4700, total=4700))
+    assert capsys.readouterr().err == "embedding: 4,700 of 4,700\n"
+
+
 def test_paths_are_quoted_as_a_shell_takes_them():
     assert suggest_training("my rows") == "next: thresher train 'my rows' --eval ROWS --out adapter"
     assert suggest_selection("a.csv", "10%") == "next: thresher select a.csv --budget 10% --out chosen"

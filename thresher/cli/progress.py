@@ -112,8 +112,9 @@ class _Lines:
         self._last = now
         rate = (progress.done - first) / (now - began)
         n_left = progress.total - progress.done
+        speed = f", {_rate(rate)}" if rate else ""  # unknown while only one number is known
         left = f", {format_time_left(n_left / rate)}" if rate and n_left > 0 else ""
-        sys.stderr.write(f"{progress.stage}: {progress.done:,} of {progress.total:,}, {_rate(rate)}{left}\n")
+        sys.stderr.write(f"{progress.stage}: {progress.done:,} of {progress.total:,}{speed}{left}\n")
 
 
 def _rate(per_second: float) -> str:
