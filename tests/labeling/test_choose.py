@@ -100,3 +100,13 @@ def test_doubt_needs_two_classes():
     assert [resolve_way("auto", known) for known in (one, two, answers)] == ["cover", "cover-doubt", "cover"]
     assert [resolve_way("doubt", known) for known in (one, two)] == ["cover", "doubt"]
     assert resolve_way("random", one) == "random"
+
+
+def test_random_rows_are_no_copies_while_others_are_left():
+    x = np.eye(6, dtype=np.float32)[[0, 0, 0, 1, 2, 2, 3, 4, 5, 0]]
+    known = Known(np.zeros((0, 6), np.float32), None)
+    chosen = choose_rows(x, known, 8, by="random", rng=np.random.default_rng(0)).rows
+    assert len(np.unique(x[chosen[:6]], axis=0)) == 6
+    assert len(set(chosen.tolist())) == 8
+    plain = choose_rows(np.eye(6, dtype=np.float32), known, 6, by="random", rng=np.random.default_rng(0)).rows
+    assert plain.tolist() == np.random.default_rng(0).permutation(6).tolist()

@@ -114,6 +114,11 @@ def _bound_proportions(ours: Float64, theirs: Float64, *, n_tests: int) -> tuple
 
 
 def format_gain(gain: Gain, unit: Unit) -> str:
-    """Return "22.0 points [18.1, 25.9]", or "0.312 nats [0.290, 0.334]", without the sign."""
+    """Return "22.0 points [18.1, 25.9]", or "0.312 nats [0.290, 0.334]", without the sign.
+
+    Where the interval holds zero, it has its signs: above zero ours is better.
+    """
+    if gain.direction == 0:
+        return unit.format_range(gain.value, gain.low, gain.high, is_signed=True)
     ends = (gain.low, gain.high) if gain.value >= 0 else (-gain.high, -gain.low)
     return unit.format_range(abs(gain.value), *ends)

@@ -91,7 +91,7 @@ def choose_rows(
     probability = _predict(x, known) if known.label is not None else None
     doubt = None if probability is None else compute_margin_doubt(probability)
     if by == "random":
-        rows = rng.permutation(len(x))[:n_rows]
+        rows = _shuffle_distinct(x, rng)[:n_rows]
     elif by == "doubt" and doubt is not None:
         rows = _sort_distinct(x, doubt)[:n_rows]
     else:
@@ -177,6 +177,14 @@ def _sort_distinct(x: Float32, doubt: Float64) -> Int64:
     is_copy = np.ones(len(x), np.bool_)
     is_copy[distinct_rows(x).first] = False
     return np.lexsort((np.arange(len(x)), -doubt, is_copy))
+
+
+def _shuffle_distinct(x: Float32, rng: np.random.Generator) -> Int64:
+    """Return all rows in random order, copies of one that came before behind all others."""
+    order = rng.permutation(len(x))
+    is_copy = np.ones(len(x), np.bool_)
+    is_copy[np.unique(distinct_rows(x).group[order], return_index=True)[1]] = False
+    return np.concatenate([order[~is_copy], order[is_copy]])
 
 
 def _count_represented(x: Float32, rows: Int64) -> Int64:

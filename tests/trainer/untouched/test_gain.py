@@ -4,9 +4,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from thresher.evaluation.gain import Gain, estimate_gain
+from thresher.evaluation.gain import Gain, estimate_gain, format_gain
 from thresher.evaluation.held_out import compare
-from thresher.evaluation.metric import METRICS, Metric
+from thresher.evaluation.metric import METRICS, NATS, Metric
 from thresher.trainer.untouched.summary import describe_difference, describe_gain, describe_verdict, name_shots
 
 ACCURACY = Metric(name="accuracy", is_higher_better=True, column="correct")
@@ -126,3 +126,17 @@ def test_gains_that_are_judged_together_have_wider_intervals():
         one, three = (estimate_gain(metric, ours, theirs, n_tests=n) for n in (1, 3))
         center = (one.low + one.high) / 2 if one.high < 1 else 0.8
         assert (center - three.low) / (center - one.low) == pytest.approx(ratio, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (0.3, "0.300 nats [0.200, 0.400]"),
+        (-0.3, "0.300 nats [0.200, 0.400]"),
+        (-0.05, "-0.050 nats [-0.150, +0.050]"),
+        (0.05, "+0.050 nats [-0.050, +0.150]"),
+    ],
+)
+def test_a_gain_that_is_not_clear_shows_its_direction(value, words):
+    gain = Gain(value=value, low=value - 0.1, high=value + 0.1, stderr=0.05, n=100, n_seeds=1)
+    assert format_gain(gain, NATS) == words

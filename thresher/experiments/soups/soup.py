@@ -28,8 +28,8 @@ from thresher.dataset import Dataset
 from thresher.dataset.own_text.matching import match_rows
 from thresher.dataset.provenance import list_source_paths
 from thresher.errors import InputError, SettingsError
-from thresher.evaluation.gain import estimate_gain, format_gain
-from thresher.evaluation.metric import METRICS, find_unit
+from thresher.evaluation.gain import Gain, estimate_gain, format_gain
+from thresher.evaluation.metric import METRICS, Unit, find_unit
 from thresher.experiments.adapter_averaging import choose_greedily
 from thresher.experiments.attribution.why import find_learned_rows, name_classifier
 from thresher.experiments.result_folder import RunClock, read_result
@@ -275,7 +275,7 @@ class _SoupRun:
                 continue
             table = self._measure("test", self._merge(tuple(members), way))
             gain = estimate_gain(metric, [table], [single], n_tests=len(self.settings.ways))
-            said = None if gain is None else f"{name_verdict(gain)}: {format_gain(gain, unit)} (n = {gain.n:,})"
+            said = None if gain is None else _describe_gain(gain, unit)
             entry |= {"test": metric.measure(table).value, "gain": None if gain is None else gain.to_json()}
             soups.append({**entry, "verdict": said or "not measured"})
             if made[tuple(members)] > best[0]:
@@ -323,6 +323,12 @@ class _SoupRun:
         from thresher.trainer.runs import measure_adapter
 
         return measure_adapter(self.contexts[side], folder)
+
+
+def _describe_gain(gain: Gain, unit: Unit) -> str:
+    """Return the verdict, with its size and the number of test rows."""
+    verdict = name_verdict(gain) if gain.direction else "no clear difference"
+    return f"{verdict}: {format_gain(gain, unit)} (n = {gain.n:,})"
 
 
 def _summarize(soups: Sequence[Mapping[str, Any]]) -> str:
