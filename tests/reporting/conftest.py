@@ -246,6 +246,7 @@ def write_adapter(folder: Path, *, labels=("red", "green", "blue", BAD), control
             "subset": estimate(0.81),
             "random": estimate(0.78),
             "difference": estimate(0.03, 0.01),
+            "gain": {"value": 0.03, "low": 0.01, "high": 0.05, "stderr": 0.01, "n": 1000, "n_seeds": 2},
         }
         if control
         else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 from thresher.reporting import report
 from thresher.reporting.formatting import MetricDisplay
@@ -14,7 +15,6 @@ def test_the_answer_of_a_subset(pages):
 
 
 def test_the_answer_of_an_adapter_tells_the_interval_against_random_rows(pages):
-    # 0.03 ± 1.96 * 0.01
     assert pages["adapter"][1].lead == ("Better than the same number of random rows by 3.0 points [1.0, 5.0].")
 
 
@@ -51,8 +51,10 @@ def test_a_curve_without_an_answer_has_a_tile_and_a_table_that_say_so(copy_folde
     folder = copy_folder("curve")
     with edit_json(folder / "saturation.json") as content:
         for entry in content["methods"].values():
-            entry["enough"] |= {"verdict": "cannot tell"}
+            entry["enough"] |= {"verdict": "cannot tell", "low": 160, "high": 1500}
     text = report(folder).read_text()
+    assert re.search(r'class="note [^>]*>[^<]*cannot tell', text)
+    assert not re.search(r'text-anchor="end">[^<]*cannot tell', text)  # with no room on the left
     assert "not known" in text
     assert "cannot tell" in text
 

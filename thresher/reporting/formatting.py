@@ -50,8 +50,8 @@ class MetricDisplay:
         error = stderr if is_number(stderr) else None
         if self.is_rate:
             return f"{100 * value:.1f}{'' if error is None else f' ± {100 * error:.1f}'}{PERCENT}"
-        if error is None or error <= 0:
-            return significant(value) + ("" if error is None else f" ± {error:.2g}")
+        if error is None or error <= 1e-6 * abs(value):  # only rounding
+            return significant(value) + ("" if error is None else " ± 0")
         places = max(0, 1 - math.floor(math.log10(error)))  # two digits of the error
         return f"{value:,.{places}f} ± {error:.{places}f}"
 

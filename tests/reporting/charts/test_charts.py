@@ -162,6 +162,7 @@ LOSS = fmt.MetricDisplay("loss", is_higher_better=False, is_rate=False)
         (ACCURACY.difference_range(-0.004, 0.02), "−0.4 to +2.0 points"),
         (ACCURACY.amount(0.008), "0.8 points"),
         (LOSS.text(1.23456, 0.05), "1.235 ± 0.050"),
+        (LOSS.text(0.6931471805599449, 6.2e-17), "0.6931 ± 0"),
         (LOSS.difference(-0.0312), "−0.031"),
         (fmt.rounded(6487), "6,500"),
         (fmt.rounded(879), "880"),

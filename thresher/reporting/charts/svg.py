@@ -124,7 +124,7 @@ def draw_chart(chart: Chart, width: float, height: float | None = None) -> Drawi
 def _build_frame(chart: Chart, width: float, height: float | None, is_narrow: bool) -> _Frame:
     if isinstance(chart.y, Rows):
         longest = max(len(label) for label in chart.y.labels)
-        left = 8.0 if is_narrow else min(14 + ROW_LETTER * longest, width * 0.35)
+        left = 8.0 if is_narrow else min(14 + ROW_LETTER * longest, width * 0.42)
         per_row = ROW * 1.7 if is_narrow else ROW
         return _Frame(chart, left, width - 14, 10, 10 + per_row * len(chart.y.labels) + 4)
     left = 16 + LETTER * max([len(tick.text) for tick in chart.y.ticks] or [2])

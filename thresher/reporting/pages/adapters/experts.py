@@ -76,7 +76,8 @@ def _build_rows(result: Mapping[str, Any]) -> list[Block]:
     return [
         Paragraph(
             f"Rows are clustered by {how}. A question goes to the expert with the nearest centroid; "
-            f"{result['agreement']:.0%} of the training rows would be routed to the expert that trained on them."
+            f"{fmt.share(result['agreement'], 1)} of the training rows would be routed to the expert that trained on "
+            "them."
         ),
         Table(
             caption="Sizes", columns=("adapter", "training rows", "held-out rows routed"), rows=cells, numeric=(1, 2)

@@ -28,7 +28,9 @@ def build_soup_page(folder: Path, manifest: Manifest) -> Page:
     return Page(
         kind="soup of adapters",
         title=f"{fmt.count(len(result['adapters']))} adapters merged",
-        answer=f"{kept[0].upper()}{kept[1:]} is best on the dev rows, and is in adapter/.",
+        answer="No soup beats the best single adapter on the dev rows; adapter/ has that one."
+        if kept == "the best single adapter"
+        else f"{kept[0].upper()}{kept[1:]} is best on the dev rows; adapter/ has it.",
         tiles=(
             Tile("Best single adapter", metric.text(result["best_single"]["test"]), f"{metric.label}, test rows"),
             Tile("Soups", fmt.count(len(result["soups"])), "one per way of merging"),

@@ -55,7 +55,7 @@ def build_curve_figure(experiment: Experiment, fitted: Mapping[str, Any]) -> Fig
         marks += _build_points(experiment, method, points[method])
     for i, method in enumerate(lanes):
         level = low + lane * (len(lanes) - i - 0.3)
-        marks += _build_enough(experiment, method, entries[method]["enough"], level, right)
+        marks += _build_enough(experiment, method, entries[method]["enough"], level, (sizes[0], right))
     n_pool, unit = fitted.get("pool"), fitted.get("unit", "rows")
     marks += [*_mark_pool(n_pool, right, unit, edge), *_build_references(experiment, fitted, (floor, high))]
     metric, doublings = experiment.metric, (sizes[-1] * 2.0, sizes[-1] * 4.0)
@@ -192,20 +192,20 @@ def _build_points(experiment: Experiment, method: str, points: list[dict[str, An
 
 
 def _build_enough(
-    experiment: Experiment, method: str, enough: Mapping[str, Any], level: float, right: float
+    experiment: Experiment, method: str, enough: Mapping[str, Any], level: float, ends: tuple[float, float]
 ) -> list[Mark]:
     """Return the interval of the number of rows that is enough, in its lane below the curves."""
     tone, rows = experiment.tones[method], experiment.amount(enough["rows"])
     low, high = float(enough["low"]), float(enough["high"])
     marks: list[Mark] = [Whiskers(tone=tone, at=[level], low=[low], high=[high], is_lying=True, width=2.6)]
     text = {"enough": rows, "all": f"more than {experiment.amount(enough['of'] // 2)}"}
-    is_left = high > 0.4 * right  # no room on the right
+    is_left = low / ends[0] > ends[1] / high  # where there is more room
     note = f"{method}: {text.get(enough['verdict'], 'cannot tell')}"
     marks.append(Note(tone=tone, x=low if is_left else high, y=level, text=note, is_left=is_left))
     if enough["verdict"] != "enough":
         return marks
-    ends = f"{fmt.count(enough['low'])} to {fmt.count(enough['high'])}"
-    tip = f"{method}: {rows} are enough, 80{fmt.PERCENT} interval {ends}"
+    interval = f"{fmt.count(enough['low'])} to {fmt.count(enough['high'])}"
+    tip = f"{method}: {rows} are enough, 80{fmt.PERCENT} interval {interval}"
     return [*marks, Dots(tone=tone, x=[float(enough["rows"])], y=[level], shape="diamond", size=5.5, tips=(tip,))]
 
 
