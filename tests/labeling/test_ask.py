@@ -251,6 +251,26 @@ def test_agreement_is_wilson_s_interval_and_cohen_s_kappa():
 
 
 @pytest.mark.parametrize(
+    ("answer", "classes", "label"),
+    [
+        ("-1", ["-1", "0", "1"], "-1"),
+        ("1", ["-1", "0", "1"], "1"),
+        ("Label: **-1**.", ["-1", "0", "1"], "-1"),
+        ("The label is \u22121", ["-1", "0", "1"], "-1"),
+        ("The label is 1", ["-1", "0", "1"], "1"),
+        ("The label is 1", ["-1", "0"], None),
+        ("Pos", ["Pos", "pos"], "Pos"),
+        ("It is pos", ["Pos", "pos"], None),  # either of them
+        ("a-b", ["a b", "a-b"], "a-b"),
+        ("- a - b", ["a-b", "c"], "a-b"),
+        ("any words", ["*", "c"], None),
+    ],
+)
+def test_labels_that_differ_in_little_are_told_apart(answer, classes, label):
+    assert find_label(answer, classes) == label
+
+
+@pytest.mark.parametrize(
     ("answer", "label"),
     [
         ("top_up_failed", "top_up_failed"),

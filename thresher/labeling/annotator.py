@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 MACHINE = "machine.jsonl"
 N_EXAMPLES = 8  # labeled rows in the prompt: the nearest one, and others of different labels
 MAX_NEW_TOKENS = 48
+AROUND = " .'\"`*:()[]"  # of an answer, which may stand around its label
 NO_LABEL = "its answer is not one of the labels"
 INSTRUCTION = (
     "Label the text with exactly one of these labels. Answer with the label alone.\n\nLabels:\n{labels}\n{guide}"
@@ -162,21 +164,27 @@ def build_prompt(
 
 
 def find_label(answer: str, classes: Sequence[str]) -> str | None:
-    """Return the label that an answer names: alone, or as the only one in its first line."""
-    first = next((line for line in answer.splitlines() if line.strip()), "")
-    plain = {_simplify(name): name for name in classes}
-    said = _simplify(first.strip().removeprefix("Label:"))
-    if said in plain:
-        return plain[said]
-    named = [name for key, name in plain.items() if re.search(rf"(?<!\w){re.escape(key)}(?!\w)", said)]
-    longest = [
-        name for name in named if not any(name != other and _simplify(name) in _simplify(other) for other in named)
-    ]
-    return longest[0] if len(longest) == 1 else None
+    """Return the label that an answer names: alone, or as the only one in its first line.
+
+    Case, spaces, hyphens and quotes count only where labels differ in nothing else; a sign always.
+    """
+    first = next((line for line in answer.splitlines() if line.strip()), "").strip().removeprefix("Label:")
+    if (alone := first.strip(AROUND)) in classes:
+        return alone
+    forms = Counter(map(_simplify, classes))
+    plain = {key: name for name in classes if forms[key := _simplify(name)] == 1}
+    said = _simplify(first)
+    if said in forms:
+        return plain.get(said)
+    named = [key for key in forms if key and re.search(rf"(?<!\w){re.escape(key)}(?!\w)", said)]
+    longest = [key for key in named if not any(key != other and key in other for other in named)]
+    return plain.get(longest[0]) if len(longest) == 1 else None
 
 
 def _simplify(text: str) -> str:
-    return re.sub(r"[\s_\-]+", " ", text).strip(" .'\"`*:()[]").casefold()
+    """Return a text in lower case with single spaces; a hyphen is one, but in front of a number."""
+    plain = text.replace("\u2212", "-")
+    return re.sub(r"(?:[\s_]|-(?!\d)|(?<=\w)-)+", " ", plain).strip(AROUND).casefold()
 
 
 def _pick_examples(nearest: int, labels: Sequence[str]) -> list[int]:
