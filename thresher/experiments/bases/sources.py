@@ -42,7 +42,7 @@ from thresher.trainer.context import NOTHING, content_hash
 from thresher.trainer.weights import hash_weights
 from thresher.validation import build_settings, document_options
 
-KIND = "sources"
+KIND, RECIPE = "sources", 2  # raise it when the same call gives other numbers
 SOURCES, RESULT, CELLS = "sources.parquet", "sources.json", "cells.csv"
 ALONE = "own rows alone"
 
@@ -148,7 +148,7 @@ class _SourceRanker:
         contents = {name: content_hash(rows) for name, rows in self.candidates.items()}
         column = self.own.settings.weight
         weights = {} if column is None else {name: hash_weights(rows, column) for name, rows in self.candidates.items()}
-        about = {"asked": asked, "contents": contents, "experiment": describe_experiment(self.own)}
+        about = {"recipe": RECIPE, "asked": asked, "contents": contents, "experiment": describe_experiment(self.own)}
         identity = digest({**about, "candidate_weights": weights} if weights else about)
         tables: list[pl.DataFrame] = []
 
