@@ -8,6 +8,7 @@ from thresher.errors import InputError
 from thresher.evaluation.classification import (
     classification_report,
     count_unknown_labels,
+    describe_common_label,
     describe_unknown_labels,
     linearize_balanced_accuracy,
     linearize_macro_f1,
@@ -97,3 +98,12 @@ def test_linearized_values_have_the_metric_as_mean_and_its_derivatives(linearize
         weight = np.ones(80)
         weight[i] += 1e-6
         assert values[i] - values.mean() == pytest.approx(80 * (measure(weight) - values.mean()) / 1e-6, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("n_rare", "metric", "is_told"), [(5, "accuracy", True), (5, "macro_f1", False), (200, "accuracy", False)]
+)
+def test_it_is_told_where_accuracy_hardly_shows_the_rare_labels(n_rare, metric, is_told):
+    said = describe_common_label(["fraud"] * n_rare + ["fine"] * (500 - n_rare), metric)
+    wanted = "99.0% of the 500 test rows have the label 'fine', so accuracy says little about the 5 others; --metric "
+    assert said == (f"{wanted}macro_f1 counts every label alike." if is_told else "")

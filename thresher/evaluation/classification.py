@@ -17,6 +17,7 @@ from thresher.numeric.arrays import Bool, Float64, Int64
 N_RESAMPLES = 500
 SEED = 20_260_101  # of the bootstrap: one fixed number, so that equal predictions have equal errors
 _SHOWN_LABELS = 8  # in a sentence
+COMMON = 0.9  # share of the rows with one label, from which accuracy hardly shows the others
 CHUNK = 64  # resamples at a time, to bound memory
 
 
@@ -151,6 +152,24 @@ def linearize_balanced_accuracy(truth: Sequence[str], predicted: Sequence[str]) 
     n_classes = int((n_true > 0).sum())
     values: Float64 = recall.sum() / n_classes + len(true) * ((true == guess) - recall[true]) / n_true[true] / n_classes
     return values
+
+
+def describe_common_label(labels: Sequence[str], metric: str) -> str:
+    """Return that accuracy hardly shows the other labels where nine in ten rows have one; else "".
+
+    Args:
+        labels: (n,) of the held-out rows.
+        metric: that is asked for.
+    """
+    names, counts = np.unique(np.asarray(labels, dtype=object).astype(str), return_counts=True)
+    if metric != "accuracy" or len(names) < 2 or counts.max() < COMMON * len(labels):
+        return ""
+    n_others = int(counts.sum() - counts.max())
+    return (
+        f"{counts.max() / counts.sum():.1%} of the {len(labels):,} test rows have the label "
+        f"'{names[counts.argmax()]}', so accuracy says little about the {n_others:,} others; "
+        f"--metric macro_f1 counts every label alike."
+    )
 
 
 def _encode(truth: Sequence[str], predicted: Sequence[str]) -> tuple[list[str], Int64, Int64]:

@@ -15,6 +15,7 @@ from thresher.artifacts.manifest import Manifest
 from thresher.artifacts.safe_csv import escape_formulas
 from thresher.artifacts.seal import encode_record
 from thresher.artifacts.stored import read_table
+from thresher.evaluation.classification import describe_common_label
 from thresher.evaluation.curves.curve_fit import CurveFit
 from thresher.evaluation.curves.enough import Enough, find_enough
 from thresher.evaluation.effect import LEVEL, adjust_p_values
@@ -128,8 +129,10 @@ def build_content(runner: ExperimentRunner, progress: CurveProgress, fits: Mappi
     metric = runner.experiment.metric
     joint = compare_factors(list(runner.variants.values()), fits, runner.estimate_covariance)
     answers = {method: _answer(runner, progress, fit) for method, fit in fits.items()}
+    labels = runner.experiment.test.frame["response"].to_list() if runner.experiment.labels else []
+    sentences = [*([] if joint is None else [joint["answer"]]), *write_answer(answers, fits)]
     return {
-        **name_sentences([*([] if joint is None else [joint["answer"]]), *write_answer(answers, fits)]),
+        **name_sentences([*sentences, *filter(None, [describe_common_label(labels, metric.name)])]),
         "metric": metric.name,
         "is_higher_better": metric.is_higher_better,
         "within": str(progress.settings.within),

@@ -26,6 +26,7 @@ from thresher.artifacts.seal import encode_record
 from thresher.curation.curate import curate
 from thresher.dataset import Dataset
 from thresher.errors import OutputError
+from thresher.evaluation.classification import describe_common_label
 from thresher.experiments.advice.answers import answer_questions
 from thresher.experiments.advice.choose import estimate_pilot
 from thresher.experiments.advice.curve_plan import CurvePlan, fit_into_time, plan_without_limit
@@ -191,11 +192,21 @@ def _run_steps(steps: Steps) -> dict[str, Any]:
             curve,
             subset,
             adapter,
-            how=[size.reason, steps.describe_missing_curve(), "" if whole is None else str(whole)],
+            how=[
+                size.reason,
+                steps.describe_missing_curve(),
+                "" if whole is None else str(whole),
+                _describe_labels(experiment),
+            ],
             why=pilot["why"] if pilot else None,
             left_out=steps.left_out,
         ),
     }
+
+
+def _describe_labels(experiment: Experiment) -> str:
+    labels = experiment.test.frame["response"].to_list() if experiment.labels else []
+    return describe_common_label(labels, experiment.metric.name)
 
 
 def _take_pilot(steps: Steps, rows: Dataset) -> dict[str, Any] | None:
