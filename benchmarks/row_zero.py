@@ -9,7 +9,7 @@ and the general set show. About ten minutes on two cores; finished cases are rea
 One case cannot be seen with 60 test rows: the untouched model does not know the sums either (1 in
 20 right), so that learning wrong ones in the right form lowers the loss on the right ones, and 3 of
 60 right answers are too few to see them go: six against none, in 120 test rows, would do at this
-rate (Bonett and Price's interval). The same case with 400 test rows should tell them apart.
+rate (Bonett and Price's interval). The same case with 400 test rows tells them apart.
 """
 
 from __future__ import annotations
