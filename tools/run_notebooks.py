@@ -27,8 +27,10 @@ def run(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    names = sys.argv[1:]
-    for each in sorted((ROOT / "examples").glob("*.ipynb")):
-        if not names or each.stem in names:
-            run(each)
-            print(each)
+    there = {each.stem: each for each in sorted((ROOT / "examples").glob("*.ipynb"))}
+    names = [Path(name).stem for name in sys.argv[1:]] or list(there)
+    if unknown := sorted({*names} - {*there}):
+        sys.exit(f"a notebook of examples/ is required, found {', '.join(unknown)}; name {', '.join(there)}")
+    for name in names:
+        run(there[name])
+        print(there[name])
