@@ -31,7 +31,7 @@ Data = Annotated[
     str | None, typer.Argument(help="A folder written by 'thresher select', or a file, glob, folder or Hub id.")
 ]
 Model = Annotated[
-    str | None, typer.Option(help="Hub id, folder, smollm2 or tiny. Default: smollm2, MiniLM for labels.")
+    str | None, typer.Option(help="Hub id, folder, smollm2, tiny or minilm. Default: smollm2, MiniLM for labels.")
 ]
 StartFrom = Annotated[
     Path | None, typer.Option("--from", help="Folder of an adapter to continue from, on the same base.")

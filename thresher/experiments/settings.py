@@ -68,7 +68,7 @@ class ExperimentSettings(UntouchedSettings):
 
     model: str | Path | None = option(
         None,
-        "Base model: Hub id or folder, smollm2 or tiny. Default: SmolLM2-135M-Instruct, MiniLM for labels.",
+        "Base model: Hub id or folder, smollm2, tiny or minilm. Default: SmolLM2-135M-Instruct, MiniLM for labels.",
         panel=MODEL,
     )
     metric: Any = option(

@@ -18,7 +18,7 @@ from thresher.dataset.settings import ReadSettings
 from thresher.errors import InputError, SettingsError, first_three
 from thresher.evaluation.lm_eval_task import check_lm_eval_task, identify_lm_eval_task
 from thresher.models.adapter_files import ADAPTER_CONFIG
-from thresher.models.causal_lm.base_model import BaseModel, find_base, load_tokenizer
+from thresher.models.causal_lm.base_model import BaseModel, load_tokenizer
 from thresher.models.causal_lm.chat_template import prepare_template
 from thresher.models.causal_lm.default_model import choose_model
 from thresher.subset.subset import Subset, is_subset_folder, open_subset, read_subset_rows
@@ -27,6 +27,7 @@ from thresher.trainer.engine.load_model import (
     build_4bit_options,
     choose_precision,
     find_minilm_base,
+    find_named_base,
     refuse_quantized,
 )
 from thresher.trainer.engine.pooling import AUTO, OWN_HEAD, Pooling, choose_pooling
@@ -366,7 +367,7 @@ def _find_base(model: str | Path | None, task: Task, on_event: OnEvent) -> BaseM
         model = choose_model(lambda note: on_event(TrainEvent(kind="note", message=note)))
     if (Path(model).expanduser() / ADAPTER_CONFIG).is_file():
         raise InputError(f"model: must be a base model, got the adapter '{model}'; merge it into its base (--merge)")
-    base = find_base(model)
+    base = find_named_base(model)
     refuse_quantized(base)
     return base
 

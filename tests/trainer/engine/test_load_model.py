@@ -1,11 +1,18 @@
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
 from thresher.errors import InputError, NotFoundError, SettingsError
 from thresher.models.causal_lm.base_model import find_base, load_tokenizer
-from thresher.trainer.engine.load_model import build_4bit_options, load_model
+from thresher.trainer.engine.load_model import (
+    MINILM,
+    build_4bit_options,
+    find_minilm_base,
+    find_named_base,
+    load_model,
+)
 from thresher.trainer.settings import TrainSettings
 
 
@@ -80,3 +87,15 @@ def test_four_bit_without_a_gpu_is_one_sentence():
         pytest.skip("there is a GPU here")
     with pytest.raises(SettingsError, match="load_in_4bit needs a CUDA GPU, found none"):
         build_4bit_options(TrainSettings())
+
+
+@pytest.mark.parametrize("name", ["minilm", MINILM])
+def test_minilm_is_trained_by_its_names_without_the_hub(name):
+    assert find_named_base(name).fingerprint == find_minilm_base().fingerprint
+
+
+def test_a_folder_of_that_name_is_meant(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("minilm").mkdir()
+    with pytest.raises(InputError, match="minilm"):
+        find_named_base("minilm")

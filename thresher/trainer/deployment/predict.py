@@ -258,11 +258,8 @@ def _compute_probabilities(model: Any, batches: Sequence[Any]) -> list[list[floa
 
 
 def _find_base(folder: Path) -> BaseModel:
-    """Return the base of an adapter; MiniLM, which comes along, is not asked for on the Hub."""
+    """Return the base of an adapter."""
     from thresher.models.causal_lm.adapter import read_base_name
-    from thresher.models.causal_lm.base_model import find_base
-    from thresher.models.encoders.load import missing_for_minilm
-    from thresher.trainer.engine.load_model import MINILM, find_minilm_base
+    from thresher.trainer.engine.load_model import find_named_base
 
-    name = read_base_name(folder)
-    return find_minilm_base() if name == MINILM and not missing_for_minilm() else find_base(name)
+    return find_named_base(read_base_name(folder))

@@ -222,3 +222,18 @@ def find_minilm_base() -> BaseModel:
     from thresher.models.encoders.minilm import SHA256, minilm_folder
 
     return replace(find_base(minilm_folder(), fingerprint=SHA256), name=MINILM)
+
+
+def find_named_base(name: str | Path) -> BaseModel:
+    """Return the base model of that name; MiniLM, which comes along, is not asked for on the Hub.
+
+    Args:
+        name: "minilm" or its name on the Hub, another name there, or a folder.
+
+    Raises:
+        NotFoundError: there is no such model.
+    """
+    from thresher.models.encoders.load import missing_for_minilm
+
+    is_minilm = str(name) in ("minilm", MINILM) and not Path(name).exists() and not missing_for_minilm()
+    return find_minilm_base() if is_minilm else find_base(name)
