@@ -367,8 +367,7 @@ def _find_base(model: str | Path | None, task: Task, on_event: OnEvent) -> BaseM
         model = choose_model(lambda note: on_event(TrainEvent(kind="note", message=note)))
     if (Path(model).expanduser() / ADAPTER_CONFIG).is_file():
         raise InputError(f"model: must be a base model, got the adapter '{model}'; merge it into its base (--merge)")
-    base = find_named_base(model)
-    refuse_quantized(base)
+    refuse_quantized(base := find_named_base(model))
     return base
 
 

@@ -24,7 +24,7 @@ from thresher.trainer.engine.pooled_classifier import PooledClassifier
 from thresher.trainer.engine.pooling import Pooling
 from thresher.trainer.settings import Precision, Task, TrainSettings
 
-MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+MINILM, SHORT_MINILM = "sentence-transformers/all-MiniLM-L6-v2", "minilm"
 # Layers between encoder and head that are trained whole where the base has them: an encoder that
 # was trained for mean-pooled embeddings never trained its pooler, and a low-rank update is too
 # little to repair it.
@@ -228,12 +228,13 @@ def find_named_base(name: str | Path) -> BaseModel:
     """Return the base model of that name; MiniLM, which comes along, is not asked for on the Hub.
 
     Args:
-        name: "minilm" or its name on the Hub, another name there, or a folder.
+        name: SHORT_MINILM or its name on the Hub, another name there, or a folder.
 
     Raises:
         NotFoundError: there is no such model.
     """
     from thresher.models.encoders.load import missing_for_minilm
 
-    is_minilm = str(name) in ("minilm", MINILM) and not Path(name).exists() and not missing_for_minilm()
-    return find_minilm_base() if is_minilm else find_base(name)
+    if Path(name).exists() or str(name) not in (SHORT_MINILM, MINILM):
+        return find_base(name)
+    return find_base(name) if str(name) == MINILM and missing_for_minilm() else find_minilm_base()
