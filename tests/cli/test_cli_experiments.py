@@ -8,6 +8,7 @@ from typing import get_type_hints
 import pytest
 
 from thresher.cli.compare import compare as compare_command
+from thresher.cli.curve import _format_points
 from thresher.cli.curve import curve as curve_command
 from thresher.cli.experiment_options import OutputSettings
 from thresher.cli.main import main
@@ -223,3 +224,11 @@ def test_a_budget_from_a_folder_without_an_answer_is_refused(tmp_path, content):
         (tmp_path / "saturation.json").write_text(content)
     with pytest.raises(InputError, match="budget"):
         parse_budget(f"saturation:{tmp_path}")
+
+
+def test_the_columns_of_a_curve_are_apart_however_long_their_names():
+    point = {"n_rows": 120, "value": 0.5, "stderr": 0.01, "n_seeds": 2}
+    methods = {name: {"points": [point]} for name in ("random, model tiny", "facility-location, model minilm")}
+    title, line = _format_points({"metric": "accuracy", "methods": methods})
+    assert "  facility-location, model minilm" in title
+    assert len(title) == len(line)

@@ -142,7 +142,9 @@ def test_answers_of_a_wrong_form_are_refused(entry, problem):
         ([True, False], "true", True),
         ([True, False], "1", "1"),
         (["1", 2], "2", "2"),
-        ([1, 2.0], "2", "2"),
+        ([1, 2.0], "2", 2.0),
+        ([1, 1.5], "2.5", 2.5),
+        ([True, 2], "2", "2"),
         ([], "2", "2"),
     ],
 )

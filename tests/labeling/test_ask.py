@@ -259,6 +259,8 @@ def test_agreement_is_wilson_s_interval_and_cohen_s_kappa():
         ("The label is \u22121", ["-1", "0", "1"], "-1"),
         ("The label is 1", ["-1", "0", "1"], "1"),
         ("The label is 1", ["-1", "0"], None),
+        ("Label: - 1", ["-1", "1"], None),  # a sign, or that of a list
+        ("- 1", ["1", "2"], "1"),
         ("Pos", ["Pos", "pos"], "Pos"),
         ("It is pos", ["Pos", "pos"], None),  # either of them
         ("a-b", ["a b", "a-b"], "a-b"),

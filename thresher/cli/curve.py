@@ -132,13 +132,14 @@ def _format_points(content: Mapping[str, Any]) -> list[str]:
     points = {
         method: {point["n_rows"]: point for point in entry["points"]} for method, entry in content["methods"].items()
     }
-    lines = [f"{content['metric']:<10}" + "".join(f"{name:>24}" for name in points)]
+    width = 2 + max(22, *map(len, points))
+    lines = [f"{content['metric']:<10}" + "".join(f"{name:>{width}}" for name in points)]
     for size in sorted({size for by_size in points.values() for size in by_size}):
         cells = []
         for by_size in points.values():
             point = by_size.get(size)
             cells.append("" if point is None else f"{point['value']:.4f} ± {point['stderr']:.4f} ({point['n_seeds']})")
-        lines.append(f"{size:>10,}" + "".join(f"{cell:>24}" for cell in cells))
+        lines.append(f"{size:>10,}" + "".join(f"{cell:>{width}}" for cell in cells))
     return lines
 
 

@@ -39,7 +39,7 @@ CELL_SCHEMA: dict[str, Any] = {  # columns of the table of cells that may be emp
 }
 # of laws, intervals, verdicts and what models are held against; raise it when the same cells would
 # say something else: it is in the identity of every command that trains cells
-RECIPE = "experiment-3"
+RECIPE = "experiment-4"
 # of a training's identity, what is of its rows or of one run, or stands beside it here
 OF_ONE_RUN = frozenset(
     {"data", "train", "held_out", "control", "sources", "subset", "seeds", "is_merged", "weights"}

@@ -167,8 +167,17 @@ def find_label(answer: str, classes: Sequence[str]) -> str | None:
     """Return the label that an answer names: alone, or as the only one in its first line.
 
     Case, spaces, hyphens and quotes count only where labels differ in nothing else; a sign always.
+    A hyphen with a space behind it may be a sign or that of a list, so it names no label where that
+    matters.
     """
     first = next((line for line in answer.splitlines() if line.strip()), "").strip().removeprefix("Label:")
+    label = _find_named(first, classes)
+    signed = re.sub(r"(?<!\w)[-\u2212]\s+(?=\d)", "-", first)
+    return label if signed == first or _find_named(signed, classes) == label else None
+
+
+def _find_named(first: str, classes: Sequence[str]) -> str | None:
+    """Return the label that a line names."""
     if (alone := first.strip(AROUND)) in classes:
         return alone
     forms = Counter(map(_simplify, classes))

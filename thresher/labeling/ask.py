@@ -46,7 +46,7 @@ from thresher.numeric.vectors import unit_rows
 from thresher.progress import Progress, report_done
 from thresher.validation import document_options, split_options
 
-KIND, LABELED, RECIPE = "asked", "labeled.jsonl", "label-ask-6"
+KIND, LABELED, RECIPE = "asked", "labeled.jsonl", "label-ask-7"
 
 
 class AllAskOptions(AskOptions, ModelOptions, ReadOptions, total=False):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import quoteattr
@@ -44,7 +45,7 @@ def format_label(value: Any) -> str | None:
 
 
 def list_label_values(given: Sequence[Any]) -> dict[str, Any]:
-    """Return label -> value as it was given, where all are of one type and no text; else nothing.
+    """Return label -> value as it was given, where all are numbers or all booleans; else nothing.
 
     Rows of numbers and of texts in one column are read by few tools: a label that is written beside
     others has their type.
@@ -54,7 +55,7 @@ def list_label_values(given: Sequence[Any]) -> dict[str, Any]:
     """
     values = [value for value in given if isinstance(value, bool | int | float) and value == value]
     others = any(isinstance(value, str) and value.strip() for value in given)
-    if others or len({type(value) for value in values}) != 1:
+    if others or len({isinstance(value, bool) for value in values}) != 1:
         return {}
     return {str(format_label(value)): value for value in values}
 
@@ -63,12 +64,12 @@ def restore_label(label: str, values: Mapping[str, Any]) -> Any:
     """Return a label as a value of the type that `list_label_values` found, if it can be one."""
     if label in values or not values:
         return values.get(label, label)
-    kind = type(next(iter(values.values())))
-    try:
-        value = label if kind is bool else kind(label)
-    except ValueError:
-        return label
-    return value if format_label(value) == label else label
+    for kind in (int, float):
+        if any(type(value) is kind for value in values.values()):
+            with suppress(ValueError):
+                if format_label(kind(label)) == label:
+                    return kind(label)
+    return label
 
 
 def write_jsonl(rows: Sequence[dict[str, Any]], path: Path) -> None:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 ROLES = {"existing": "rows you already have", "target": "rows of a target"}  # rows beside the pool
 
+RECIPE = 2  # raise it when the same request would keep other rows
+
 
 @dataclass(frozen=True, kw_only=True)
 class SelectCall:
@@ -136,7 +138,7 @@ class Request:
     def identity(self) -> dict[str, Any]:
         """Return what determines the result, in JSON values."""
         read = [describe_reading(rows) for rows in (self.pool, *self.others.values())]
-        return {"request": self.settings(), "read": read, "thresher": versions(())}
+        return {"request": self.settings(), "read": read, "recipe": RECIPE, "thresher": versions(())}
 
 
 def resolve_request(call: SelectCall) -> Request:

@@ -12,6 +12,7 @@ from thresher.evaluation.metric import find_metric
 from thresher.experiments.experiment import Experiment
 from thresher.experiments.untouched.row_zero import (
     References,
+    Trained,
     describe_gains,
     describe_paying_size,
     find_paying_size,
@@ -126,6 +127,19 @@ def test_each_cell_is_held_against_the_probe_of_its_own_rows(experiment):
     lines = format_row_zero(base, "accuracy")
     assert lines[0].startswith("without training, accuracy: majority class 0.2500")
     assert len(lines) == 3
+
+
+def test_each_base_model_has_a_probe_of_its_own(experiment):
+    runs = {("random, model a", 20): [outcomes(0.9, 0.4)], ("random, model b", 20): [outcomes(0.9, 0.8, seed=1)]}
+    trained = {group: Trained(experiment.pool, model=group[0][-1]) for group in runs}
+    tables = [table for each in runs.values() for table in each]
+    base = describe_gains(experiment, measure_references(experiment, tables, trained=trained), runs)
+    probes = {entry["name"]: entry["value"] for entry in base["references"][1:]}
+    assert probes == {
+        "probe on a": pytest.approx(tables[0]["probe_correct"].mean()),
+        "probe on b": pytest.approx(tables[1]["probe_correct"].mean()),
+    }
+    assert base["strongest"] == "probe on b"
 
 
 def test_training_must_beat_the_best_reference_of_each_size_not_the_probe_alone(experiment):

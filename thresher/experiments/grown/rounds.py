@@ -30,7 +30,7 @@ from thresher.trainer.adapter import Adapter
 from thresher.trainer.settings import TrainSettings
 from thresher.trainer.train import train
 
-KIND, ROWS, ROUNDS, RECIPE = "grown-rounds", "rows.jsonl", "rounds.json", "grow-rounds-1"
+KIND, ROWS, ROUNDS, RECIPE = "grown-rounds", "rows.jsonl", "rounds.json", "grow-rounds-2"
 BEYOND = 1.96  # standard errors that a round must gain
 
 

@@ -86,14 +86,15 @@ def measure_references(
     """
     if not experiment.untouched.prompts or not tables:
         return None
+    trained = trained or {}
+    whose = {group: str(each.model) for group, each in trained.items() if each.model is not None}
     if experiment.labels:
         majority = predict_majority(tables[0], experiment.pool.frame["response"].to_list())
-        return References({MAJORITY: majority}, all(extract_probe(table) is not None for table in tables))
+        has_probe = all(extract_probe(table) is not None for table in tables)
+        return References({MAJORITY: majority}, has_probe, whose=whose)
     settings = experiment.settings
     if experiment.metric.name == "loss":  # answers say nothing of it
         settings = replace(settings, eval_generations=0)
-    trained = trained or {}
-    whose = {group: str(each.model) for group, each in trained.items() if each.model is not None}
     if not whose and (not trained or not any(experiment.untouched.prompts)):
         # without rows in the prompt, any row of the pool stands for it
         rows = experiment.pool if any(experiment.untouched.prompts) else experiment.pool.take(np.arange(1))
@@ -151,10 +152,10 @@ def describe_row_zero(runner: ExperimentRunner) -> dict[str, Any] | None:
 
     Returns:
         `references`: name, value and standard error; of the probe, its mean over the cells of the
-        largest size. `strongest`: the name of the best of these. `methods`: per method the `gains`
-        at each size `over` the reference that is best there, with 95 % intervals, and `pays_from`,
-        None where training never pays, with its `sentence`. None where the untouched model is left
-        out.
+        largest size, one for each base model. `strongest`: the name of the best of these.
+        `methods`: per method the `gains` at each size `over` the reference that is best there, with
+        95 % intervals, and `pays_from`, None where training never pays, with its `sentence`. None
+        where the untouched model is left out.
     """
     runs = {group: tables for group in runner.list_groups() if (tables := runner.list_tables(*group))}
     references = measure_references(
@@ -185,10 +186,12 @@ def describe_gains(experiment: Experiment, references: References, runs: Runs, u
     largest = max(size for _, size in runs)
     entries += _describe_own(metric, references, largest)
     if references.has_probe:
-        probes = [_require_probe(table) for (_, size), tables in runs.items() if size == largest for table in tables]
-        scores = [metric.measure(probe) for probe in probes]
-        mean = float(np.mean([score.value for score in scores]))
-        entries.append({"name": PROBE, "value": mean, "stderr": float(np.mean([score.stderr for score in scores]))})
+        probes: dict[str, list[Estimate]] = {}
+        for group, tables in runs.items():
+            if group[1] == largest:
+                name = f"{PROBE}{' on' if group in references.whose else ''}{_of_model(references.whose, group)}"
+                probes.setdefault(name, []).extend(metric.measure(_require_probe(table)) for table in tables)
+        entries += _average(probes)
     gains: dict[str, dict[int, Gain]] = {}
     over: dict[str, dict[int, str]] = {}
     for (method, size), tables in sorted(runs.items()):
@@ -221,6 +224,11 @@ def _describe_own(metric: Metric, references: References, largest: int) -> list[
         if group[1] == largest:
             for name, table in by_name.items():
                 scores.setdefault(f"{name}{_of_model(references.whose, group)}", []).append(metric.measure(table))
+    return _average(scores)
+
+
+def _average(scores: Mapping[str, Sequence[Estimate]]) -> list[dict[str, Any]]:
+    """Return name, mean value and mean standard error of each reference."""
     return [
         {
             "name": name,
