@@ -126,12 +126,13 @@ def summarize_sources(result: SourceRanking) -> str:
         f"{'candidate':<{width}} {'rows':>8} {'distance':>9} {'similarity':>10} {'leaks':>6} {'repeats':>8} conflicts",
     ]
     for each in content["candidates"]:
+        distance = "-" if each["distance"] is None else f"{each['distance']:.3f}"
         conflicts = "-" if each["conflicts"] is None else f"{each['conflicts']:.0%} ({each['n_conflicts']:,} rows)"
         lines.append(
-            f"{each['name']:<{width}} {each['n_rows']:>8,} {each['distance']:>9.3f} {each['similarity']:>10.3f} "
+            f"{each['name']:<{width}} {each['n_rows']:>8,} {distance:>9} {each['similarity']:>10.3f} "
             f"{each['leaks']:>6.1%} {each['repeats']:>8.1%} {conflicts}"
         )
-    lines.append(f"two halves of your own rows are {content['own_distance']:.3f} apart")
+    lines.append(content["about_distance"])
     lines += [
         f"{each['arm']}: {content['metric']} {each['value']:.4f}, alone {each['against_value']:.4f}: {each['sentence']}"
         for each in content["verdicts"]

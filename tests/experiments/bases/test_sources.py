@@ -9,7 +9,7 @@ import thresher as th
 from thresher.cli.base import summarize_sources
 from thresher.dataset import load
 from thresher.errors import InputError, SettingsError
-from thresher.experiments.bases.closeness import Closeness, OwnRows
+from thresher.experiments.bases.closeness import Closeness, OwnRows, describe_distance
 from thresher.experiments.bases.sources import describe_sources
 from thresher.features.context import make_context
 from thresher.numeric.optimal_transport import compute_transport_distance
@@ -191,3 +191,16 @@ def test_a_small_data_set_lies_no_farther_for_being_small():
     # 20 rows of the same kind pair farther apart than 200 do
     assert compute_transport_distance(own.vectors[:20], draw(20, 0)) > many + 0.05
     assert own._measure_distance(others) > few
+
+
+def test_one_or_two_rows_have_no_distance():
+    vectors = np.eye(20, dtype=np.float32)
+    own = OwnRows(rows=None, test=None, sample=None, vectors=vectors, context=None, n_compared=20)
+    assert own._measure_distance(vectors[:2]) is None
+    assert own._measure_distance(vectors[:5]) is not None
+    few = OwnRows(rows=None, test=None, sample=None, vectors=vectors[:8], context=None, n_compared=20)
+    assert few.own_distance is None
+    assert few._measure_distance(vectors) is None
+    row = Closeness(name="a", n_rows=2, similarity=1, distance=None, leaks=0, repeats=0, conflicts=None, n_conflicts=0)
+    assert "too few rows for a distance (at least 5, and 10 of your own)" in row.describe()
+    assert describe_distance([row], 0.5).endswith("a distance needs at least 5 rows, and 10 of your own")

@@ -25,13 +25,13 @@ def estimate_test_covariance(
     are nearly the same model, whose luck with these test rows no further seed averages out.
 
     Few test rows that all runs answer alike prove little: of a hundred others, some may be answered
-    by the larger sizes alone. So one row of each kind of disagreement is added, as in `gain.py`
-    (Bonett and Price 2012), which changes its answer anywhere between the first size and the last.
+    by the larger sizes alone. So unseen rows are added, as in `gain.py` (Bonett and Price 2012):
+    one that turns right and one that turns wrong, at any size before the last.
 
     Args:
         values: per size, (seeds, n) value of each test row in each run, the same rows at all sizes.
         weights: (n,) where the values are totals.
-        unseen: variance that a row of each kind brings; None for that of answers that are right or
+        unseen: variance that these rows bring; None for that of answers that are right or
             wrong, and 0 where the values are anything else.
 
     Returns:
@@ -58,7 +58,7 @@ def estimate_test_covariance(
 
 
 def bound_unseen(rows_per_class: ArrayLike) -> float:
-    """Return the variance of a rate's difference that a row of each kind of disagreement brings.
+    """Return the variance of a rate's difference that unseen rows bring: one each way.
 
     Args:
         rows_per_class: test rows of each class, of a metric that is a mean over classes; of any

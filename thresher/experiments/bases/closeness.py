@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -16,6 +17,7 @@ from thresher.numeric.arrays import Array
 from thresher.numeric.optimal_transport import compute_transport_distance
 
 NEAR = 0.9  # cosine from which two texts are taken to say the same
+LEAST_ROWS = 5  # of a candidate, and in each half of one's own: of fewer, a distance is mere chance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +28,8 @@ class Closeness:
         name: of the candidate.
         n_rows: usable rows of it.
         similarity: cosine of the mean embeddings.
-        distance: optimal transport distance of the embeddings, 0..2, as of samples of half of one's
-            own rows that are compared.
+        distance: optimal transport distance of the embeddings, 0..2, comparable with
+            `own_distance`; None with fewer than `LEAST_ROWS` rows on either side.
         leaks: share of its rows that ask what a test row asks.
         repeats: share of its rows that ask what an own row asks.
         conflicts: of its rows that ask what an own row asks, or nearly so (labels), the share that
@@ -38,11 +40,20 @@ class Closeness:
     name: str
     n_rows: int
     similarity: float
-    distance: float
+    distance: float | None
     leaks: float
     repeats: float
     conflicts: float | None
     n_conflicts: int
+
+    def describe(self) -> str:
+        """Return distance and similarity as a sentence's end."""
+        distance = (
+            f"too few rows for a distance (at least {LEAST_ROWS}, and {2 * LEAST_ROWS} of your own)"
+            if self.distance is None
+            else f"distance {self.distance:.3f}"
+        )
+        return f"{distance}, similarity {self.similarity:.3f}"
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values."""
@@ -77,9 +88,14 @@ class OwnRows:
         return OwnRows(rows, test, sample, vectors, context, n_compared)
 
     @cached_property
-    def own_distance(self) -> float:
-        """How far two halves of one's own rows lie apart: the least that can be expected."""
+    def own_distance(self) -> float | None:
+        """How far two halves of one's own rows lie apart: the least that can be expected.
+
+        None with fewer than `LEAST_ROWS` rows in each.
+        """
         half = len(self.vectors) // 2
+        if half < LEAST_ROWS:
+            return None
         return compute_transport_distance(self.vectors[:half], self.vectors[half:])
 
     def compare(self, name: str, other: Dataset) -> Closeness:
@@ -99,14 +115,16 @@ class OwnRows:
             n_conflicts=int(conflicts.sum()),
         )
 
-    def _measure_distance(self, vectors: Array) -> float:
+    def _measure_distance(self, vectors: Array) -> float | None:
         """Return the distance as of samples that are as large as the halves of `own_distance`.
 
         Small samples lie farther apart, whatever they hold: what one's own rows lie farther apart
-        in samples of as many rows as the candidate has is taken off.
+        in samples of as many rows as the candidate has is taken off. None where there are too few.
         """
         half = len(self.vectors) // 2
         n = min(half, len(vectors))
+        if self.own_distance is None or n < LEAST_ROWS:
+            return None
         distance = compute_transport_distance(self.vectors[:n], vectors[:n])
         if n == half:
             return distance
@@ -135,3 +153,12 @@ def _sample(n: int, most: int) -> Array:
 def _compute_cosine(ours: Array, theirs: Array) -> float:
     norm = float(np.linalg.norm(ours) * np.linalg.norm(theirs))
     return float(ours @ theirs) / norm if norm > 0 else 0.0
+
+
+def describe_distance(near: Sequence[Closeness], own_distance: float | None) -> str:
+    """Return how far one's own rows lie apart, and why a distance may be missing."""
+    least = f"a distance needs at least {LEAST_ROWS} rows, and {2 * LEAST_ROWS} of your own"
+    if own_distance is None:
+        return least
+    halves = f"two halves of your own rows are {own_distance:.3f} apart"
+    return f"{halves}; {least}" if any(each.distance is None for each in near) else halves

@@ -27,7 +27,7 @@ from thresher.dataset.mixture.join import join_datasets
 from thresher.dataset.own_text.matching import match_rows
 from thresher.errors import InputError
 from thresher.evaluation.effect import LEVEL
-from thresher.experiments.bases.closeness import Closeness, OwnRows
+from thresher.experiments.bases.closeness import Closeness, OwnRows, describe_distance
 from thresher.experiments.bases.source_settings import SourceRankOptions, SourceRankSettings
 from thresher.experiments.bases.starts import train_starts
 from thresher.experiments.cells.arms import ArmRunner
@@ -198,8 +198,8 @@ class _SourceRanker:
         near: list[Closeness] = []
         for name, rows in self.candidates.items():
             near.append(own.compare(name, rows))
-            self._tell(len(near), f"{name}: distance {near[-1].distance:.3f}, similarity {near[-1].similarity:.3f}")
-        near.sort(key=lambda each: each.distance)
+            self._tell(len(near), f"{name}: {near[-1].describe()}")
+        near.sort(key=lambda each: (each.distance is None, each.distance or 0.0, -each.similarity))
         with ArmRunner.open(self.settings, self.on_progress) as runner:
             verdicts = self._confirm(runner, [each.name for each in near][: self.settings.confirm])
             unfinished, cells = runner.list_unfinished(), runner.build_table()
@@ -210,6 +210,7 @@ class _SourceRanker:
             "task": self.own.pool.kind,
             "own_rows": len(self.own.pool),
             "own_distance": own.own_distance,
+            "about_distance": describe_distance(near, own.own_distance),
             "candidates": [each.to_json() for each in near],
             "train_rows": self._count_own(),
             "verdicts": verdicts,

@@ -25,7 +25,7 @@ from thresher.artifacts.manifest import FORMAT, Manifest, digest
 from thresher.cache.folder_cache import FolderCache
 from thresher.dataset import Dataset, load
 from thresher.errors import InputError
-from thresher.evaluation.effect import LEVEL, Effect, adjust_p_values, estimate_effect
+from thresher.evaluation.effect import Effect, adjust_p_values, estimate_effect, is_clear
 from thresher.evaluation.metric import METRICS, Metric
 from thresher.features.compute import column_values
 from thresher.jobs.drift.gates import Alarm
@@ -93,10 +93,10 @@ def check_adapter(job: Job, inputs: UpdateInputs, table: pa.Table, log: EventLog
     adjusted = adjust_p_values([effect.p for _, _, effect in tests])
     alarms, entries = [], []
     for (name, metric, effect), p in zip(tests, adjusted, strict=True):
-        is_worse = p < LEVEL and effect.value < 0
+        is_certain = is_clear(effect, p)
+        is_worse = is_certain and effect.value < 0
         entries.append({"rows": name, "metric": metric, **asdict(effect), "p_adjusted": p, "is_worse": is_worse})
-        is_clear = p < LEVEL and not effect.low <= 0 <= effect.high
-        verdict = "no clear difference" if not is_clear else "worse" if is_worse else "better"
+        verdict = "no clear difference" if not is_certain else "worse" if is_worse else "better"
         log.send("train", f"{name}: {verdict}: {_describe(metric, effect)}")
         if is_worse:
             message = (

@@ -109,7 +109,7 @@ def build_forgetting(general: Mapping[str, Any] | None) -> list[Block]:
         numeric=range(1, 6),
     )
     worst = Table(
-        caption="Rows that got worse the most, with the answers of both models",
+        caption="Rows that worsened most, with the answers of both models",
         columns=("kind", "row", "lost", "expected", "before", "after"),
         rows=[
             (

@@ -278,8 +278,11 @@
   // A table that is wider than a phone has a line per cell; on a wider page it scrolls, by the keyboard too.
   const fit = (root) => {
     for (const box of root.querySelectorAll(".scroll:not(:has(.shares))")) {
+      const table = box.firstElementChild;
+      table.classList.remove("stacked");
+      for (const name of ["tabindex", "role", "aria-label"]) box.removeAttribute(name);
       if (box.scrollWidth <= box.clientWidth) continue;
-      box.firstElementChild.classList.add("stacked");
+      table.classList.add("stacked");
       if (box.scrollWidth <= box.clientWidth) continue;
       box.tabIndex = 0;
       box.setAttribute("role", "region");

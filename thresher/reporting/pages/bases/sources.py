@@ -15,7 +15,7 @@ from thresher.reporting.page import Block, Figure, Notice, Page, Paragraph, Sect
 from thresher.reporting.pages.experiment_tables import build_footer, describe_incomplete
 from thresher.reporting.pages.reproduce import build_reproduction
 
-KEYS = ("answer", "metric", "candidates", "own_distance", "own_rows", "verdicts", "train_rows")
+KEYS = ("answer", "metric", "candidates", "about_distance", "own_rows", "verdicts", "train_rows")
 
 
 def build_sources_page(folder: Path, manifest: Manifest) -> Page:
@@ -125,7 +125,7 @@ def _build_candidates(result: Mapping[str, Any]) -> Table | Paragraph:
         (
             str(each["name"]),
             fmt.count(each["n_rows"]),
-            f"{each['distance']:.3f}",
+            fmt.NOTHING if each["distance"] is None else f"{each['distance']:.3f}",
             f"{each['similarity']:.3f}",
             fmt.share(each["leaks"], 1),
             fmt.share(each["repeats"], 1),
@@ -136,7 +136,7 @@ def _build_candidates(result: Mapping[str, Any]) -> Table | Paragraph:
         for each in result["candidates"]
     ]
     return Table(
-        caption=f"Nearest first; two halves of your own rows are {result['own_distance']:.3f} apart",
+        caption=f"Nearest first; {result['about_distance']}",
         columns=(
             "data set",
             "rows",

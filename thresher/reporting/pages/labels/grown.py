@@ -10,6 +10,7 @@ import polars as pl
 
 from thresher.artifacts.manifest import Manifest
 from thresher.artifacts.stored import read_json_lines
+from thresher.numeric.units import format_count
 from thresher.reporting import formatting as fmt
 from thresher.reporting.files import read_json, read_table
 from thresher.reporting.page import (
@@ -69,9 +70,8 @@ def build_grown_page(folder: Path, manifest: Manifest) -> Page:
 def _write_answer(counts: Mapping[str, Any], content: Mapping[str, Any]) -> str:
     kept, refused = counts["kept"], counts["refused"]
     text = (
-        f"{fmt.count(kept)} new row{'' if kept == 1 else 's'} passed every check, written for "
-        f"{fmt.rows(counts['seeds'])} by {content['writer']['name']}; {fmt.count(refused)} "
-        f"text{' was' if refused == 1 else 's were'} refused"
+        f"{format_count(kept, 'new row')} passed every check, written for {fmt.rows(counts['seeds'])} by "
+        f"{content['writer']['name']}; {format_count(refused, 'text')} {'was' if refused == 1 else 'were'} refused"
     )
     first = next(iter(counts["refused_by_reason"].items()), None)
     return f"{text}." if first is None else f"{text}, most often as {first[0]} ({fmt.count(first[1])})."
