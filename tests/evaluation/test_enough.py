@@ -92,7 +92,9 @@ def test_rows_that_harm_are_called_so_and_the_best_size_is_enough(is_rate):
 
     enough = answer(valley, is_rate=is_rate)
     assert (enough.verdict, enough.rows, enough.low, enough.high) == ("enough", 400, 400, 400)
-    assert "More rows make it worse: 400 of the 1,600 rows do best, and all of them are " in str(enough)
+    assert "More rows make it worse: 400 of the 1,600 rows do best of the measured sizes, and all of them are " in str(
+        enough
+    )
     assert "not known" in enough.describe_next()
     assert enough.worse.median == pytest.approx(0.06, abs=0.01)
     assert Enough.from_json(json.loads(json.dumps(enough.to_json()))) == enough

@@ -125,3 +125,25 @@ def test_a_larger_model_that_is_worse_is_called_so():
     joint = compare_factors(variants, fit_all(runner, variants), runner.estimate_covariance)
     assert joint["worse"]["than"] == "large"
     assert joint["answer"].startswith("The larger model is worse here: with 800 rows, small is 4")
+
+
+def test_one_run_that_diverged_does_not_make_the_larger_model_worse():
+    runner, variants, _ = measure(0)
+    label = variants[1].label
+    for (name, size, seed), outcome in list(runner.outcomes.items()):
+        if (name, size) == (label, SIZES[-1]):
+            if seed > 0:
+                del runner.outcomes[name, size, seed]
+                continue
+            broken = outcome.outcomes.with_columns(correct=pl.int_range(N_TEST) % 3 == 0)
+            runner.outcomes[name, size, seed] = SimpleNamespace(outcomes=broken)
+    assert compare_factors(variants, fit_all(runner, variants), runner.estimate_covariance)["worse"] is None
+
+
+def test_a_few_test_rows_that_all_runs_answer_alike_prove_no_model_worse():
+    runner, variants, _ = measure(0)
+    for name, size, seed in runner.outcomes:
+        is_right = np.arange(4) < (1 if name == variants[1].label else 4)
+        table = pl.DataFrame({"row_id": ROW_IDS[:4], "correct": is_right})
+        runner.outcomes[name, size, seed] = SimpleNamespace(outcomes=table)
+    assert compare_factors(variants, fit_all(runner, variants), runner.estimate_covariance)["worse"] is None

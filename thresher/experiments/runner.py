@@ -213,20 +213,20 @@ class ExperimentRunner:
 
     def estimate_test_covariance(self, method: str, sizes: Sequence[int]) -> Float64:
         """Return how the means of a method at several sizes err together: (m, m)."""
-        return self.estimate_covariance([(method, size) for size in sizes], is_curve=True)
+        return self.estimate_covariance([(method, size) for size in sizes], has_unseen=True)
 
-    def estimate_covariance(self, points: Sequence[tuple[str, int]], *, is_curve: bool = False) -> Float64:
+    def estimate_covariance(self, points: Sequence[tuple[str, int]], *, has_unseen: bool = False) -> Float64:
         """Return how the means of methods at sizes err together, relative to the last: (m, m).
 
         Args:
             points: methods and sizes.
-            is_curve: they are rising sizes of one method, of which test rows that all runs answer
-                alike may hide a difference.
+            has_unseen: test rows that all runs answer alike may hide a difference, as between
+                rising sizes of one method.
         """
         tables, metric = [self.list_tables(*point) for point in points], self.experiment.metric
         if metric.column is None:
             values = [np.stack([self._estimate_row_values(table) for table in own]) for own in tables]
-            return estimate_test_covariance(values, unseen=self._bound_unseen(tables[0][0]) if is_curve else 0.0)
+            return estimate_test_covariance(values, unseen=self._bound_unseen(tables[0][0]) if has_unseen else 0.0)
         # models differ in the rows that they can read, and in how many tokens a row has: each run
         # is made linear by its own weights
         aligned = iter(align_tables(metric, [table for own in tables for table in own]))
@@ -236,7 +236,7 @@ class ExperimentRunner:
             )
             for own in tables
         ]
-        return estimate_test_covariance(values, unseen=None if is_curve else 0.0)
+        return estimate_test_covariance(values, unseen=None if has_unseen else 0.0)
 
     def _bound_unseen(self, table: pl.DataFrame) -> float:
         """Return what test rows may hide of a mean over classes; 0 for a metric of the user's."""

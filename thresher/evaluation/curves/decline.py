@@ -14,8 +14,9 @@ import numpy as np
 from thresher.evaluation.curves.curve_fit import CurveFit
 from thresher.evaluation.curves.interval import COVERAGE, Interval
 from thresher.evaluation.effect import LEVEL, adjust_p_values
+from thresher.numeric.arrays import Bool, Float64
 
-_LEAST_RUNS = 2
+LEAST_RUNS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,18 +39,31 @@ def find_decline(fit: CurveFit, within: float) -> Decline | None:
         fit: of the curve.
         within: differences up to the tolerance do not count.
     """
-    from scipy import stats
-
-    if fit.n_seeds[-1] < _LEAST_RUNS:
+    if fit.n_seeds[-1] < LEAST_RUNS:
         return None
-    places = np.flatnonzero(fit.n_seeds[:-1] >= _LEAST_RUNS)
+    places = np.flatnonzero(fit.n_seeds[:-1] >= LEAST_RUNS)
     between_seeds = fit.seed_sd**2 / fit.n_seeds
     stderr = np.sqrt(between_seeds[places] + between_seeds[-1] + np.diag(fit.test_covariance)[places])
     worse = fit.errors[-1] - fit.errors[places]
-    adjusted = np.array(adjust_p_values([float(2 * stats.t.sf(abs(t), fit.dof)) for t in worse / stderr]))
-    clear = np.flatnonzero((worse > within) & (adjusted < LEVEL))
+    clear = np.flatnonzero((worse > within) & find_clear(worse, stderr, fit.dof))
     if not len(clear):
         return None
     best = clear[int(np.argmax(worse[clear]))]
-    value, reach = float(worse[best]), float(stats.t.ppf((1 + COVERAGE) / 2, fit.dof) * stderr[best])
-    return Decline(best=int(fit.sizes[places[best]]), by=Interval(value, value - reach, value + reach))
+    by = make_interval(float(worse[best]), float(stderr[best]), fit.dof)
+    return Decline(best=int(fit.sizes[places[best]]), by=by)
+
+
+def find_clear(differences: Float64, stderr: Float64, dof: float) -> Bool:
+    """Tell which differences are not chance, by a t test and Holm's correction for their number."""
+    from scipy import stats
+
+    p = [float(2 * stats.t.sf(abs(t), dof)) for t in differences / stderr]
+    return np.array(adjust_p_values(p)) < LEVEL
+
+
+def make_interval(value: float, stderr: float, dof: float) -> Interval:
+    """Return the 80 % interval of a difference by Student's t."""
+    from scipy import stats
+
+    reach = float(stats.t.ppf((1 + COVERAGE) / 2, dof) * stderr)
+    return Interval(value, value - reach, value + reach)

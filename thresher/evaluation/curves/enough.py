@@ -47,7 +47,7 @@ class Enough:
     Attributes:
         verdict: "enough", "all" (half of the rows are not enough) or "cannot tell".
         rows: median over sampled curves.
-        low: lower end of the 80 % interval, rows.
+        low: lower end of the 80 % interval, rows; where `worse` is set there is none: `rows`.
         high: upper end.
         within: by how much worse the score may be than with all rows, in units of the metric.
         of: rows of "all": the largest measured size.
@@ -117,8 +117,8 @@ class Enough:
         if self.worse is not None:
             median, low, high = map(self.format_number, (self.worse.median, self.worse.low, self.worse.high))
             return (
-                f"More {self.unit} make it worse: {self.rows:,} of the {everything} do best, and all of them are "
-                f"{median}{' points' if self.is_rate else ''} [{low}, {high}] worse."
+                f"More {self.unit} make it worse: {self.rows:,} of the {everything} do best of the measured "
+                f"sizes, and all of them are {median}{' points' if self.is_rate else ''} [{low}, {high}] worse."
             )
         if self.verdict == "all":
             return (

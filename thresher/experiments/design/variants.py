@@ -11,10 +11,10 @@ import numpy as np
 
 from thresher.errors import InputError
 from thresher.evaluation.curves.curve_fit import CurveFit
+from thresher.evaluation.curves.decline import LEAST_RUNS, find_clear, make_interval
 from thresher.evaluation.curves.error_scale import ErrorScale
 from thresher.evaluation.curves.interval import Interval
 from thresher.evaluation.curves.joint_law import JointAnswer, fit_joint_law
-from thresher.evaluation.gain import NORMAL_95
 from thresher.experiments.experiment import Experiment
 from thresher.experiments.settings import BASELINE, CurveSettings
 from thresher.numeric.arrays import Float64
@@ -23,7 +23,6 @@ from thresher.trainer.settings import TrainSettings
 POINTS = 100
 SURE = 0.8  # probability from which one of the two is named
 MOST_MISFIT = 2.0  # by which the joint law may miss the points, in their standard errors
-Z_80 = 1.2816  # standard errors on either side of an 80 % interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +107,7 @@ def count_parameters(folder: Path) -> int:
 def compare_factors(
     variants: Sequence[Variant],
     fits: Mapping[str, CurveFit],
-    estimate_covariance: Callable[[Sequence[tuple[str, int]]], Float64],
+    estimate_covariance: Callable[..., Float64],
 ) -> dict[str, Any] | None:
     """Return whether more rows or more of the factor are expected to bring more, by random rows.
 
@@ -153,11 +152,12 @@ def compare_factors(
 def _find_worse(
     own: Sequence[Variant],
     fits: Mapping[str, CurveFit],
-    estimate_covariance: Callable[[Sequence[tuple[str, int]]], Float64],
+    estimate_covariance: Callable[..., Float64],
 ) -> Worse | None:
     """Return by how much the largest value is worse than the smallest, at the largest common size.
 
-    The joint law cannot say so, as its error never rises. None where it is not beyond doubt.
+    The joint law cannot say so, as its error never rises. None where it is not beyond doubt, by
+    the test of `decline.py`: one run that diverged is no property of the model.
     """
     first, last = (fits[own[place].label] for place in (0, -1))
     size = max(set(first.sizes) & set(last.sizes), default=None)
@@ -165,13 +165,22 @@ def _find_worse(
         return None
     places = [int(np.flatnonzero(fit.sizes == size)[0]) for fit in (first, last)]
     pairs = list(zip((first, last), places, strict=True))
-    of_rows = estimate_covariance([(own[0].label, int(size)), (own[-1].label, int(size))])[0, 0]
-    stderr = float(np.sqrt(of_rows + sum(fit.seed_sd[i] ** 2 / fit.n_seeds[i] for fit, i in pairs)))
-    value = float(last.errors[places[1]] - first.errors[places[0]])
-    if value <= NORMAL_95 * stderr:
+    if any(fit.n_seeds[i] < LEAST_RUNS for fit, i in pairs):
         return None
-    reach = Z_80 * stderr
-    return Worse(than=own[0].value, rows=int(size), by=Interval(value, value - reach, value + reach))
+    of_rows = estimate_covariance([(own[0].label, int(size)), (own[-1].label, int(size))], has_unseen=True)[0, 0]
+    between_seeds = [float(fit.seed_sd[i] ** 2 / fit.n_seeds[i]) for fit, i in pairs]
+    stderr = float(np.sqrt(of_rows + sum(between_seeds)))
+    dof = _combine_dof(between_seeds, [fit.dof for fit, _ in pairs])
+    value = float(last.errors[places[1]] - first.errors[places[0]])
+    if value <= 0 or not find_clear(np.array([value]), np.array([stderr]), dof)[0]:
+        return None
+    return Worse(than=own[0].value, rows=int(size), by=make_interval(value, stderr, dof))
+
+
+def _combine_dof(variances: Sequence[float], dofs: Sequence[float]) -> float:
+    """Return the degrees of freedom of a sum of variances (Welch and Satterthwaite)."""
+    squares = sum(variance**2 / dof for variance, dof in zip(variances, dofs, strict=True))
+    return sum(variances) ** 2 / squares if squares > 0 else min(dofs)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -206,6 +206,8 @@ def _build_enough(
         return marks
     interval = f"{fmt.count(enough['low'])} to {fmt.count(enough['high'])}"
     tip = f"{method}: {rows} are enough, 80{fmt.PERCENT} interval {interval}"
+    if enough.get("worse"):  # the points alone say so, and no law has an interval
+        tip = f"{method}: {rows} do best of the measured sizes; more make it worse"
     return [*marks, Dots(tone=tone, x=[float(enough["rows"])], y=[level], shape="diamond", size=5.5, tips=(tip,))]
 
 
