@@ -235,13 +235,6 @@ def test_an_option_that_only_its_dashes_make_similar_is_not_suggested(capsys):
     assert told == "thresher: no such option: --budget; see 'thresher label budget --help'\n"
 
 
-def test_label_ask_takes_a_batch_by_the_name_that_select_has_for_it(tmp_path):
-    texts = tmp_path / "texts.jsonl"
-    texts.write_text("".join(json.dumps({"text": f"the text {i}"}) + "\n" for i in range(9)))
-    assert main(["label", "ask", str(texts), "--budget", "5", "--encoder", "static", "--out", str(tmp_path / "a")]) == 0
-    assert len((tmp_path / "a/ask.jsonl").read_text().splitlines()) == 5
-
-
 def test_a_group_of_commands_alone_shows_its_help_and_nothing_else(capsys):
     assert main(["curate"]) == 2
     streams = capsys.readouterr()

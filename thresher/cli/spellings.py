@@ -44,7 +44,6 @@ OTHER_NAMES: dict[str, tuple[str, ...]] = {
     "num_workers": ("workers",),
     "n_workers": ("workers",),
     "jobs": ("workers",),
-    "budget": ("batch",),  # of label ask
 }
 
 

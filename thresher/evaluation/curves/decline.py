@@ -13,7 +13,6 @@ import numpy as np
 
 from thresher.evaluation.curves.curve_fit import CurveFit
 from thresher.evaluation.curves.interval import COVERAGE, Interval
-from thresher.evaluation.effect import LEVEL, adjust_p_values
 from thresher.numeric.arrays import Bool, Float64
 
 LEAST_RUNS = 2
@@ -56,6 +55,8 @@ def find_decline(fit: CurveFit, within: float) -> Decline | None:
 def find_clear(differences: Float64, stderr: Float64, dof: float) -> Bool:
     """Tell which differences are not chance, by a t test and Holm's correction for their number."""
     from scipy import stats
+
+    from thresher.evaluation.effect import LEVEL, adjust_p_values  # not for the help of commands
 
     p = [float(2 * stats.t.sf(abs(t), dof)) for t in differences / stderr]
     return np.array(adjust_p_values(p)) < LEVEL
