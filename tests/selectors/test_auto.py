@@ -63,6 +63,20 @@ def test_the_same_seed_gives_the_same_decision():
     assert (first.value == second.value).all()
 
 
+def test_the_chosen_method_ranks_the_vectors_as_they_were_given(monkeypatch):
+    seen = []
+    rank = Arm.rank
+
+    def spy(arm, features, *others):
+        seen.append(features)
+        return rank(arm, features, *others)
+
+    monkeypatch.setattr(Arm, "rank", spy)
+    features = build(300, n_classes=3, d=10)
+    run(features, 26)
+    assert seen[-1] is features  # vectors divided by their length twice break ties differently
+
+
 def race_of_equals(seed, n_arms=4):
     """A race in which every arm takes random rows."""
     arms = [Arm(name="random" if i == 0 else f"random {i}", selector=Uniform()) for i in range(n_arms)]

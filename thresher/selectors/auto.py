@@ -157,7 +157,7 @@ class Auto(Selector):
             max_seconds=None if self.max_time is None else parse_seconds(self.max_time),
         )
         pilot = race.run(is_doubtful)
-        ranking = pilot.chosen.rank(unit, is_doubtful, n_ranked, own)
+        ranking = pilot.chosen.rank(features, is_doubtful, n_ranked, own)
         return Scores(
             row_id=features.row_id,
             value=ranked(n, ranking),
