@@ -91,9 +91,9 @@ def choose_rows(
     probability = _predict(x, known) if known.label is not None else None
     doubt = None if probability is None else compute_margin_doubt(probability)
     if by == "random":
-        rows = _shuffle_distinct(x, rng)[:n_rows]
+        rows = _put_copies_last(x, rng.permutation(len(x)))[:n_rows]
     elif by == "doubt" and doubt is not None:
-        rows = _sort_distinct(x, doubt)[:n_rows]
+        rows = _put_copies_last(x, np.argsort(-doubt, kind="stable"))[:n_rows]
     else:
         worry = {"cover-doubt": doubt, "change": score, "disagree": score}.get(by)
         rows = _cover(x, known, n_rows, worry, rng)
@@ -172,16 +172,8 @@ def _list_copies(n: int, chosen: Int64, n_more: int) -> Int64:
     return np.flatnonzero(is_left)[: max(0, n_more)]
 
 
-def _sort_distinct(x: Float32, doubt: Float64) -> Int64:
-    """Return all rows by falling doubt, copies of a row behind all distinct ones."""
-    is_copy = np.ones(len(x), np.bool_)
-    is_copy[distinct_rows(x).first] = False
-    return np.lexsort((np.arange(len(x)), -doubt, is_copy))
-
-
-def _shuffle_distinct(x: Float32, rng: np.random.Generator) -> Int64:
-    """Return all rows in random order, copies of one that came before behind all others."""
-    order = rng.permutation(len(x))
+def _put_copies_last(x: Float32, order: Int64) -> Int64:
+    """Return the same order, with copies of a row that came before behind all others."""
     is_copy = np.ones(len(x), np.bool_)
     is_copy[np.unique(distinct_rows(x).group[order], return_index=True)[1]] = False
     return np.concatenate([order[~is_copy], order[is_copy]])
