@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from thresher.errors import InputError
 from thresher.numeric.arrays import Bool, Int64
+from thresher.numeric.units import format_count
 from thresher.printable import escape_line
 
 EXISTING = -2  # in `covered_by`: a row that the user has already
@@ -49,7 +50,7 @@ class Scores:
 
     def __repr__(self) -> str:
         """Return the number of rows and who scored them."""
-        return escape_line(f"Scores({len(self.row_id)} rows, by={self.by!r})")
+        return escape_line(f"Scores({format_count(len(self.row_id), 'row')}, by={self.by!r})")
 
     def __post_init__(self) -> None:
         """Refuse NaN, arrays that do not match the rows, and excluded rows with a value."""

@@ -20,6 +20,7 @@ from thresher.artifacts.result import Excerpt
 from thresher.artifacts.stored import read_table
 from thresher.dataset.values.kept_rows import KeptRows
 from thresher.errors import TEMPORARY, InputError, ManifestError, find_exit_code
+from thresher.numeric.units import format_count
 from thresher.subset.cut import REASONS, build_rank_column
 from thresher.subset.looking import explain_row, plot_subset, resize
 from thresher.subset.scores import Scores
@@ -134,8 +135,8 @@ class Subset(KeptRows):
             ("method", str(self.manifest.content["method"])),
             *(("decision", pilot["why"]) for name in PILOTS if (pilot := self.manifest.content.get(name))),
             ("kept", f"{counts['kept']:,} of {counts['usable']:,} rows (budget {self.manifest.content['budget']})"),
-            ("dropped", f"{counts['dropped']:,} rows" + (f": {dropped}" if dropped else "")),
-            ("rejected", f"{counts['rejected']:,} rows that could not be used"),
+            ("dropped", format_count(counts["dropped"], "row") + (f": {dropped}" if dropped else "")),
+            ("rejected", f"{format_count(counts['rejected'], 'row')} that could not be used"),
             ("seed", str(self.manifest.content["seed"])),
         ]
 
