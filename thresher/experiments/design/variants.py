@@ -134,6 +134,7 @@ def compare_factors(
     largest, rows = own[-1], int(sizes.max())
     answer = joint.compare(largest.amount, rows)
     is_misfit, worse = joint.misfit > MOST_MISFIT, _find_worse(own, fits, estimate_covariance)
+    ahead = _find_ahead(own, fits, estimate_covariance)
     exponents = {name: float(np.median(getattr(joint, name))) for name in ("alpha", "beta")}
     return {
         "factor": largest.factor,
@@ -143,8 +144,9 @@ def compare_factors(
         **exponents,
         "misfit": joint.misfit,
         "worse": None if worse is None else {"than": worse.than, "rows": worse.rows, **worse.by.to_json()},
+        "ahead": None if ahead is None else ahead.to_json(),
         "answer": describe_factors(
-            answer, largest, rows=rows, scale=fits[largest.label].scale, is_misfit=is_misfit, worse=worse
+            answer, largest, rows=rows, scale=fits[largest.label].scale, is_misfit=is_misfit, worse=worse, ahead=ahead
         ),
     }
 
@@ -159,22 +161,65 @@ def _find_worse(
     The joint law cannot say so, as its error never rises. None where it is not beyond doubt, by
     the test of `decline.py`: one run that diverged is no property of the model.
     """
-    first, last = (fits[own[place].label] for place in (0, -1))
-    size = max(set(first.sizes) & set(last.sizes), default=None)
+    size = max(set(fits[own[0].label].sizes) & set(fits[own[-1].label].sizes), default=None)
     if size is None:
         return None
-    places = [int(np.flatnonzero(fit.sizes == size)[0]) for fit in (first, last)]
-    pairs = list(zip((first, last), places, strict=True))
+    better, other = (own[0], int(size)), (own[-1], int(size))
+    by = _measure_lead(better, other, fits, estimate_covariance)
+    return None if by is None else Worse(than=own[0].value, rows=int(size), by=by)
+
+
+def _find_ahead(
+    own: Sequence[Variant],
+    fits: Mapping[str, CurveFit],
+    estimate_covariance: Callable[..., Float64],
+) -> Ahead | None:
+    """Return whether one value with its fewest rows beats the other with all of its rows.
+
+    The largest value and the smallest are compared as they were measured, on the same test rows:
+    no law is needed where no number of rows that was tried makes up for the factor. None where it
+    is not beyond doubt.
+    """
+    for better, other in ((own[-1], own[0]), (own[0], own[-1])):
+        fit = fits[better.label]
+        repeated = fit.sizes[fit.n_seeds >= LEAST_RUNS]
+        if not len(repeated):
+            continue
+        fewest, most = int(repeated[0]), int(fits[other.label].sizes[-1])
+        by = None if fewest >= most else _measure_lead((better, fewest), (other, most), fits, estimate_covariance)
+        if by is not None:
+            return Ahead(value=better.value, rows=fewest, than=other.value, of=most, by=by)
+    return None
+
+
+def _measure_lead(
+    better: tuple[Variant, int],
+    other: tuple[Variant, int],
+    fits: Mapping[str, CurveFit],
+    estimate_covariance: Callable[..., Float64],
+) -> Interval | None:
+    """Return by how much one point is better than another, or None where that is not beyond doubt.
+
+    Args:
+        better: a variant and one of its sizes.
+        other: likewise.
+        fits: by label.
+        estimate_covariance: of points over test rows.
+    """
+    pairs = [
+        (fits[each.label], int(np.flatnonzero(fits[each.label].sizes == size)[0])) for each, size in (better, other)
+    ]
     if any(fit.n_seeds[i] < LEAST_RUNS for fit, i in pairs):
         return None
-    of_rows = estimate_covariance([(own[0].label, int(size)), (own[-1].label, int(size))], has_unseen=True)[0, 0]
+    of_rows = estimate_covariance([(each.label, size) for each, size in (better, other)], has_unseen=True)[0, 0]
     between_seeds = [float(fit.seed_sd[i] ** 2 / fit.n_seeds[i]) for fit, i in pairs]
     stderr = float(np.sqrt(of_rows + sum(between_seeds)))
     dof = _combine_dof(between_seeds, [fit.dof for fit, _ in pairs])
-    value = float(last.errors[places[1]] - first.errors[places[0]])
+    (first, i), (second, j) = pairs
+    value = float(second.errors[j] - first.errors[i])
     if value <= 0 or not find_clear(np.array([value]), np.array([stderr]), dof)[0]:
         return None
-    return Worse(than=own[0].value, rows=int(size), by=make_interval(value, stderr, dof))
+    return make_interval(value, stderr, dof)
 
 
 def _combine_dof(variances: Sequence[float], dofs: Sequence[float]) -> float:
@@ -198,6 +243,48 @@ class Worse:
     by: Interval
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ahead:
+    """One value of the factor beats another with far fewer rows, as measured.
+
+    Attributes:
+        value: the better one.
+        rows: its fewest that were measured.
+        than: the other value.
+        of: all rows that the other had.
+        by: difference of their errors, with its 80 % interval.
+    """
+
+    value: str
+    rows: int
+    than: str
+    of: int
+    by: Interval
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return {"value": self.value, "rows": self.rows, "than": self.than, "of": self.of, **self.by.to_json()}
+
+    def describe(self, largest: Variant, scale: ErrorScale) -> str:
+        """Return it as a sentence, which answers what was asked."""
+        named = [f"rank {value}" if largest.factor == "rank" else value for value in (self.value, self.than)]
+        is_larger = self.value == largest.value
+        pays = (
+            f"The larger {largest.factor} pays more than more rows"
+            if is_larger
+            else f"The larger {largest.factor} is worse here"
+        )
+        by = f"{_tell_gain(self.by, scale)} better"
+        return f"{pays}: with {self.rows:,} rows, {named[0]} is {by} than {named[1]} with all {self.of:,}."
+
+
+def _tell_gain(gain: Any, scale: ErrorScale) -> str:
+    """Return a difference with its interval, in points for rates."""
+    times, digits, unit = (POINTS, 1, " points") if scale.is_rate else (1, 3, "")
+    low, median, high = (f"{times * value:.{digits}f}" for value in (gain.low, gain.median, gain.high))
+    return f"{median}{unit} [{low}, {high}]"
+
+
 def describe_factors(
     answer: JointAnswer,
     largest: Variant,
@@ -206,6 +293,7 @@ def describe_factors(
     scale: ErrorScale,
     is_misfit: bool,
     worse: Worse | None = None,
+    ahead: Ahead | None = None,
 ) -> str:
     """Return the answer as a sentence.
 
@@ -216,16 +304,15 @@ def describe_factors(
         scale: of the errors.
         is_misfit: the law misses the points by much more than their errors.
         worse: the largest value is worse than the smallest, or None.
+        ahead: one of them beats the other with fewer rows, or None; it comes before any law.
     """
-    is_rate, is_rank = scale.is_rate, largest.factor == "rank"
+    if ahead is not None:
+        said = ahead.describe(largest, scale)
+        if is_misfit or ahead.value != largest.value:
+            return said
+        return f"{said} {describe_factors(answer, largest, rows=rows, scale=scale, is_misfit=False)}"
+    is_rank = largest.factor == "rank"
     gains, by = ("bring ", "") if scale.is_higher_better else ("lower the loss by ", "by ")
-
-    def tell(gain: Any) -> str:
-        digits = 1 if is_rate else 3
-        low, median, high = (
-            f"{(POINTS if is_rate else 1) * value:.{digits}f}" for value in (gain.low, gain.median, gain.high)
-        )
-        return f"{median}{' points' if is_rate else ''} [{low}, {high}]"
 
     named = "twice the rank" if is_rank else "a model of twice the size"
     p = answer.p_rows
@@ -233,7 +320,8 @@ def describe_factors(
     if worse is not None:
         return (
             f"The larger {largest.factor} is worse here: with {worse.rows:,} rows, {largest.value} is "
-            f"{tell(worse.by)} worse than {worse.than}. So {named} is not expected to bring more than twice the rows."
+            f"{_tell_gain(worse.by, scale)} worse than {worse.than}. "
+            f"So {named} is not expected to bring more than twice the rows."
         )
     if is_misfit:
         return (
@@ -248,6 +336,6 @@ def describe_factors(
         better = f"{first.capitalize()} {verb} more than {second}, with a probability of {likely}"
     return (
         f"{better}: from {rows:,} rows and {'rank ' if is_rank else ''}{largest.value}, the rows are expected to "
-        f"{gains}{tell(answer.gain_of_rows)}, the "
-        f"{'rank' if is_rank else 'model'} {by}{tell(answer.gain_of_factor)}."
+        f"{gains}{_tell_gain(answer.gain_of_rows, scale)}, the "
+        f"{'rank' if is_rank else 'model'} {by}{_tell_gain(answer.gain_of_factor, scale)}."
     )
