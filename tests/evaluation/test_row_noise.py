@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from thresher.evaluation.curves.curve_fit import fit_curve
-from thresher.evaluation.curves.enough import find_enough
+from thresher.evaluation.curves.enough import Tolerance, find_enough
 from thresher.evaluation.curves.row_noise import bound_unseen, estimate_test_covariance
 
 N_ROWS, N_SEEDS = 300, 3
@@ -50,7 +50,7 @@ def test_sizes_with_one_run_have_the_chance_of_the_others():
     assert estimate_test_covariance([table[:1] for table in tables]).shape == (3, 3)
 
 
-@pytest.mark.parametrize(("n_test", "verdict"), [(10, "cannot tell"), (60, "cannot tell"), (1000, "enough")])
+@pytest.mark.parametrize(("n_test", "verdict"), [(10, "cannot tell"), (200, "cannot tell"), (310, "enough")])
 @pytest.mark.parametrize("n_wrong", [0, 1])
 def test_few_test_rows_that_all_runs_answer_alike_prove_nothing(n_test, verdict, n_wrong):
     answers = np.ones((3, n_test))
@@ -61,6 +61,23 @@ def test_few_test_rows_that_all_runs_answer_alike_prove_nothing(n_test, verdict,
     found = find_enough(fit, n_pool=sizes[-1], n_test=n_test)
     assert found.verdict == verdict
     assert "anywhere from 16 to 16" not in str(found)
+
+
+def test_a_single_wrong_answer_of_one_run_proves_no_more_than_none():
+    tables, sizes = [np.ones((3, 100)) for _ in range(4)], [16, 32, 64, 128]
+    tables[1][0, 7] = 0
+    means = [list(table.mean(axis=1)) for table in tables]
+    fit = fit_curve(sizes, means, is_higher_better=True, test_covariance=estimate_test_covariance(tables))
+    assert find_enough(fit, n_pool=128, n_test=100).verdict == "cannot tell"
+    assert find_enough(fit, within=Tolerance(0.03), n_pool=128, n_test=100).verdict == "enough"
+
+
+def test_the_test_rows_that_settle_answers_all_alike_are_three_per_tolerance():
+    tables, sizes = [np.ones((3, 100))] * 4, [16, 32, 64, 128]
+    fit = fit_curve(sizes, [[1.0] * 3] * 4, is_higher_better=True, test_covariance=estimate_test_covariance(tables))
+    found = find_enough(fit, n_pool=128, n_test=100)
+    assert 300 <= found.test_rows_needed <= 420
+    assert found.more_seeds_needed is None
 
 
 def test_values_other_than_right_and_wrong_have_no_unseen_rows():

@@ -119,7 +119,7 @@ def test_a_larger_model_that_is_worse_is_called_so():
     runner, variants, _ = measure(0)
     variants = [replace(variants[0], amount=4.0), replace(variants[1], amount=1.0)][::-1]
     for (label, size, seed), outcome in list(runner.outcomes.items()):
-        if label == variants[1].label:  # now the larger one: an eighth of its right answers are wrong
+        if label == variants[1].label:  # the larger one: an eighth of its right answers are wrong
             spoiled = outcome.outcomes.with_columns(pl.col("correct") & (pl.int_range(N_TEST) % 8 > 0))
             runner.outcomes[label, size, seed] = SimpleNamespace(outcomes=spoiled)
     joint = compare_factors(variants, fit_all(runner, variants), runner.estimate_covariance)

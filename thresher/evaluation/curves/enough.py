@@ -8,7 +8,8 @@ Three verdicts, each for what the data carry:
 
 - "enough": the answer is known to a factor of two upwards, so that nobody takes too few rows, also
   by laws that fit less well (`cautious_curves`), and the plain difference to all rows has a
-  standard error below twice the tolerance.
+  standard error below twice the tolerance; where all runs score alike, so that no law says
+  anything, the test rows must carry the tolerance by their number alone.
 - "all": half of the rows are surely not within the tolerance.
 - "cannot tell": neither; then it says how many test rows or seeds would tell, by fitting again the
   points that are expected with so little noise.
@@ -35,6 +36,10 @@ Verdict = Literal["enough", "all", "cannot tell"]
 
 SURE = 0.95  # of the answer being at most twice the median, for "enough"
 MOST_NOISE = 2.0  # standard errors of the plain difference, in tolerances, for "enough"
+# the same where no run differs from another: by the rule of three (Hanley and Lippman-Hand 1983), n
+# test rows without a difference leave room for 3 / n, which is 1.5 times the 2 / n of unseen rows
+MOST_SILENT_NOISE = 1 / 1.5
+_SILENT = 0.25  # differences up to this share of that noise, half a test row, are none
 TOO_FEW, TOO_FEW_PLANNED = 2.0, 1.4  # planned runs may have bad luck, and shall tell nevertheless
 _MOST_DOUBLINGS = 6  # the search for more test rows or seeds ends at 64 times those there are
 _PLANNING_SAMPLES = 400
@@ -294,7 +299,20 @@ def judge(fit: CurveFit, within: float, *, of: int, too_few: float = TOO_FEW) ->
     others = fit.sampled_enough_sizes(within, of, is_cautious=True)
     likely_most, perhaps_most = (float(np.quantile(each, SURE, method="inverted_cdf")) for each in (samples, others))
     is_known = likely_most <= too_few * rows.median and perhaps_most <= TOO_FEW * rows.median
-    return "enough" if is_known and estimate_noise(fit, rows.median) <= MOST_NOISE * within else "cannot tell"
+    is_carried = estimate_noise(fit, rows.median) <= MOST_NOISE * within
+    if is_silent(fit):
+        is_carried = float(np.sqrt(fit.test_covariance.max())) <= MOST_SILENT_NOISE * within
+    return "enough" if is_known and is_carried else "cannot tell"
+
+
+def is_silent(fit: CurveFit) -> bool:
+    """Tell whether all runs of a rate score alike: then the laws have nothing to learn from.
+
+    What more test rows would show is bounded by their number alone. Scores that were measured
+    elsewhere, of which no test rows are known, are never silent.
+    """
+    least = _SILENT * float(np.sqrt(fit.test_covariance.max()))
+    return fit.scale.is_rate and least > 0 and max(float(np.ptp(fit.errors)), float(fit.seed_sd.max())) <= least
 
 
 def estimate_noise(fit: CurveFit, rows: float) -> float:
@@ -327,7 +345,8 @@ def _quieten(fit: CurveFit, *, test_rows: float = 1.0, seeds: float = 1.0) -> Cu
         # a single run's chance on each test row is in the spread between seeds, and stays there
         seed_sd=fit.seed_sd,
         dof=fit.dof * seeds,
-        test_covariance=fit.test_covariance / test_rows,
+        # what rows may hide that nobody has seen to differ falls with their number, not its root
+        test_covariance=fit.test_covariance / (test_rows**2 if is_silent(fit) else test_rows),
         test_stderr=fit.test_stderr,
         scale=fit.scale,
         n_samples=_PLANNING_SAMPLES,
