@@ -113,6 +113,35 @@ def test_a_bound_on_a_second_quantity_moves_the_best_shares():
     assert impossible.chosen[0] == pytest.approx(0.0, abs=0.03)
 
 
+@pytest.mark.parametrize("forgets", [0.06, 0.12])
+def test_shares_under_a_bound_keep_it_in_planted_cells_where_those_without_break_it(forgets):
+    """General rows are forgotten by the share of the task, less the faster replay is added."""
+    kept, broken, given_away = [], [], []
+    for seed in range(12):
+        rng, shares, sizes = np.random.default_rng(seed), spread_shares(2, 16, seed=seed), np.full(16, 200.0)
+        lost = forgets * shares[:, 0] ** 1.5 + 0.004 * rng.standard_normal(16)
+        law = MixtureLaw(shares, sizes, 1 - shares[:, 0] ** 0.5 + 0.02 * rng.standard_normal(16))
+        cost = MixtureLaw(shares, sizes, lost)
+        best = find_best_shares(law, 200.0, cost=cost, allowed=0.03)
+        assert best.keeps_bound
+        kept.append(forgets * best.chosen[0] ** 1.5 <= 0.03)
+        broken.append(forgets * find_best_shares(law, 200.0).chosen[0] ** 1.5 > 0.03)
+        given_away.append((0.03 / forgets) ** (1 / 1.5) - best.chosen[0])
+    assert all(broken)
+    assert sum(kept) >= 8  # of 12, where at least 9.6 are expected
+    assert max(given_away) < 0.2  # and it is no bound that allows nothing
+
+
+def test_a_bound_that_no_mix_keeps_is_said_to_be_broken():
+    shares, sizes, noise = spread_shares(2, 16), np.full(16, 200.0), np.random.default_rng(0).standard_normal(16)
+    law, cost = (MixtureLaw(shares, sizes, own + 0.003 * noise) for own in (1 - shares[:, 0], 0.1 + shares[:, 0]))
+    best = find_best_shares(law, 200.0, cost=cost, allowed=0.03)
+    assert not best.keeps_bound
+    assert best.chosen[0] < 0.05
+    assert (best.costs <= 0.03).mean() < 0.2
+    assert find_best_shares(law, 200.0).keeps_bound  # nothing is asked
+
+
 def test_limits_hold_for_the_best_shares():
     shares = spread_shares(2, 16, np.array([0.4, 1.0]))
     best = find_best_shares(MixtureLaw(shares, np.full(16, 90.0), 1 - shares[:, 0]), 90.0, limits=[0.4, 1.0])

@@ -58,7 +58,8 @@ def summarize(result: Mix) -> str:
     if forgotten is not None:
         lines.append(
             f"expected to forget {forgotten['value']:+.4f} bits per byte [{forgotten['low']:+.4f}, "
-            f"{forgotten['high']:+.4f}] of the general rows; the limit is {content['allowed']:g}"
+            f"{forgotten['high']:+.4f}] of the general rows, 80 % interval; the limit is {content['allowed']:g}, kept "
+            f"with a probability of {forgotten['kept']:.0%}"
         )
     lines += shared.describe_test_rows(result.manifest.content)
     if result.path is not None:

@@ -121,7 +121,8 @@ def test_a_replay_is_a_source_and_forgetting_keeps_to_its_bound(tiny_llama, ques
     assert result.content["expected_forgetting"]["low"] <= result.content["expected_forgetting"]["value"]
     assert result.table["forgotten"].null_count() == 0
     assert result.content["quota"] is None
-    assert "the limit is 0.02" in summarize(result)
+    assert "the limit is 0.02, kept with a probability of" in summarize(result)
+    assert ("no mix keeps forgetting within 0.02" in result.content["answer"]) is not result.content["keeps_bound"]
     assert "forget" in th.report(result.path).read_text()
 
 

@@ -39,7 +39,7 @@ from thresher.progress import OnProgress, Progress
 from thresher.subset.quota import Quota
 from thresher.validation import build_settings, document_options
 
-KIND, RECIPE = "mix", "mix-2"
+KIND, RECIPE = "mix", "mix-3"
 RESULT, CELLS, MIXES = "mix.json", "cells.csv", "mixes.csv"
 BEST, EQUAL = "best shares", "equal shares"
 INTERVAL = (0.1, 0.9)  # of what further rows bring
@@ -290,8 +290,11 @@ class _Mixer:
             )
         ]
         shares = {name: float(f"{share:.3g}") for name, share in zip(sources.names, best.chosen, strict=True)}
+        answer = describe_mix(lines, verdict, is_equal=best.holds(sources.equal_shares))
+        if not best.keeps_bound:
+            answer += f"; no mix keeps forgetting within {self.settings.forget:g} bits per byte: this one comes nearest"
         return {
-            "answer": describe_mix(lines, verdict, is_equal=best.holds(sources.equal_shares)),
+            "answer": answer,
             "metric": metric.name,
             "is_higher_better": metric.is_higher_better,
             "task": self.experiment.pool.kind,
@@ -303,14 +306,11 @@ class _Mixer:
             "holds_equal": best.holds(sources.equal_shares),
             "share_of_mixes": float(best.region.mean()),
             "quota": None if cost is not None else str(Quota(self.settings.by, shares)),
-            "expected_forgetting": None if cost is None else self._expect_forgetting(cost, best.chosen),
+            "expected_forgetting": _expect_forgetting(best),
             "allowed": None if cost is None else self.settings.forget,
+            "keeps_bound": None if cost is None else best.keeps_bound,
             "verdict": verdict,
         }
-
-    def _expect_forgetting(self, cost: MixtureLaw, shares: Float64) -> dict[str, float]:
-        lost = cost.sample(shares[None, :], np.array([float(self.sources.n_rows)]))[:, 0]
-        return {"value": float(np.median(lost)), "low": _quantile(lost, 0), "high": _quantile(lost, 1)}
 
     def _value_next(self, law: MixtureLaw, shares: Float64, unit: Unit) -> list[dict[str, Any] | None]:
         """Return what further rows of each source bring, on top of the best mix."""
@@ -322,6 +322,13 @@ class _Mixer:
         draws = law.sample(all_counts / sizes[:, None], sizes)  # (draws, 1 + m)
         gains = draws[:, :1] - draws[:, 1:]
         return [None if not n else describe_gain(int(n), gains[:, code], unit) for code, n in enumerate(more)]
+
+
+def _expect_forgetting(best: BestShares) -> dict[str, float] | None:
+    if best.costs is None:
+        return None
+    value, low, high = float(np.median(best.costs)), _quantile(best.costs, 0), _quantile(best.costs, 1)
+    return {"value": value, "low": low, "high": high, "kept": float((best.costs <= best.allowed).mean())}
 
 
 def _quantile(values: Float64, end: int) -> float:

@@ -51,7 +51,8 @@ def _write_forgetting(result: Mapping[str, Any]) -> list[str]:
         return []
     interval = f"[{lost['low']:+.4f}, {lost['high']:+.4f}]"
     return [
-        f"It is expected to forget {lost['value']:+.4f} bits per byte {interval}; the limit is {result['allowed']:g}."
+        f"It is expected to forget {lost['value']:+.4f} bits per byte {interval}, 80 % interval; the limit is "
+        f"{result['allowed']:g}, kept with a probability of {lost['kept']:.0%}."
     ]
 
 
