@@ -3,8 +3,10 @@
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import polars as pl
 import pytest
+from scipy import stats
 
 import thresher as th
 from tests.growth.growth_rows import is_lucky, make_sums, read_sum
@@ -68,12 +70,12 @@ def test_rounds_go_on_by_the_adapter_of_the_round_before(stub, files, monkeypatc
 
     def compare(ours, theirs):
         gap = ours[0]["loss"].mean() - theirs[0]["loss"].mean()
-        estimate = SimpleNamespace(value=gap, stderr=0.01)
+        estimate = SimpleNamespace(value=-gap, low=-gap - 0.02, high=-gap + 0.02, direction=int(gap < -0.02))
         return SimpleNamespace(
             metric="loss",
             is_higher_better=False,
             ours=SimpleNamespace(value=ours[0]["loss"].mean()),
-            difference=estimate,
+            gain=estimate,
         )
 
     asked = []
@@ -120,3 +122,22 @@ def test_a_way_without_rounds_is_refused(files, tiny_llama):
             models=ModelSettings(model=str(tiny_llama)),
         )
     assert main(["grow", str(files / "train.jsonl"), "--rounds", "2", "--out", str(files / "out")]) == 2
+
+
+@pytest.mark.parametrize(("n", "is_kept"), [(4, False), (40, True)])
+def test_a_round_is_judged_by_the_t_interval_over_held_out_rows(tmp_path, n, is_kept):
+    """The mean is 2.4 standard errors or more from zero: enough of the normal law, too few rows for t."""
+    sides = []
+    for name in ("after", "before"):
+        gap = np.tile([-0.2, -0.2, -0.2, 0.0], n // 4) if name == "after" else np.zeros(n)
+        loss = 1.0 + np.linspace(0, 1, n) + gap
+        (tmp_path / name).mkdir()
+        table = {"row_id": [str(i) for i in range(n)], "loss": loss, "n_tokens": [1] * n}
+        pl.DataFrame(table).write_parquet(tmp_path / name / "predictions.parquet")
+        sides.append(SimpleNamespace(path=tmp_path / name))
+    entry = rounds._compare_adapters(*sides)
+    shift = np.tile([-0.2, -0.2, -0.2, 0.0], n // 4)
+    reach = stats.t.ppf(0.975, n - 1) * shift.std(ddof=1) / np.sqrt(n)
+    assert shift.mean() + 1.96 * shift.std(ddof=1) / np.sqrt(n) < 0
+    assert entry["high"] == pytest.approx(shift.mean() + reach, abs=1e-9)
+    assert entry["is_kept"] is is_kept

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -30,8 +31,7 @@ from thresher.trainer.adapter import Adapter
 from thresher.trainer.settings import TrainSettings
 from thresher.trainer.train import train
 
-KIND, ROWS, ROUNDS, RECIPE = "grown-rounds", "rows.jsonl", "rounds.json", "grow-rounds-2"
-BEYOND = 1.96  # standard errors that a round must gain
+KIND, ROWS, ROUNDS, RECIPE = "grown-rounds", "rows.jsonl", "rounds.json", "grow-rounds-3"
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -41,7 +41,7 @@ class GrownRounds(Result):
     Attributes:
         rows: of the rounds that were kept, as those of `Grown`.
         rounds: one entry per round: `round`, `kept_rows`, `facts` (failures or pass rates),
-            `calls`, `metric`, `value`, `difference` from the round before with `stderr`, `is_kept`.
+            `calls`, `metric`, `value`, `difference` from the round before with `low` and `high`, `is_kept`.
         manifest: what ran, with the answer in a sentence.
         path: of the folder; `round-N/grown` and `round-N/adapter` are in it.
     """
@@ -92,8 +92,9 @@ def grow_rounds(
     """Grow, train the base on the user's rows and all grown ones, and grow again by the adapter.
 
     A round is kept where its adapter is better on the held-out rows than that of the round before
-    (before the first: trained on the user's rows alone), by more than 1.96 standard errors of the
-    paired difference; all adapters take the same optimizer steps. The first round that is not ends
+    (before the first: trained on the user's rows alone), so that the 95 % interval of the
+    paired difference (Student's t over held-out rows; one training each, so seeds are not covered)
+    leaves out zero; all adapters take the same optimizer steps. The first round that is not ends
     the growing, and so does one in which nothing grows or, with failures, the failures do not fall.
 
     Source: Yuan et al. 2023, arXiv:2308.01825; Lee et al. 2024, arXiv:2403.15042. Cost: each round
@@ -265,16 +266,18 @@ def _compare_adapters(after: Adapter, before: Adapter) -> dict[str, Any]:
     """Return the held-out score of an adapter, and its paired difference from the one before."""
     outcomes = [[pl.read_parquet(each.path / "predictions.parquet")] for each in (after, before)]
     comparison = compare(*outcomes)
-    gap = comparison.difference
-    sign = 1 if comparison.is_higher_better else -1
-    if gap.value is None or gap.stderr is None:
+    gain = comparison.gain  # positive where it is better; its interval is Student's t over rows
+    if gain is None or not all(map(math.isfinite, (gain.value, gain.low, gain.high))):
         raise InputError("grow: rounds are compared on held-out rows, and their difference has no error; give more")
+    sign = 1 if comparison.is_higher_better else -1
+    low, high = sorted((sign * gain.low, sign * gain.high))
     return {
         "metric": comparison.metric,
         "value": comparison.ours.value,
-        "difference": gap.value,
-        "stderr": gap.stderr,
-        "is_kept": bool(sign * gap.value > BEYOND * gap.stderr),
+        "difference": sign * gain.value,
+        "low": low,
+        "high": high,
+        "is_kept": gain.direction > 0,
     }
 
 
@@ -285,9 +288,7 @@ def tell(entry: dict[str, Any]) -> str:
     )
     parts = [f"{entry['kept_rows']:,} rows", *([facts] if facts else [])]
     if "difference" in entry:
-        ends = [entry["difference"] + side * BEYOND * entry["stderr"] for side in (-1, 1)]
-        parts.append(
-            f"{entry['metric']} {entry['value']:.4f}, {entry['difference']:+.4f} [{ends[0]:+.4f}, {ends[1]:+.4f}]"
-        )
+        ends = f"[{entry['low']:+.4f}, {entry['high']:+.4f}] (95 % over rows, one seed)"
+        parts.append(f"{entry['metric']} {entry['value']:.4f}, {entry['difference']:+.4f} {ends}")
     parts.append("kept" if entry["is_kept"] else f"not kept: {entry['ended_by']}")
     return "; ".join(parts)

@@ -140,12 +140,14 @@ def build_rounds_page(folder: Path, manifest: Manifest) -> Page:
             str(each["round"]),
             fmt.count(each["kept_rows"]),
             ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in each["facts"].items()),
-            f"{each['difference']:+.4f} ± {each['stderr']:.4f} {each['metric']}" if "difference" in each else "",
+            f"{each['difference']:+.4f} [{each['low']:+.4f}, {each['high']:+.4f}] {each['metric']}"
+            if "difference" in each
+            else "",
             "kept" if each["is_kept"] else str(each["ended_by"]),
         )
         for each in rounds
     ]
-    columns = ("round", "rows", "measured", "against the round before", "verdict")
+    columns = ("round", "rows", "measured", "against the round before, 95 %", "verdict")
     examples = [
         Example(text=fmt.truncate(write_row(row, ORIGIN), TEXT), reason=f"round {row['round']}")
         for row in rows[:N_KEPT]
