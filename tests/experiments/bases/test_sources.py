@@ -166,6 +166,23 @@ def test_a_candidate_of_test_rows_alone_is_not_trained_on(call):
     assert set(notes) == {"candidates", "embedding"}
 
 
+def test_all_arms_have_the_same_head_where_a_candidate_has_labels_of_its_own(call, monkeypatch):
+    heads = {}
+
+    class Stop(Exception):
+        pass
+
+    def run(_, experiment, cells, *, stage):
+        heads[stage] = experiment.labels
+        if stage == "mixes":
+            raise Stop
+
+    monkeypatch.setattr("thresher.experiments.cells.arms.ArmRunner.run", run)
+    with pytest.raises(Stop):
+        th.rank_sources(**{**call, "candidates": call["candidates"][1:2], "out": None})
+    assert heads["own rows alone"] == heads["mixes"] == ("blue", "business", "green", "red")
+
+
 def test_bad_requests_are_refused_in_one_sentence(call):
     with pytest.raises(SettingsError, match="at least one candidate is needed"):
         th.rank_sources(call["pool"], candidates=[])

@@ -42,7 +42,7 @@ from thresher.trainer.context import NOTHING, content_hash
 from thresher.trainer.weights import hash_weights
 from thresher.validation import build_settings, document_options
 
-KIND, RECIPE = "sources", 2  # raise it when the same call gives other numbers
+KIND, RECIPE = "sources", 3  # raise it when the same call gives other numbers
 SOURCES, RESULT, CELLS = "sources.parquet", "sources.json", "cells.csv"
 ALONE = "own rows alone"
 
@@ -247,7 +247,8 @@ class _SourceRanker:
         most = max((share for share in self.settings.shares), default=0.5)
         sizes = {(name, share): count_more(share, n_own, len(clean[name])) for name in clean for share in self._arms}
         steps = self._count_steps(n_own + max(sizes.values(), default=0))
-        alone, mixed = (replace(each, n_equal_steps=steps) for each in (self.own, mixture.experiment))
+        mixed = replace(mixture.experiment, n_equal_steps=steps)
+        alone = replace(self.own, n_equal_steps=steps, labels=mixed.labels)  # the same head in all arms
         draws = {(name, seed): _draw(mixture.places[name], len(clean[name]), seed) for name in clean for seed in seeds}
         own = {seed: _draw(mixture.places[""], n_own, seed) for seed in seeds}
         own_cells = [
