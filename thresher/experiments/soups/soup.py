@@ -47,7 +47,7 @@ from thresher.validation import build_settings, document_options
 
 KIND, RESULT, ADAPTER = "soup", "soup.json", "adapter"
 AGAIN = "merge the adapters again"
-RECIPE = "soup-3"  # raise it when the same adapters would be merged or judged otherwise
+RECIPE = "soup-4"  # raise it when the same adapters would be merged or judged otherwise
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

@@ -107,7 +107,11 @@ def _merge_by_regression(folders: Sequence[Path], out: Path, moments: Sequence[M
         down = up.removesuffix(UP) + DOWN
         grams = [_shrink(_find_moments(own, up.removesuffix(UP))) for own in moments]
         total = torch.stack(grams).sum(0)
-        total += torch.eye(len(total), dtype=total.dtype) * total.diagonal().mean() * 1e-6
+        total += (
+            torch.eye(len(total), dtype=total.dtype)
+            * total.diagonal().mean().clamp(min=torch.finfo(torch.float32).tiny)
+            * 1e-6
+        )
         parts = merged[down].double().split(ranks)
         solved = [torch.linalg.solve(total, gram @ part.T).T for gram, part in zip(grams, parts, strict=True)]
         merged[down] = torch.cat(solved).to(merged[down].dtype)
@@ -117,10 +121,12 @@ def _merge_by_regression(folders: Sequence[Path], out: Path, moments: Sequence[M
 
 
 def _shrink(moments: torch.Tensor) -> torch.Tensor:
-    """Return moments of mean 1 on the diagonal, so that each data set counts the same."""
-    scaled = moments.double() / moments.diagonal().mean().clamp(min=torch.finfo(torch.float32).tiny)
-    diagonal = torch.diag(scaled.diagonal())
-    return ALPHA * scaled + (1 - ALPHA) * diagonal
+    """Return moments whose entries beside the diagonal count less, in doubles.
+
+    They are sums over tokens, as in the paper: a data set of longer rows or larger inputs counts more.
+    """
+    exact = moments.double()
+    return ALPHA * exact + (1 - ALPHA) * torch.diag(exact.diagonal())
 
 
 def _find_moments(moments: Mapping[str, torch.Tensor], name: str) -> torch.Tensor:
