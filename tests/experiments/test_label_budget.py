@@ -36,7 +36,9 @@ def test_the_command_answers_and_reads_its_folder_back(tmp_path, capsys):
     content = json.loads(shown.out)
     assert content["answer"] in shown.err
     assert [offer["best"] for offer in content["offers"]] == ["teacher", "label"]
-    assert re.search(r"; above about [\d.]+ \[[\d.]+, [\d.]+\], label beats teacher", content["answer"])
+    assert re.search(
+        r"; above about [\d.]+ \[[\d.]+, [\d.]+\] \(80 % interval\), label beats teacher", content["answer"]
+    )
     assert th.open(tmp_path / "out").content == content
     assert main([*command, "--out", str(tmp_path / "out"), "-q"]) == 0  # read back
 

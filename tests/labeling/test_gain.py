@@ -18,6 +18,7 @@ def test_classes_that_are_told_apart_need_no_more_labels():
     gain = estimate_gain(x, label, batch=40, delta=0.01, test=draw(200, 0.1, seed=1))
     assert gain.says_stop
     assert str(gain).startswith("stop: the next 40 labels are expected to raise the accuracy by 0.0 points")
+    assert "(80 % interval)" in str(gain)
     assert gain.accuracy.median > 0.97
 
 

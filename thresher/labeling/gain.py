@@ -59,6 +59,7 @@ class Gain:
     def __str__(self) -> str:
         """Return the answer, then what it rests on."""
         expected = f"{100 * self.gain.median:.1f} points [{100 * self.gain.low:.1f}, {100 * self.gain.high:.1f}]"
+        expected += " (80 % interval)"
         now = "" if self.accuracy is None else f"about {100 * self.accuracy.median:.0f} % now, "
         basis = f"({now}{self.n_labeled:,} labels; judged by {self.measured_on})"
         least = format_points(self.delta)

@@ -150,7 +150,7 @@ def write_answer(offers: Sequence[Offer], crossings: Sequence[Crossing]) -> str:
         if at.median == float("inf"):
             answer += f"; whether {crossing.after} overtakes {crossing.before} cannot be told"
             continue
-        ends = f"[{_format_money(at.low)}, {_format_money(at.high)}]"
+        ends = f"[{_format_money(at.low)}, {_format_money(at.high)}] (80 % interval)"
         answer += f"; above about {_format_money(at.median)} {ends}, {crossing.after} beats {crossing.before}"
     return answer
 
@@ -163,7 +163,8 @@ def describe_offers(content: Mapping[str, Any]) -> list[tuple[str, str]]:
         for name, score in offer["score"].items():
             value = [100 * v if content["is_rate"] else v for v in (score["median"], score["low"], score["high"])]
             parts.append(
-                f"{name} {offer['rows'][name]:,} rows: {value[0]:.1f} [{value[1]:.1f}, {value[2]:.1f}], "
+                f"{name} {offer['rows'][name]:,} rows: {value[0]:.1f} [{value[1]:.1f}, {value[2]:.1f}] "
+                f"(80 % interval), "
                 f"{100 * offer['chance'][name]:.0f} % likely to be the best"
             )
         beyond = "".join(f"; {name}: outside half to twice the measured rows" for name in offer["is_beyond"])
