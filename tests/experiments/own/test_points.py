@@ -10,6 +10,7 @@ import pytest
 
 import thresher as th
 from thresher.cli.main import main
+from thresher.errors import InputError
 from thresher.experiments.curve_io import read_curve
 from thresher.experiments.own.points import read_points
 
@@ -131,3 +132,13 @@ def test_the_command_refuses_rows_and_their_options_beside_points(tmp_path, caps
         assert f"so {name} must be left out" in capsys.readouterr().err
     assert main(["curve", "--lower-is-better", "--eval", "10%", "pool.jsonl"]) == 2
     assert "are of --from" in capsys.readouterr().err
+
+
+def test_a_score_that_one_word_made_text_is_still_the_score(tmp_path):
+    path = tmp_path / "runs.csv"
+    path.write_text("rows,epochs,score\n100,3,0.5\n200,3,0.6\n400,3,nan\n")
+    points = read_points(path, None, lower_is_better=False)
+    assert points.cells["value"].to_list() == [0.5, 0.6, None]
+    path.write_text("rows,score\n100,55\n200,65%\n")
+    with pytest.raises(InputError, match="column score: must hold numbers, found '65%'"):
+        read_points(path, None, lower_is_better=False)

@@ -160,7 +160,9 @@ def _find_columns(table: pl.DataFrame, given: dict[str, str], place: str) -> dic
     if "score" not in roles:
         free = [name for name in table.columns if name not in roles.values()]
         numbers = [name for name in free if table[name].dtype.is_numeric()]
-        usual = [name for name in numbers if _fold(name) in NAMES["score"]]
+        # text as well, where no number has such a name: one "nan" or "65%" makes a column text
+        named_so = [name for name in free if _fold(name) in NAMES["score"]]
+        usual = [name for name in named_so if name in numbers] or named_so
         if len(usual or numbers) == 1:
             roles["score"] = (usual or numbers)[0]
     for role in ("rows", "score"):
