@@ -126,7 +126,7 @@ def test_a_way_without_rounds_is_refused(files, tiny_llama):
 
 @pytest.mark.parametrize(("n", "is_kept"), [(4, False), (40, True)])
 def test_a_round_is_judged_by_the_t_interval_over_held_out_rows(tmp_path, n, is_kept):
-    """The mean is 2.4 standard errors or more from zero: enough of the normal law, too few rows for t."""
+    """The mean is over 1.96 standard errors from zero: too few for t with four rows."""
     sides = []
     for name in ("after", "before"):
         gap = np.tile([-0.2, -0.2, -0.2, 0.0], n // 4) if name == "after" else np.zeros(n)

@@ -71,7 +71,7 @@ def test_regmean_is_the_least_squares_solution_of_what_the_adapters_compute(adap
     generator, moments, inputs = torch.Generator().manual_seed(0), [], []
     names = list(read_updates(adapters[0]))
     updates = [read_updates(folder) for folder in adapters[:2]]
-    for n, size in ((200, 1.0), (300, 3.0)):  # longer rows and larger inputs count more, as in the paper
+    for n, size in ((200, 1.0), (300, 3.0)):  # more and larger inputs count more
         x = {name: size * torch.randn(n, updates[0][name].shape[1], generator=generator) for name in names}
         inputs.append(x)
         moments.append({f"body.{name}": own.T @ own for name, own in inputs[-1].items()})

@@ -248,7 +248,7 @@ class _SourceRanker:
         sizes = {(name, share): count_more(share, n_own, len(clean[name])) for name in clean for share in self._arms}
         steps = self._count_steps(n_own + max(sizes.values(), default=0))
         mixed = replace(mixture.experiment, n_equal_steps=steps)
-        alone = replace(self.own, n_equal_steps=steps, labels=mixed.labels)  # the same head in all arms
+        alone = replace(self.own, n_equal_steps=steps, labels=mixed.labels)  # one head
         draws = {(name, seed): _draw(mixture.places[name], len(clean[name]), seed) for name in clean for seed in seeds}
         own = {seed: _draw(mixture.places[""], n_own, seed) for seed in seeds}
         own_cells = [

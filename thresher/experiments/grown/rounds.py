@@ -41,7 +41,7 @@ class GrownRounds(Result):
     Attributes:
         rows: of the rounds that were kept, as those of `Grown`.
         rounds: one entry per round: `round`, `kept_rows`, `facts` (failures or pass rates),
-            `calls`, `metric`, `value`, `difference` from the round before with `low` and `high`, `is_kept`.
+            `calls`, `metric`, `value`, `difference` from the last round, `low`, `high`, `is_kept`.
         manifest: what ran, with the answer in a sentence.
         path: of the folder; `round-N/grown` and `round-N/adapter` are in it.
     """

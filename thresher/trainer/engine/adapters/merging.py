@@ -123,7 +123,7 @@ def _merge_by_regression(folders: Sequence[Path], out: Path, moments: Sequence[M
 def _shrink(moments: torch.Tensor) -> torch.Tensor:
     """Return moments whose entries beside the diagonal count less, in doubles.
 
-    They are sums over tokens, as in the paper: a data set of longer rows or larger inputs counts more.
+    They are sums over tokens, as in the paper: longer rows or larger inputs count more.
     """
     exact = moments.double()
     return ALPHA * exact + (1 - ALPHA) * torch.diag(exact.diagonal())
