@@ -75,13 +75,13 @@ def _describe_choices(content: Mapping[str, Any]) -> list[str]:
     lines, n_pool = [], content.get("pool", 0)
     if any(of < n_pool for _, of in choices):
         told = ", ".join(f"{n:,} of {of:,} ({n / of:.0%})" for n, of in choices)
-        lines.append(f"each seed chooses from rows that it draws from the {n_pool:,} of the pool: {told}")
+        lines.append(f"each seed selects from a random sample of the {n_pool:,} pool rows: {told}")
     large = [(n, of) for n, of in choices if 2 * n > of]
     if large:
         told = ", ".join(f"{n / of:.0%} at {n:,}" for n, of in large)
         lines.append(
-            f"by chance alone, any choice shares so many of its rows with a random one: {told}; a difference is "
-            f"between the rest"
+            f"by chance alone, every selection shares this part of its rows with a random one: {told}; only "
+            f"the rest can make a difference"
         )
     return lines
 

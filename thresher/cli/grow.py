@@ -36,10 +36,10 @@ def grow(
     ] = None,
     out: options.Out = None,
     rounds: Annotated[
-        int, typer.Option(min=1, help="Rounds: train on all rows so far, go on by the adapter while --eval says so.")
+        int, typer.Option(min=1, help="Rounds of growing, then training; each must improve on the --eval rows.")
     ] = 1,
     training: Annotated[
-        list[str] | None, typer.Option("--train", help="Settings of the training between rounds, as epochs=2.")
+        list[str] | None, typer.Option("--train", help="Settings for training between rounds, such as epochs=2.")
     ] = None,
     base: Annotated[str | None, typer.Option(help="Model that is trained between rounds; default: --model.")] = None,
     force: options.Force = False,

@@ -194,7 +194,7 @@ def join(
 @with_options(RefineSettings, ModelSettings, ReadSettings, EvalReadSettings)
 def refine(
     pool: Annotated[str, typer.Argument(help="Rows of a text and a weak label: file, glob, folder or Hub id.")],
-    eval: Annotated[str, typer.Option(help="Rows whose labels are right, drawn at random.")],  # noqa: A002
+    eval: Annotated[str, typer.Option(help="Randomly sampled rows with correct labels.")],  # noqa: A002
     settings: RefineSettings,
     models: ModelSettings,
     read: ReadSettings,

@@ -28,7 +28,7 @@ Force = Annotated[bool, typer.Option("--force", help="Replace an earlier result 
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Estimate time, memory and disk from a few batches; write nothing.")
 ]
-Out = Annotated[Path | None, typer.Option(help="Folder for the result; required but for a dry run.")]
+Out = Annotated[Path | None, typer.Option(help="Folder for the result; required except with --dry-run.")]
 Seed = Annotated[int, typer.Option(help="Random seed.")]
 
 

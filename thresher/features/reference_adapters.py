@@ -109,14 +109,14 @@ class TrainedFolder:
         try:
             content = json.loads((path / FILE).read_bytes())
         except ValueError as error:
-            raise ManifestError(f"{path / FILE}: must be JSON, got {error}; train the adapters anew") from None
+            raise ManifestError(f"{path / FILE}: must be JSON, got {error}; train the adapters again") from None
         if content.get("format") != FORMAT:
             raise ManifestError(f"{path / FILE}: format must be '{FORMAT}', found '{content.get('format')}'")
         known = content.get("content", {})  # folders of earlier versions do not say
         if replaced := [name for name, digest in hash_adapters(path).items() if known.get(name, digest) != digest]:
             raise ManifestError(
                 f"{path}: must hold the adapters that were trained for it, found others in place of "
-                f"{first_three(replaced)}; train them anew, or name one adapter by its own folder"
+                f"{first_three(replaced)}; train them again, or name one adapter by its own folder"
             )
         return TrainedFolder(path=path, identity=content["identity"], n_folds=content["n_folds"])
 

@@ -147,11 +147,11 @@ def open_start(folder: str | Path) -> Start:
     try:
         config = read_json(path / ADAPTER_CONFIG)
     except json.JSONDecodeError as error:
-        raise InputError(f"from: {path / ADAPTER_CONFIG} must be JSON, got {error}; copy it anew") from None
+        raise InputError(f"from: {path / ADAPTER_CONFIG} must be JSON, got {error}; copy it again") from None
     needed = ["base_model_name_or_path", "peft_type"]
     if isinstance(config, dict) and config.get("peft_type") == "LORA":
         needed += ["r", "lora_alpha"]
     absent = [name for name in needed if not isinstance(config, dict) or config.get(name) is None]
     if absent:
-        raise InputError(f"from: {path / ADAPTER_CONFIG} must hold {', '.join(absent)}, found none; copy it anew")
+        raise InputError(f"from: {path / ADAPTER_CONFIG} must hold {', '.join(absent)}, found none; copy it again")
     return Start(path, config)

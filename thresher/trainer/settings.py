@@ -188,24 +188,24 @@ class TrainSettings:
     )
     skip: Literal["none", "revisit", "first"] = _batches(
         "none",
-        "Pass over easy rows, without bias. revisit: from the second epoch on those whose last loss was below the "
-        "mean; first: those that a look before each step finds easier than rows of their length.",
+        "Skip easy rows, without bias. revisit: from the second epoch on, those whose last loss was below the "
+        "mean; first: those found easier than rows of their length in a pass before each step.",
     )
     skip_rate: float | None = _batches(
-        None, "Chance by which an easy row is passed over; default: 0.5 for revisit, 0.9 for first.", ge=0, lt=1
+        None, "Probability of skipping an easy row; default: 0.5 for revisit, 0.9 for first.", ge=0, lt=1
     )
     mask_answer: float = _batches(
         0.0,
-        "Chance by which a language model reads a token of the answer as padding; all of them are learned.",
+        "Probability that a language model reads an answer token as padding; all tokens are learned.",
         ge=0,
         lt=1,
     )
     tokens: Literal["all", "novel"] = _batches(
-        "all", "Tokens of the answers that are learned. novel: those that --token-reference knows better than the base."
+        "all", "Answer tokens that are learned. novel: those that --token-reference predicts better than the base."
     )
     token_share: float = _batches(0.6, "Share of the answers' tokens that are novel.", gt=0, le=1)
     token_reference: str | None = _batches(
-        None, "Adapter or model of the same vocabulary that has learned good rows of the kind (for --tokens novel)."
+        None, "Adapter or model with the same vocabulary, trained on good rows of this kind (for --tokens novel)."
     )
     eval_generations: int = _measure(
         100,

@@ -110,5 +110,5 @@ def test_a_damaged_pooling_is_one_sentence(tmp_path, pooling, message):
         choose_pooling(base)
     assert "\n" not in str(raised.value)
     shutil.rmtree(tmp_path / "1_Pooling")
-    with pytest.raises(InputError, match="found no such file; copy the model anew"):
+    with pytest.raises(InputError, match="found no such file; copy the model again"):
         choose_pooling(base)

@@ -137,7 +137,7 @@ def read_vectors(path: Path, n_rows: int) -> Float64:
     try:
         values = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: must be an array that numpy.save wrote, got '{error}'; write it anew") from None
+        raise InputError(f"{path}: must be an array that numpy.save wrote, got '{error}'; write it again") from None
     if values.ndim != 2 or len(values) != n_rows or values.dtype.kind not in "fiu":
         raise InputError(
             f"{path}: must be numbers of shape ({n_rows}, d), a row for each usable row of the pool in its order, "

@@ -52,7 +52,7 @@ AGAIN = "train the experts again"
 NO_FOLDER = "experts: questions are routed to folders, found none; give out"
 RECIPE = 3  # raise it when the same rows would be divided otherwise
 CONTINUED = ("lora", "loraplus", "lorafa", "half")  # kinds that go on from a common start
-CONTROLS = {SINGLE: "one adapter with as many steps", RANDOM: "experts on random clusters"}
+CONTROLS = {SINGLE: "one adapter with the same number of steps", RANDOM: "experts on random clusters"}
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

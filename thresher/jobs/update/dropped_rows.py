@@ -97,7 +97,7 @@ def collect_cap_drops(candidates: Candidates, positions: Int64, core: CoreSet) -
         similarity=pl.Series(core.cosine[out]),
     )
     explanation = pl.format(
-        "kept row {} stands for it (cosine {})", pl.col("duplicate_of"), pl.col("similarity").round(3)
+        "kept row {} represents it (cosine {})", pl.col("duplicate_of"), pl.col("similarity").round(3)
     )
     return covered.with_columns(explanation=explanation).select(_TYPED)
 

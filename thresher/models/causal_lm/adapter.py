@@ -70,7 +70,7 @@ def apply_adapter(model: Any, folder: Path, *, name: str) -> Any:
             warnings.filterwarnings("error", message="Found missing adapter keys")
             adapted = PeftModel.from_pretrained(model, folder)
     except UserWarning as warning:
-        raise InputError(f"model '{name}': the adapter lacks weights ({first_line(warning)}); copy it anew") from None
+        raise InputError(f"model '{name}': the adapter lacks weights ({first_line(warning)}); copy it again") from None
     except loading_errors() as error:
         if isinstance(error, InputError):
             raise

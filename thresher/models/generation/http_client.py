@@ -260,7 +260,7 @@ def _key() -> str | None:
     if not (key.isascii() and key.isprintable()):
         raise InputError(
             f"model: the key in the environment variable {KEY} must be of printable ASCII characters, found others; "
-            f"copy it anew"
+            f"copy it again"
         )
     return key or None
 

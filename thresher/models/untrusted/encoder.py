@@ -64,12 +64,14 @@ def read_modules(folder: Path, *, owner: str) -> list[tuple[str, str]]:
         modules = json.loads((folder / MODULES).read_bytes())
         places = [(str(module["type"]), str(module.get("path", ""))) for module in modules]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(f"{owner}: {MODULES} must be a list of modules, got {str(error)[:80]}; copy it anew") from None
+        raise InputError(
+            f"{owner}: {MODULES} must be a list of modules, got {str(error)[:80]}; copy it again"
+        ) from None
     if not 0 < len(places) <= 64:
-        raise InputError(f"{owner}: {MODULES} must have 1 to 64 modules, found {len(places)}; copy it anew")
+        raise InputError(f"{owner}: {MODULES} must have 1 to 64 modules, found {len(places)}; copy it again")
     for _, place in places:
         if PurePosixPath(place).is_absolute() or ".." in PurePosixPath(place).parts or "\\" in place:
-            raise InputError(f"{owner}: a module must lie in the model's folder, got '{place[:80]}'; copy it anew")
+            raise InputError(f"{owner}: a module must lie in the model's folder, got '{place[:80]}'; copy it again")
     return places
 
 

@@ -75,9 +75,9 @@ def _check_file(path: Path, folder: Path, owner: str) -> None:
         status = target.stat()
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise InputError(f"{owner}: '{name}' must be a readable file, got '{reason}'; fetch the model anew") from None
+        raise InputError(f"{owner}: '{name}' must be a readable file, got '{reason}'; fetch the model again") from None
     if not stat.S_ISREG(status.st_mode):
-        raise InputError(f"{owner}: '{name}' must be a plain file, found another kind; fetch the model anew")
+        raise InputError(f"{owner}: '{name}' must be a plain file, found another kind; fetch the model again")
     if not (target.is_relative_to(os.path.realpath(folder)) or _is_hub_blob(target, folder)):
         raise InputError(
             f"{owner}: all files must lie in its folder, and '{name}' is a link to {target}; copy the file there"
@@ -86,7 +86,7 @@ def _check_file(path: Path, folder: Path, owner: str) -> None:
     if path.suffix not in (SAFE, ".bin") and status.st_size > limit:
         raise InputError(
             f"{owner}: '{name}' must have at most {limit // MEGABYTE} MB, found {status.st_size // MEGABYTE} MB; fetch "
-            f"the model anew"
+            f"the model again"
         )
 
 
@@ -107,7 +107,9 @@ def _is_hub_blob(target: Path, folder: Path) -> bool:
 def _check_index(path: Path, owner: str) -> None:
     weight_map = read_json(path, owner=owner).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise InputError(f"{owner}: '{path.name}' must have a weight_map of tensors to files, found none; copy it anew")
+        raise InputError(
+            f"{owner}: '{path.name}' must have a weight_map of tensors to files, found none; copy it again"
+        )
     names = {name for name in weight_map.values() if isinstance(name, str)}
     others = [name for name in weight_map.values() if not isinstance(name, str) or not is_plain_name(name)]
     if others:
@@ -120,7 +122,7 @@ def _check_index(path: Path, owner: str) -> None:
     if missing:
         raise InputError(
             f"{owner}: all weight files that '{path.name}' names must be there, missing are {first_three(missing)}; "
-            f"copy the model anew"
+            f"copy the model again"
         )
 
 
@@ -140,9 +142,9 @@ def read_json(path: Path, *, owner: str) -> dict[str, Any]:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         reason = "too many levels" if isinstance(error, RecursionError) else str(error)[:200]
-        raise InputError(f"{owner}: {path.name} must be JSON, got {reason}; copy it anew") from None
+        raise InputError(f"{owner}: {path.name} must be JSON, got {reason}; copy it again") from None
     if not isinstance(content, dict):
-        raise InputError(f"{owner}: {path.name} must be an object, got a {type(content).__name__}; copy it anew")
+        raise InputError(f"{owner}: {path.name} must be an object, got a {type(content).__name__}; copy it again")
     _check_extent(content, path.name, owner)
     return content
 
@@ -159,7 +161,7 @@ def _check_extent(content: Any, name: str, owner: str) -> None:
         ]
         n_values += len(level)
         if n_values > MAX_VALUES and name != INDEX:
-            raise InputError(f"{owner}: {name} must have at most {MAX_VALUES} values, found more; copy it anew")
+            raise InputError(f"{owner}: {name} must have at most {MAX_VALUES} values, found more; copy it again")
         if not level:
             return
-    raise InputError(f"{owner}: {name} must have at most {MAX_DEPTH} levels, found more; copy it anew")
+    raise InputError(f"{owner}: {name} must have at most {MAX_DEPTH} levels, found more; copy it again")

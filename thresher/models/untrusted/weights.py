@@ -62,7 +62,7 @@ def read_weights(paths: Sequence[Path], *, owner: str) -> Weights:
         except (ValueError, TypeError, KeyError, RecursionError, OSError) as error:
             reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
             raise InputError(
-                f"{owner}: {path.name} must be a whole safetensors file, found that {reason[:200]}; copy it anew"
+                f"{owner}: {path.name} must be a whole safetensors file, found that {reason[:200]}; copy it again"
             ) from None
     return Weights(shapes, sum(path.stat().st_size for path in paths))
 

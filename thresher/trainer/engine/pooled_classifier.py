@@ -144,7 +144,7 @@ def load_head(model: PooledClassifier, folder: Path) -> None:
         model.head.load_state_dict(load_file(path))
     except (OSError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().replace("\n", " ")
-        raise InputError(f"{path}: must hold the head of this adapter, got '{reason}'; copy it anew") from None
+        raise InputError(f"{path}: must hold the head of this adapter, got '{reason}'; copy it again") from None
 
 
 def write_merged_classifier(model: PooledClassifier, folder: Path, *, max_length: int) -> None:

@@ -145,7 +145,7 @@ def _read_modules(base: BaseModel) -> Pooling | None:
         return None
     path = base.folder / places[0] / CONFIG
     if not path.is_file():
-        raise InputError(f"{owner}: {MODULES} names {places[0]}/{CONFIG}, found no such file; copy the model anew")
+        raise InputError(f"{owner}: {MODULES} names {places[0]}/{CONFIG}, found no such file; copy the model again")
     config = read_json(path, owner=owner)
     named = config.get("pooling_mode")
     if named is None:

@@ -15,7 +15,7 @@ from thresher.reporting.pages.experiment_tables import build_footer
 from thresher.reporting.pages.reproduce import build_reproduction
 
 KEYS = ("metric", "k", "scores", "against", "rows", "routed", "agreement", "settings")
-CONTROLS = {"single": "one adapter with as many steps", "random": "experts on random clusters"}
+CONTROLS = {"single": "one adapter with the same number of steps", "random": "experts on random clusters"}
 
 
 def build_experts_page(folder: Path, manifest: Manifest) -> Page:
