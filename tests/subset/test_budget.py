@@ -117,7 +117,7 @@ def test_a_quota_that_is_no_quota_is_refused(text):
 
 
 def test_a_quota_on_a_value_that_does_not_occur_lists_those_that_do():
-    with pytest.raises(InputError, match="'d' is not a value of it; there are: a, b, c"):
+    with pytest.raises(InputError, match="'d' is not a value of this column; its values: a, b, c"):
         parse_quota("x:d=1,*=1").reorder(np.arange(100), CODES, NAMES)
 
 

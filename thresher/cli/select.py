@@ -57,7 +57,7 @@ def select(
     ] = Engine.local,
     address: Annotated[str | None, typer.Option(help="HOST:PORT or auto.", rich_help_panel=_RAY)] = None,
     partitions: Annotated[
-        int | None, typer.Option(help="Partitions that are selected from separately first.", rich_help_panel=_RAY)
+        int | None, typer.Option(help="Number of partitions to select from separately first.", rich_help_panel=_RAY)
     ] = None,
     dry_run: options.DryRun = False,
     as_json: options.AsJson = False,

@@ -61,5 +61,5 @@ def summarize(result: Soup) -> str:
         lines.append(f"soup by {each['way']} of adapters {members}: dev {each['dev']:.4f}{test}: {each['verdict']}")
     if result.path is not None:
         lines += [f"{result.path}: adapter/, soup.json", suggest_report(result.path)]
-        lines.append(f"next: thresher try {shlex.quote(str(result.path))} TEXT (base beside the merged adapter)")
+        lines.append(f"next: thresher try {shlex.quote(str(result.path))} TEXT (base next to the merged adapter)")
     return join_lines(lines)

@@ -156,7 +156,9 @@ def check_lm_eval_task(text: str, *, has_labels: bool, has_held_out: bool) -> No
     if has_labels:
         raise SettingsError(f"train: metric {text} asks a language model, got rows with labels; leave it out")
     if not has_held_out:
-        raise SettingsError(f"train: metric {text} is measured beside held-out rows, found none; give --eval")
+        raise SettingsError(
+            f"train: metric {text} is measured next to the loss of held-out rows, found none; give --eval"
+        )
     open_lm_eval_task(text)
 
 

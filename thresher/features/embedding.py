@@ -85,7 +85,7 @@ class Embedding(FeatureProvider):
             return np.asarray(dataset.given[EMBEDDING])
         if EMBEDDING in context.given:
             raise InputError(
-                "embeddings: rows beside the pool need vectors of the same model, found none; name a column that they "
+                "embeddings: rows outside the pool need vectors of the same model, found none; name a column that they "
                 "have too, or a Parquet file with the row_id of all of them"
             )
         texts, is_long = self._read_texts(dataset, context)

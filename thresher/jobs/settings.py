@@ -66,7 +66,7 @@ class Source(Section):
     config: Line | None = Field(default=None, description="Configuration of the Hub dataset.")
     split: Line | None = Field(default=None, description="Split of the Hub dataset, or of folders of files.")
     schema_name: Line | None = Field(default=None, alias="schema", description="Of its rows. Default: as in [rows].")
-    columns: dict[Line, Line] | None = Field(default=None, description="Role -> column of it, in place of a schema.")
+    columns: dict[Line, Line] | None = Field(default=None, description="Role -> column, instead of a schema.")
     wanted: Line | None = Field(default=None, description="Column that marks the rows to keep.")
     sql: Text | None = Field(default=None, description="Query that returns the rows; :since is the time of --since.")
     url: Line | None = Field(default=None, description="Database, such as sqlite:///pool.db.")

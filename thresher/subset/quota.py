@@ -109,7 +109,9 @@ class Quota:
         unknown = [name for name in given if name != "*" and name not in names]
         if unknown:
             shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-            raise InputError(f"quota on '{self.column}': '{unknown[0]}' is not a value of it; there are: {shown}")
+            raise InputError(
+                f"quota on '{self.column}': '{unknown[0]}' is not a value of this column; its values: {shown}"
+            )
 
 
 def parse_quota(text: str | Quota) -> Quota:

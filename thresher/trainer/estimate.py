@@ -220,7 +220,7 @@ def plan_training(data: Any, **call: Any) -> TrainingPlan:
     cost = measure_run(context)
     seconds, tokens = cost.estimate(len(split.train), settings, n_eval)
     what = "the same rows, plainly" if split.is_control_same else "random rows"
-    sides = "" if split.control is None else f", and as many on {what}"
+    sides = "" if split.control is None else f", and the same number on {what}"
     n_rows, n_steps = len(split.train), count_steps(len(split.train), settings)
     name = f"{format_count(n_rows, 'row')}, {format_count(n_steps, 'step')}{sides}"
     measuring = cost.general_answers_seconds  # of the adapter that is kept

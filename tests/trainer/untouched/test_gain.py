@@ -60,7 +60,7 @@ def test_sides_that_agree_on_all_rows_may_differ_by_what_so_few_rows_cannot_show
 
 SIDES = ((0, (0.3, 0.2)), (1, (0.0, 0.0)))
 PAIR = ((1.7, 1.8), (2.0, 2.0))
-MORE = "thresher train --seeds 3 would show the luck of training"
+MORE = "thresher train --seeds 3 would show how much training runs vary"
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def _answer_rows(subset: Subset, adapter: Adapter | None, why: str | None) -> st
         return text
     # they were trained on: no need to say that a comparison would tell what they bring
     if why is None and pilot and pilot["chosen"] == TargetSimilarity.name:
-        text = "The rows most similar to the target, whose rows take turns picking."
+        text = "The rows most similar to the target: its rows take turns picking."
     difference = describe_difference(compared, "the same number of random rows")
     return text if difference is None else f"{text} Trained on them: {difference}."
 

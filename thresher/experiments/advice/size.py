@@ -47,7 +47,7 @@ def choose_size(
         if has_target and most is None:
             n_rows = min(n_pool, max(LEAST_ROWS, round(TARGET_SHARE * n_pool)))
             return Size(n_rows, "a tenth, for want of a learning curve; --budget sets another number")
-        return Size(limit, f"{everything}: without a learning curve, whether fewer are enough is not known")
+        return Size(limit, f"{everything}: without a learning curve, it is unknown whether fewer are enough")
     best = _find_best_size(curve, method)
     if best is not None:
         return Size(min(limit, best), f"rows chosen by {method} do best at this size: further ones make it worse")

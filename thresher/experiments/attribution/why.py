@@ -184,7 +184,7 @@ def _resolve(trained: Adapter, rows: Dataset, device: str | None) -> RunContext:
         raise SettingsError("why: explains answers to questions, got an adapter that was trained on plain texts")
     if "start" in trained.manifest.content:
         raise SettingsError(
-            f"why: trains anew without some rows, which does not explain an adapter that goes on from another one, as "
+            f"why: retrains without some rows, which does not explain an adapter that continues another one, as "
             f"{trained.path} does; train it without --from"
         )
     rows = find_learned_rows(trained, rows)

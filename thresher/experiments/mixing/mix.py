@@ -128,9 +128,9 @@ def _add_replay(experiment: Experiment, named: Any, on_progress: OnProgress | No
     is_measured = np.any([match_rows(rows, each) >= 0 for each in measured], axis=0)
     rows = rows.take(np.flatnonzero(~is_measured))
     if not len(rows):
-        raise InputError("replay: needs rows beside those that are measured on, found none; give others")
+        raise InputError("replay: needs rows other than the test rows, found none; give others")
     if is_measured.any() and on_progress is not None:
-        note = f"{int(is_measured.sum()):,} rows of the replay are measured on, and are left out"
+        note = f"{int(is_measured.sum()):,} rows of the replay are test rows, and are left out"
         on_progress(Progress(stage="replay", done=1, total=1, note=note))
     return replace(experiment, pool=join_datasets([experiment.pool, rows], ["the pool", REPLAY]))
 

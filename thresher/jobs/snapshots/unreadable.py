@@ -36,7 +36,7 @@ def find_unreadable(table: pa.Table, schema: Schema, tags: Mapping[str, str]) ->
         problems[LLAMA_FACTORY] = f"the system prompts of several columns ({', '.join(system)})"
     if history or len(system) > 1 or (system and schema.is_chat):
         beside = [*system, *history]
-        problems[AXOLOTL] = f"what stands in {'the column' if len(beside) == 1 else 'the columns'} {', '.join(beside)}"
+        problems[AXOLOTL] = f"the contents of {'the column' if len(beside) == 1 else 'the columns'} {', '.join(beside)}"
     return problems
 
 

@@ -145,7 +145,7 @@ def _build_others(verdicts: list[Verdict]) -> list[Block]:
         for metric, other in verdict.get("others", {}).items()
     ]
     caption = (
-        "Other metrics, as accuracy mostly reflects the frequent classes; beside the verdict, and corrected for all "
+        "Other metrics, as accuracy mostly reflects the frequent classes; shown next to the verdict, and corrected for all "
         "metrics together"
     )
     return [Table(caption=caption, columns=("method", "rows", "metric", "verdict"), rows=cells, numeric=(1,))] * bool(

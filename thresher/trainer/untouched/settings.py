@@ -47,7 +47,7 @@ class UntouchedSettings:
     scale: Literal["trained", "front", "auto"] = option(
         "trained",
         "Strength of the saved adapter. trained: as trained; front: the same, and report what 0, 1/4, 1/2 and 3/4 "
-        "of it would gain and forget; auto: the largest gain within --forget.",
+        "of that strength would gain and forget; auto: the largest gain within --forget.",
         panel=PANEL,
     )
 

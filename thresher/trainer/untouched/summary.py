@@ -207,7 +207,7 @@ def describe_difference(compared: Mapping[str, Any], control: str) -> str | None
         order = "ahead of" if gain.direction > 0 else "behind"
         return (
             f"{order} {control} by {format_gain(gain, unit)} in one run each; thresher train --seeds 3 "
-            f"would show the luck of training"
+            f"would show how much training runs vary"
         )
     return f"{name_verdict(gain)} than {control} by {format_gain(gain, unit)}"
 
