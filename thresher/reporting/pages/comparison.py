@@ -145,8 +145,8 @@ def _build_others(verdicts: list[Verdict]) -> list[Block]:
         for metric, other in verdict.get("others", {}).items()
     ]
     caption = (
-        "Other metrics, as accuracy mostly reflects the frequent classes; shown next to the verdict, and corrected for all "
-        "metrics together"
+        "Other metrics, as accuracy mostly reflects the frequent classes; shown next to the verdict, and corrected "
+        "for all metrics together"
     )
     return [Table(caption=caption, columns=("method", "rows", "metric", "verdict"), rows=cells, numeric=(1,))] * bool(
         cells
