@@ -263,28 +263,6 @@ def summarize(cells: list[dict]) -> dict:
     return {"machine": machine("torch", "transformers", "peft"), "counts": count(entries), "entries": entries}
 
 
-def keep_larger(content: dict) -> dict:
-    """Return a summary that keeps those cells of the earlier one that had more draws.
-
-    What `auto` chooses does not depend on the learner. Where it chose as `prototypes` did in all of
-    a kept cell's draws, its result is that of `prototypes`; elsewhere it must be learned anew.
-    """
-    merged = {(e["learner"], NAMES.index(e["set"]), e["share"]): e for e in content["entries"]}
-    for entry in json.loads(RESULT.read_text())["entries"] if RESULT.is_file() else ():
-        key = entry["learner"], NAMES.index(entry["set"]), entry["share"]
-        if key in merged and len(entry["seeds"]) <= len(merged[key]["seeds"]):
-            continue
-        arms = {method: arm for method, arm in entry["arms"].items() if method != "auto"}
-        linear = merged.get(("linear", *key[1:]))
-        chosen = linear["arms"]["auto"]["chosen"] if linear else []
-        chosen = [name for seed, name in enumerate(chosen) if seed in entry["seeds"]]
-        if set(chosen) == {"prototypes"}:
-            arms["auto"] = {**arms["prototypes"], "chosen": chosen}
-        merged[key] = {**entry, "arms": arms}
-    entries = [merged[key] for key in sorted(merged)]
-    return {**content, "counts": count(entries), "entries": entries}
-
-
 def count(entries: list[dict]) -> list[dict]:
     """Return in how many cells each method is better or worse than random rows beyond doubt.
 
@@ -295,7 +273,7 @@ def count(entries: list[dict]) -> list[dict]:
     for kind in sorted({entry["learner"] for entry in entries}):
         for method in METHODS[1:]:
             for metric in ("accuracy", "macro_f1"):
-                cells = [e for e in entries if e["learner"] == kind and method in e["arms"]]
+                cells = [e for e in entries if e["learner"] == kind]
                 mine = [e["arms"][method][f"{metric}_to_random"] for e in cells]
                 judged = [d for d, e in zip(mine, cells, strict=True) if len(e["seeds"]) > 1]
                 line = {"learner": kind, "method": method, "metric": metric, "cells": len(mine)}
@@ -318,9 +296,6 @@ def format_markdown(content: dict, kind: str) -> str:
         shown = [f"{entry['arms']['random']['accuracy']:.3f}, {entry['arms']['random']['macro_f1']:.3f}"]
         for method in METHODS[1:]:
             for metric in ("accuracy", "macro_f1"):
-                if method not in entry["arms"]:
-                    shown.append("not measured")
-                    continue
                 d = entry["arms"][method][f"{metric}_to_random"]
                 shown.append(f"{100 * d['value']:+.1f} [{100 * d['low']:+.1f}, {100 * d['high']:+.1f}]")
         lines.append(f"| {entry['set']}, {entry['share']:.0%} ({len(entry['seeds'])}) | " + " | ".join(shown) + " |")
@@ -352,7 +327,7 @@ def main() -> None:
         run(options)
     cells = read_cells(options.work)
     keep_cells(cells)
-    RESULT.write_text(json.dumps(keep_larger(summarize(cells)), indent=1) + "\n")
+    RESULT.write_text(json.dumps(summarize(cells), indent=1) + "\n")
 
 
 if __name__ == "__main__":
