@@ -54,13 +54,7 @@ def summarize(result: Mix) -> str:
     if verdict is not None:
         values = f"{verdict['value']:.4f}, equal shares {verdict['against_value']:.4f}"
         lines.append(f"trained with the best shares: {content['metric']} {values}: {verdict['sentence']}")
-    forgotten = content["expected_forgetting"]
-    if forgotten is not None:
-        lines.append(
-            f"expected to forget {forgotten['value']:+.4f} bits per byte [{forgotten['low']:+.4f}, "
-            f"{forgotten['high']:+.4f}] of the general rows, 80 % interval; the limit is {content['allowed']:g}, kept "
-            f"with a probability of {forgotten['kept']:.0%}"
-        )
+    lines += content["forgetting"]
     lines += shared.describe_test_rows(result.manifest.content)
     if result.path is not None:
         lines.append(shared.list_files(result.path))

@@ -31,9 +31,9 @@ LEAST_WEIGHT = 1e-3  # shapes below are not drawn from
 N_DRAWS = 400
 MOST_POINTS = 600  # of the grid of shares
 FINEST = 40  # steps of the grid between two corners
+SURE = 0.8  # probability that the chosen shares keep a bound
 # The law's own probability that its region holds the best shares: of truths of other kinds, 0.8 of
 # its own held 70 to 87 % (n = 60 for each of nine settings), and 80 % are meant.
-SURE = 0.8  # probability that the chosen shares keep a bound
 REGION = 0.85
 JITTER = 1e-9
 

@@ -113,7 +113,7 @@ def test_a_replay_is_a_source_and_forgetting_keeps_to_its_bound(tiny_llama, ques
         replay=other,
         rows=20,
         mixes=8,
-        seeds=0,
+        seeds=2,
         out=tmp_path / "o",
     )
     names = [each["name"] for each in result.content["sources"]]
@@ -121,7 +121,10 @@ def test_a_replay_is_a_source_and_forgetting_keeps_to_its_bound(tiny_llama, ques
     assert result.content["expected_forgetting"]["low"] <= result.content["expected_forgetting"]["value"]
     assert result.table["forgotten"].null_count() == 0
     assert result.content["quota"] is None
-    assert "the limit is 0.02, kept with a probability of" in summarize(result)
+    shown = summarize(result)
+    assert "the limit is 0.02, kept with a probability of" in shown
+    assert shown.count("Measured: the model trained with ") == 2  # best and equal shares
+    assert "Measured: the model trained with best shares " in th.report(result.path).read_text()
     assert ("no mix keeps forgetting within 0.02" in result.content["answer"]) is not result.content["keeps_bound"]
     assert "forget" in th.report(result.path).read_text()
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from thresher.curation.result import Curated
 from thresher.experiments.curve import LearningCurve
+from thresher.experiments.settings import BASELINE
 from thresher.numeric.units import format_count
 from thresher.selectors.target_similarity import TargetSimilarity
 from thresher.subset.subset import Subset
@@ -42,7 +43,7 @@ def answer_questions(
         {"question": "Which rows?", "answer": _answer_rows(subset, adapter, why)},
         {"question": "How many?", "answer": _answer_number(subset, clean, how)},
         {"question": "What did it break?", "answer": _answer_loss(adapter, clean.dataset.kind)},
-        {"question": "What next?", "answer": _answer_next(clean, adapter, left_out)},
+        {"question": "What next?", "answer": _answer_next(clean, curve, subset, adapter, left_out)},
     ]
 
 
@@ -91,7 +92,9 @@ def _answer_loss(adapter: Adapter | None, kind: str) -> str:
     return _finish(f"the model {general['sentence']}")
 
 
-def _answer_next(clean: Curated, adapter: Adapter | None, left_out: Sequence[str]) -> str:
+def _answer_next(
+    clean: Curated, curve: LearningCurve | None, subset: Subset, adapter: Adapter | None, left_out: Sequence[str]
+) -> str:
     advice = []
     if left_out:
         advice.append(f"run the same command with a longer --max-time to add what was left out: {', '.join(left_out)}")
@@ -107,6 +110,9 @@ def _answer_next(clean: Curated, adapter: Adapter | None, left_out: Sequence[str
             advice.append("train with --scale auto, which keeps the largest gain within what may be forgotten")
         if base and base["verdict"] == "better" and not (general and general["verdict"] == "lost"):
             advice.append(f"use {adapter.path}; thresher tune looks for better settings")
+            enough = None if curve is None else curve.enough.get(BASELINE)
+            if enough is not None and enough.verdict == "all" and len(subset) == len(clean):
+                advice.append(f"collect more rows: with all {len(clean):,} the curve has not leveled off")
     share = 1 - len(clean) / max(1, clean.manifest.content["counts"]["usable"])
     if share > 0.05:
         advice.append(f"look at clean/dropped.parquet: cleaning dropped {share:.0%} of the pool")

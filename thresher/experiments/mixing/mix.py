@@ -23,6 +23,8 @@ from thresher.dataset import load
 from thresher.dataset.mixture.join import join_datasets
 from thresher.dataset.own_text.matching import match_rows
 from thresher.errors import InputError
+from thresher.evaluation.forgetting import describe_loss
+from thresher.evaluation.gain import Gain
 from thresher.evaluation.metric import Unit, find_unit
 from thresher.evaluation.mixture_law import BestShares, MixtureLaw, find_best_shares
 from thresher.experiments.cells.arms import ArmRunner
@@ -274,7 +276,7 @@ class _Mixer:
             facts = [runner.outcomes[name, seed].facts for seed in seeds if (name, seed) in runner.outcomes]
             losses = [each["general_loss"] for each in facts if "general_loss" in each]
             gain = estimate_lost(before, losses) if before is not None and losses else None
-            lost[name] = None if gain is None else gain.to_json()
+            lost[name] = None if gain is None else _tell_loss(gain, self.settings.forget)
         return {**verdicts[0], "forgotten": lost}
 
     def _describe(
@@ -307,6 +309,7 @@ class _Mixer:
             "share_of_mixes": float(best.region.mean()),
             "quota": None if cost is not None else str(Quota(self.settings.by, shares)),
             "expected_forgetting": _expect_forgetting(best),
+            "forgetting": _tell_forgetting(best, verdict),
             "allowed": None if cost is None else self.settings.forget,
             "keeps_bound": None if cost is None else best.keeps_bound,
             "verdict": verdict,
@@ -329,6 +332,24 @@ def _expect_forgetting(best: BestShares) -> dict[str, float] | None:
         return None
     value, low, high = float(np.median(best.costs)), _quantile(best.costs, 0), _quantile(best.costs, 1)
     return {"value": value, "low": low, "high": high, "kept": float((best.costs <= best.allowed).mean())}
+
+
+def _tell_loss(lost: Gain, allowed: float) -> dict[str, Any]:
+    return {**lost.to_json(), "sentence": describe_loss(lost, allowed)}
+
+
+def _tell_forgetting(best: BestShares, verdict: Mapping[str, Any] | None) -> list[str]:
+    """Return in sentences what the law expects the best shares to forget, and what was measured."""
+    expected = _expect_forgetting(best)
+    if expected is None:
+        return []
+    told = [
+        f"The best shares are expected to forget {expected['value']:+.4f} bits per byte [{expected['low']:+.4f}, "
+        f"{expected['high']:+.4f}] of the general rows, 80 % interval; the limit is {best.allowed:g}, kept with a "
+        f"probability of {expected['kept']:.0%}."
+    ]
+    measured = {name: lost for name, lost in (verdict or {}).get("forgotten", {}).items() if lost is not None}
+    return told + [f"Measured: the model trained with {name} {lost['sentence']}." for name, lost in measured.items()]
 
 
 def _quantile(values: Float64, end: int) -> float:

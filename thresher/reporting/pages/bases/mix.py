@@ -18,7 +18,7 @@ from thresher.reporting.pages.bases.sources import build_effects
 from thresher.reporting.pages.experiment_tables import build_footer, describe_incomplete
 from thresher.reporting.pages.reproduce import build_reproduction
 
-KEYS = ("answer", "metric", "sources", "mixes", "n_rows", "share_of_mixes", "quota", "verdict", "expected_forgetting")
+KEYS = ("answer", "metric", "sources", "mixes", "n_rows", "share_of_mixes", "quota", "verdict", "forgetting")
 
 
 def build_mix_page(folder: Path, manifest: Manifest) -> Page:
@@ -29,7 +29,7 @@ def build_mix_page(folder: Path, manifest: Manifest) -> Page:
         kind="mix of sources",
         title=f"A mix of {fmt.count(len(result['sources']))} sources",
         answer=f"Best shares: {result['answer']}.",
-        more=[*describe_incomplete(result), *_write_forgetting(result)],
+        more=[*describe_incomplete(result), *result["forgetting"]],
         tiles=(
             Tile("Mixes trained", fmt.count(result["mixes"]), f"of up to {fmt.rows(result['n_rows'])}"),
             Tile("80 % region", fmt.share(result["share_of_mixes"], 1), "of all mixes"),
@@ -43,17 +43,6 @@ def build_mix_page(folder: Path, manifest: Manifest) -> Page:
         ],
         footer=build_footer(content),
     )
-
-
-def _write_forgetting(result: Mapping[str, Any]) -> list[str]:
-    lost = result["expected_forgetting"]
-    if lost is None:
-        return []
-    interval = f"[{lost['low']:+.4f}, {lost['high']:+.4f}]"
-    return [
-        f"It is expected to forget {lost['value']:+.4f} bits per byte {interval}, 80 % interval; the limit is "
-        f"{result['allowed']:g}, kept with a probability of {lost['kept']:.0%}."
-    ]
 
 
 def _build_shares(result: Mapping[str, Any]) -> list[Block]:
