@@ -5,8 +5,10 @@
 `sources`: 150 short rows each of WikiSQL, Dolly and GSM8K, mixes of up to 96 rows, measured on 30
 other rows of WikiSQL and 30 of Dolly: GSM8K is of no use, and equal shares waste a third.
 `replay`: WikiSQL and GSM8K, measured on 30 other rows of each, and Dolly as replay; what is lost is
-measured on 60 of the 300 embedded general rows, and must stay below the bound. The language model
-`tiny` has learned Dolly and GSM8K, and no SQL. Cells are kept, so a killed run goes on.
+measured on 60 of the 300 embedded general rows, and must stay below the bound. `forgetting`:
+WikiSQL and Dolly, measured on 30 other rows of WikiSQL, and GSM8K as replay; what is lost is
+measured on 30 other rows of GSM8K, which the model had learned. The language model `tiny` has
+learned Dolly and GSM8K, and no SQL. Cells are kept, so a killed run goes on.
 """
 
 from __future__ import annotations
@@ -55,6 +57,12 @@ def run(name: str, data: Path, work: Path, forget: float) -> dict[str, Any]:
         measured, pooled = ("wikisql", "gsm8k"), ("wikisql", "gsm8k")
         replay = [{key: row[key] for key in ("prompt", "completion")} for row in rows["dolly"][:150]]
         more = {"general": str(write_general(work)), "replay": replay, "forget": forget}
+    elif name == "forgetting":
+        measured, pooled = ("wikisql",), ("wikisql", "dolly")
+        known = [{key: row[key] for key in ("prompt", "completion")} for row in rows["gsm8k"]]
+        general = work / "known.jsonl"
+        general.write_text("".join(json.dumps(row) + "\n" for row in known[150:]))
+        more = {"general": str(general), "replay": known[:150], "forget": forget}
     began = time.perf_counter()
     found = th.mix(
         [row for each in pooled for row in rows[each][:150]],
@@ -70,7 +78,17 @@ def run(name: str, data: Path, work: Path, forget: float) -> dict[str, Any]:
         **more,
     )
     content = found.content
-    kept = ("answer", "metric", "n_rows", "mixes", "sources", "share_of_mixes", "expected_forgetting", "allowed")
+    kept = (
+        "answer",
+        "metric",
+        "n_rows",
+        "mixes",
+        "sources",
+        "share_of_mixes",
+        "expected_forgetting",
+        "allowed",
+        "forgetting",
+    )
     mixes = found.table.drop("reason").to_dicts()
     seconds = round(time.perf_counter() - began, 1)
     return {**{key: content[key] for key in kept}, "verdict": content["verdict"], "table": mixes, "seconds": seconds}
@@ -85,7 +103,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/mix.json"))
     options = parser.parse_args()
     results: dict[str, Any] = json.loads(options.out.read_text()) if options.out.is_file() else {}
-    for name in ("sources", "replay"):
+    for name in ("sources", "replay", "forgetting"):
         if name not in results:
             results[name] = run(name, options.data, options.work, options.forget)
             options.out.write_text(json.dumps(results, indent=1) + "\n")

@@ -159,7 +159,7 @@ def test_rows_beside_the_pool_have_vectors_by_the_same_column(pool):
 
 def test_rows_beside_the_pool_without_vectors_are_told_of(pool, vectors):
     target = th.load([{"text": "near", "label": "a"}])
-    with pytest.raises(InputError, match="rows beside the pool need vectors of the same model, found none"):
+    with pytest.raises(InputError, match="rows outside the pool need vectors of the same model, found none"):
         th.select(
             pool, "target-similarity", budget=1, target=target, embeddings=vectors, settings={"kernel": "embedding"}
         )

@@ -62,7 +62,7 @@ def test_a_search_is_planned_by_stage(pool, shared):
 def test_a_training_is_planned_on_both_sides(pool, test_rows, tiny_bert, quick):
     plan = plan_training(pool, model=tiny_bert, eval=test_rows, control=pool, seeds=2, settings=quick)
     assert [part.n for part in plan.parts] == [0, 4]
-    assert plan.parts[1].name.startswith("80 rows, 10 steps, and as many on random rows")
+    assert plan.parts[1].name.startswith("80 rows, 10 steps, and the same number on random rows")
     assert plan.memory_bytes > 0
 
 

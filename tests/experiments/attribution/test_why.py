@@ -92,7 +92,7 @@ def test_an_adapter_that_goes_on_from_another_one_is_refused(planted):
     settings = th.TrainSettings(max_steps=2, batch_size=16, max_length=16)
     further = th.train(path, start_from=folder / "adapter", settings=settings, out=folder / "further")
     assert further.manifest.content["start"]
-    with pytest.raises(SettingsError, match="an adapter that goes on from another one"):
+    with pytest.raises(SettingsError, match="an adapter that continues another one"):
         th.why(further.path, "a a 3 z z", data=path, proofs=0)
 
 
