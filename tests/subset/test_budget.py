@@ -46,6 +46,8 @@ def test_a_budget_that_is_no_budget_is_refused_with_the_value(value):
 def test_a_budget_larger_than_the_pool_names_both_numbers():
     with pytest.raises(InputError, match="at most the 10 usable rows of the pool, got 11"):
         parse_budget(11).n_rows(10)
+    with pytest.raises(InputError, match=r"of the pool \(not usable: 3 x no label; 1 x no text\), got 11"):
+        parse_budget(11).n_rows(10, unusable={"no label": 3, "no text": 1})
     with pytest.raises(InputError, match="at most the 30 tokens of the pool, got 31"):
         parse_budget("31tok").n_rows(3, np.array([10, 10, 10]))
 

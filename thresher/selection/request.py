@@ -213,7 +213,7 @@ def check_request(call: SelectCall, read: Callable[[], Dataset], whole: Callable
             f"give rows (500), a share (30%) or tokens (200ktok)"
         )
     if budget.unit in ("rows", "share"):
-        budget.n_rows(len(pool))
+        budget.n_rows(len(pool), unusable=pool.rejected_by_reason)
     check_roles(selector, vars(settings))
     others = {role: _load_side_rows(getattr(settings, role), call.given) for role in ROLES}
     feature_settings = selector.requirements.feature_settings

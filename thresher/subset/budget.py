@@ -9,6 +9,7 @@ prefix of it keeps the wanted proportions.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -54,12 +55,15 @@ class Budget:
             "threshold": f"score>{self.amount:.15g}",
         }[self.unit]
 
-    def n_rows(self, n: int, lengths: NDArray[np.int64] | None = None) -> int:
+    def n_rows(
+        self, n: int, lengths: NDArray[np.int64] | None = None, *, unusable: Mapping[str, int] | None = None
+    ) -> int:
         """Return how many rows of a ranking over `n` rows can be needed at the most.
 
         Args:
             n: rows in the pool.
             lengths: (n,) tokens of each row; needed for a budget in tokens.
+            unusable: rows beside these that cannot be used, by reason, for the error.
 
         Raises:
             InputError: the budget is larger than the pool.
@@ -70,8 +74,10 @@ class Budget:
             return max(1, int(n * self.amount + 0.5))
         if self.unit == "rows":
             if self.amount > n:
+                why = "; ".join(f"{count:,} x {reason}" for reason, count in list((unusable or {}).items())[:3])
+                rejected = f" (not usable: {why})" if why else ""
                 raise InputError(
-                    f"budget: must be at most the {n:,} usable rows of the pool, got {self.amount:,.0f}; "
+                    f"budget: must be at most the {n:,} usable rows of the pool{rejected}, got {self.amount:,.0f}; "
                     f"choose fewer rows or a share such as 30%"
                 )
             return int(self.amount)

@@ -119,7 +119,7 @@ def train_pilot(
 
     asked = ExperimentSettings(model=models.model, overlap="drop", device=models.device)
     experiment = load_experiment(rows, eval="10%" if target is None else target, settings=asked)
-    most = parse_budget(settings.budget).n_rows(len(rows))
+    most = parse_budget(settings.budget).n_rows(len(rows), unusable=rows.rejected_by_reason)
     pilot = plan_pilot(rows, experiment, target=target, most=most)
     if on_progress is not None:
         on_progress(Progress(stage="pilot", done=0, total=1, note=f"pilot: {describe_pilot(pilot, experiment)}"))
