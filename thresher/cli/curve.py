@@ -138,9 +138,15 @@ def _format_points(content: Mapping[str, Any]) -> list[str]:
         cells = []
         for by_size in points.values():
             point = by_size.get(size)
-            cells.append("" if point is None else f"{point['value']:.4f} ± {point['stderr']:.4f} ({point['n_seeds']})")
+            cells.append("" if point is None else _format_point(point))
         lines.append(f"{size:>10,}" + "".join(f"{cell:>{width}}" for cell in cells))
     return lines
+
+
+def _format_point(point: Mapping[str, Any]) -> str:
+    """Return "0.7400 ± 0.0120 (3)", without an error where it is not known from a single run."""
+    error = "" if point["stderr"] is None else f" ± {point['stderr']:.4f}"
+    return f"{point['value']:.4f}{error} ({point['n_seeds']})"
 
 
 def _format_rows(interval: Mapping[str, float | None]) -> str:

@@ -85,6 +85,7 @@ def test_runs_without_a_score_are_left_out_and_single_runs_have_no_answer():
     assert curve.cells["status"].to_list().count("failed") == 1
     single = th.learning_curve(points=make_points(1))
     assert single.content["answer"].startswith("Too few runs to tell")
+    assert all(point["stderr"] is None for point in single.content["methods"]["rows"]["points"])
     assert not single.enough
 
 
