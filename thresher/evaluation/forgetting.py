@@ -57,6 +57,8 @@ def name_loss(lost: Gain, allowed: float) -> str:
 
 def describe_loss(lost: Gain, allowed: float) -> str:
     """Return in one sentence what was lost on general rows, and whether it is allowed."""
+    if lost.low == lost.high == 0:  # an adapter of scale 0
+        return f"forgets nothing: no change on {format_count(lost.n, 'general row')}"
     moved, low, high = ("worse", lost.low, lost.high) if lost.value > 0 else ("better", -lost.high, -lost.low)
     size = f"{abs(lost.value):.4f} bits per byte [{low:+.4f}, {high:+.4f}]"
     answer = {

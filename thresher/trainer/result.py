@@ -23,6 +23,7 @@ from thresher.trainer.untouched.forgetting import build_general_table, describe_
 from thresher.trainer.untouched.measure import UntouchedOutcomes
 from thresher.trainer.untouched.probe import extract_probe, predict_majority
 from thresher.trainer.untouched.row_zero import BaseOutcomes
+from thresher.trainer.untouched.scale import describe_no_gain
 from thresher.trainer.untouched.summary import MAJORITY, PROBE, Reference, describe_base, name_shots
 
 GENERAL = "predictions_general.parquet"
@@ -86,6 +87,7 @@ def _build_metrics(
 ) -> dict[str, Any]:
     """Return the content of `metrics.json`: the same for the same work, so without times."""
     first, split, control = runs[0], context.split, _find_control(runs)
+    scale = _build_scale(context, first)
     return {
         "format": "thresher-metrics/1",
         "task": context.task,
@@ -105,9 +107,9 @@ def _build_metrics(
             "eval": _count_eval_rows(context, first),
         },
         "held_out": first.held_out,
-        "base": _build_base(context, runs, untouched.base),
+        "base": _build_base(context, runs, untouched.base, scale),
         "general": general,
-        "scale": _build_scale(context, first),
+        "scale": scale,
         **({} if first.diagnosis is None else {"diagnosis": first.diagnosis}),
         **({} if first.skipped is None else {"skipping": describe_skipping(first.skipped, context.settings)}),
         "control": None if control is None else _describe_control(context, control),
@@ -123,7 +125,9 @@ def _describe_control(context: RunContext, control: FinishedRun) -> dict[str, An
     return {"train": control.counts, "held_out": control.held_out, **same}
 
 
-def _build_base(context: RunContext, runs: list[FinishedRun], base: list[BaseOutcomes]) -> dict[str, Any] | None:
+def _build_base(
+    context: RunContext, runs: list[FinishedRun], base: list[BaseOutcomes], scale: dict[str, Any] | None
+) -> dict[str, Any] | None:
     """Return the references: those of a classifier, or the untouched language model."""
     if not context.untouched.prompts:
         return None
@@ -136,7 +140,8 @@ def _build_base(context: RunContext, runs: list[FinishedRun], base: list[BaseOut
         references.append(Reference(MAJORITY, [majority] * len(ours)))
         probes = [probe for table in ours if (probe := extract_probe(table)) is not None]
         references += [Reference(PROBE, probes)] if len(probes) == len(ours) else []
-    return describe_base(ours, references, context.task)
+    section, no_gain = describe_base(ours, references, context.task), describe_no_gain(scale)
+    return section if section is None or no_gain is None else {**section, "sentence": no_gain}
 
 
 def _build_scale(context: RunContext, run: FinishedRun) -> dict[str, Any] | None:

@@ -1,6 +1,7 @@
 """The adapter at a share of its strength: between the base and what was trained."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -13,7 +14,7 @@ from thresher.trainer.engine.fit import load_trained_model
 from thresher.trainer.held_out import prepare_held_out
 from thresher.trainer.settings import TrainSettings
 from thresher.trainer.untouched.row_zero import measure_base
-from thresher.trainer.untouched.scale import SCALES, ScalePoint, choose_scale, set_scale
+from thresher.trainer.untouched.scale import SCALES, ScalePoint, choose_scale, describe_no_gain, set_scale
 from thresher.trainer.untouched.settings import UntouchedSettings
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -25,9 +26,9 @@ QUICK = TrainSettings(max_steps=15, batch_size=8, learning_rate=3e-3, max_length
 def train(tiny_llama, question_rows):
     """Return a function that trains on 30 questions, and measures on ten others."""
 
-    def run(**untouched):
+    def run(settings=QUICK, **untouched):
         return th.train(
-            question_rows[:30], model=tiny_llama, eval=load(question_rows[30:]), settings=QUICK, **untouched
+            question_rows[:30], model=tiny_llama, eval=load(question_rows[30:]), settings=settings, **untouched
         )
 
     return run
@@ -96,6 +97,21 @@ def test_the_largest_gain_within_what_is_allowed_is_chosen(allowed, scale):
     front = [point(0.0, 0.0, 0.0), point(0.25, 0.3, 0.001), point(0.5, 0.5, 0.02), point(0.75, 0.6, 0.05)]
     front.append(point(1.0, 0.6, 0.08))  # as good, and forgets more
     assert choose_scale(front, allowed) == scale
+
+
+def test_only_an_adapter_that_was_turned_off_by_choice_is_called_useless():
+    section = {"scale": 0.0, "is_chosen": True, "allowed": 0.02}
+    assert describe_no_gain(section).startswith("Training does not pay here: no strength of the adapter")
+    assert describe_no_gain({**section, "scale": 0.25}) is None
+    assert describe_no_gain({**section, "is_chosen": False}) is None
+    assert describe_no_gain(None) is None
+
+
+def test_training_that_only_harms_is_undone_and_called_useless(train):
+    harmed = train(scale="auto", forget=0.0, settings=replace(QUICK, learning_rate=1.0))
+    assert harmed.metrics["scale"]["scale"] == 0
+    assert harmed.metrics["base"]["sentence"].startswith("Training does not pay here")
+    assert "forgets nothing: no change on" in harmed.metrics["general"]["sentence"]
 
 
 def test_a_scale_needs_rows_on_both_sides(train, tiny_llama, question_rows):

@@ -8,7 +8,7 @@ it was trained.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,6 +98,16 @@ def choose_scale(front: Sequence[ScalePoint], allowed: float) -> float:
     return max(fitting, key=lambda point: (point.gain.value, -point.scale)).scale if fitting else 0.0
 
 
+def describe_no_gain(section: Mapping[str, Any] | None) -> str | None:
+    """Return the verdict on an adapter that is saved at scale 0, from the section `scale` of `metrics.json`."""
+    if not section or not section["is_chosen"] or section["scale"] != 0:
+        return None
+    return (
+        f"Training does not pay here: no strength of the adapter is better than the untouched model within the "
+        f"allowed {section['allowed']:g} bits per byte of forgetting"
+    )
+
+
 def format_front(section: dict[str, Any] | None) -> list[str]:
     """Return the section `scale` of `metrics.json` in lines for a summary."""
     if not section:
@@ -108,7 +118,9 @@ def format_front(section: dict[str, Any] | None) -> list[str]:
         f"[{point['lost']['low']:+.4f}, {point['lost']['high']:+.4f}]"
         for point in section["points"]
     ]
-    if section["is_chosen"]:
+    if section["is_chosen"] and section["scale"] == 0:
+        lines.append("saved at scale 0, which answers like the untouched model")
+    elif section["is_chosen"]:
         lines.append(
             f"saved at scale {section['scale']:g}: the largest gain within the allowed {section['allowed']:g} bits per "
             f"byte; it was chosen on these same rows"

@@ -101,7 +101,12 @@ class UntouchedSettings:
             )
         if kind == "classification" and str(self.general) not in ("auto", "none"):
             raise SettingsError("general: a classifier writes no text, so it can forget none; leave general out")
-        if self.scale != "trained" and (kind == "classification" or not has_held_out or str(self.general) == "none"):
+        if self.scale != "trained" and kind == "classification":
+            raise SettingsError(
+                f"scale: '{self.scale}' weighs what a language model gains against what it forgets; the rows have "
+                f"labels, so leave scale out"
+            )
+        if self.scale != "trained" and (not has_held_out or str(self.general) == "none"):
             raise SettingsError(
                 f"scale: '{self.scale}' weighs the gain on held-out rows against the loss on general rows of a "
                 f"language model; give --eval and --general, or leave scale out"
