@@ -153,7 +153,7 @@ def _write_answer(answers: Mapping[str, Enough], fits: Mapping[str, CurveFit]) -
 def _describe_arm(
     values: Mapping[int, list[float]], fit: CurveFit | None, enough: Enough | None, settings: CurveSettings
 ) -> dict[str, Any]:
-    """Return an arm's points, each with its standard error over runs (None: one run), and its laws."""
+    """Return the points of an arm, each with its standard error over runs, and its laws."""
     spread = {size: float(np.std(own, ddof=1)) if len(own) > 1 else None for size, own in values.items()}
     if fit is not None:  # the spread between runs is estimated from all sizes together
         spread |= {int(size): float(sd) for size, sd in zip(fit.sizes, fit.seed_sd, strict=True)}

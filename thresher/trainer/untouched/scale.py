@@ -99,7 +99,7 @@ def choose_scale(front: Sequence[ScalePoint], allowed: float) -> float:
 
 
 def describe_no_gain(section: Mapping[str, Any] | None) -> str | None:
-    """Return the verdict on an adapter that is saved at scale 0, from the section `scale` of `metrics.json`."""
+    """Return the verdict on an adapter that is saved at scale 0, or None."""
     if not section or not section["is_chosen"] or section["scale"] != 0:
         return None
     return (
