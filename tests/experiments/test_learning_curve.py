@@ -175,7 +175,7 @@ def test_ranks_are_a_second_factor_and_are_compared_with_more_rows(run_curve, tm
     alone = run_curve(**shared)  # rank 8 is the default: the same cells
     assert set(alone.cells["cell"]) < set(curve.cells["cell"])
     assert read_curve(tmp_path / "out").content["joint"] == joint
-    report(tmp_path / "out")
+    assert ("probability that it brings more" in report(tmp_path / "out").read_text()) is not joint["is_misfit"]
 
 
 def test_groups_are_an_axis_at_equal_rows(pool_rows, test_rows, tiny_bert, quick, tmp_path):

@@ -7,6 +7,7 @@ import re
 
 from thresher.reporting import report
 from thresher.reporting.formatting import MetricDisplay
+from thresher.reporting.pages.outlook import build_joint
 from thresher.reporting.pages.row_zero import build_gains
 
 
@@ -200,3 +201,13 @@ def test_the_untouched_models_of_a_joint_curve_are_named_as_such():
         "the base model with the nearest training rows in its prompt",
         "the base model, untrained",
     ]
+
+
+def test_a_joint_law_that_the_points_contradict_gives_no_probabilities():
+    gain = {"median": 0.02, "low": 0.01, "high": 0.03}
+    joint = {"factor": "rank", "at": {"rows": 100, "value": "8"}, "p_rows": 0.9, "is_misfit": False, "worse": None}
+    joint |= {"gain_of_rows": gain, "gain_of_factor": gain}
+    metric = MetricDisplay("accuracy", is_higher_better=True, is_rate=True)
+    assert [row[-1] for row in build_joint(metric, joint).rows] == ["90\u00a0%", "10.0\u00a0%"]
+    assert not build_joint(metric, joint | {"is_misfit": True}).rows
+    assert not build_joint(metric, joint | {"worse": {"than": "2"}}).rows

@@ -143,6 +143,7 @@ def compare_factors(
         **answer.to_json(),
         **exponents,
         "misfit": joint.misfit,
+        "is_misfit": bool(is_misfit),
         "worse": None if worse is None else {"than": worse.than, "rows": worse.rows, **worse.by.to_json()},
         "ahead": None if ahead is None else ahead.to_json(),
         "answer": describe_factors(

@@ -47,14 +47,17 @@ def build_outlook(experiment: Experiment, fitted: Mapping[str, Any]) -> list[Blo
             _format_rows_needed,
         ),
         _build_trades(fitted),
-        _build_joint(experiment, fitted.get("joint")),
+        build_joint(metric, fitted.get("joint")),
     )
     return [table for table in tables if table.rows]
 
 
-def _build_joint(experiment: Experiment, joint: Mapping[str, Any] | None) -> Table:
-    """Return what twice the rows and twice the second factor are expected to bring."""
-    if joint is None:
+def build_joint(metric: fmt.MetricDisplay, joint: Mapping[str, Any] | None) -> Table:
+    """Return what twice the rows and twice the second factor are expected to bring.
+
+    There is no table where the measured points contradict the law that it would come from.
+    """
+    if joint is None or joint["is_misfit"] or joint["worse"] is not None:
         return Table(caption="", columns=(), rows=[])
     named = "twice the rank" if joint["factor"] == "rank" else "a model of twice the size"
     sides = (("twice the rows", "gain_of_rows", joint["p_rows"]), (named, "gain_of_factor", 1 - joint["p_rows"]))
@@ -66,8 +69,8 @@ def _build_joint(experiment: Experiment, joint: Mapping[str, Any] | None) -> Tab
         rows=[
             (
                 what,
-                experiment.metric.difference(joint[key]["median"]),
-                experiment.metric.difference_range(joint[key]["low"], joint[key]["high"]),
+                metric.difference(joint[key]["median"]),
+                metric.difference_range(joint[key]["low"], joint[key]["high"]),
                 fmt.share(p, 1)
                 if 0.01 <= p <= 0.99
                 else f"{'more than 99' if p > 0.5 else 'less than 1'}{fmt.PERCENT}",
