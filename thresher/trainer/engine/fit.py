@@ -93,10 +93,10 @@ def build_model(context: RunContext, *, seed: int, rows: Sequence[Example] = (),
     )
     if not settings.load_in_4bit:  # those weights are loaded to where they stay
         model = model.to(device)
-    with context.accelerator.autocast():
-        set_start(
-            model.body if isinstance(model, PooledClassifier) else model, str(settings.adapter), rows, device=device
-        )
+    if context.start is None:
+        adapted = model.body if isinstance(model, PooledClassifier) else model
+        with context.accelerator.autocast():
+            set_start(adapted, str(settings.adapter), rows, device=device)
     return model
 
 

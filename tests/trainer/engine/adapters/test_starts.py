@@ -30,6 +30,15 @@ def started(tiny_llama, question_rows):
     return build
 
 
+def test_a_prefix_starts_as_the_first_tokens_of_the_rows_before_each_row(started):
+    _, rows, base, model = started("prefix", virtual_tokens=12)
+    text, row = [token for row in rows for token in row.input_ids][:12], rows[3].input_ids
+    with torch.no_grad():
+        expected = base(input_ids=torch.tensor([text + row])).logits[0, 12:]
+        found = model(input_ids=torch.tensor([row]), attention_mask=torch.ones(1, len(row), dtype=int)).logits[0]
+    torch.testing.assert_close(found[-len(row) :], expected, atol=1e-4, rtol=1e-4)
+
+
 def get_layer(model):
     return model.base_model.model.model.layers[0].self_attn.q_proj
 

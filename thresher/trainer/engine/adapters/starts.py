@@ -9,7 +9,9 @@ the base stays: a frozen second adapter subtracts s B_0 A_0, and the saved one i
 
 an ordinary LoRA adapter of twice the rank. EVA (Paischer et al. 2024, arXiv:2410.07170) starts A
 with the directions in which a layer's inputs are largest, B with zero, and here gives each layer
-the same rank.
+the same rank. A prefix starts with the keys and values of the first tokens of the rows: with random
+ones, a model is first destroyed, and few rows do not repair it (Li and Liang 2021,
+arXiv:2101.00190, section 7.4).
 """
 
 from __future__ import annotations
@@ -45,6 +47,8 @@ def set_start(model: Any, kind: str, rows: Sequence[Example], *, device: Any) ->
     Raises:
         InputError: a layer is too small for the rank, or no plain linear layer.
     """
+    if kind == "prefix":
+        _read_prefix(model, rows, device)
     if kind not in {*FROM_WEIGHTS, *FROM_ROWS, "orthogonal"}:
         return
     moments = measure_inputs(model, rows, device) if kind in FROM_ROWS else {}
@@ -70,6 +74,22 @@ def set_start(model: Any, kind: str, rows: Sequence[Example], *, device: Any) ->
         _require_shapes(layer, kind, name)
         if kind in FROM_WEIGHTS:
             _subtract_start(layer)
+
+
+def _read_prefix(model: Any, rows: Sequence[Example], device: Any) -> None:
+    """Set the virtual tokens to what the base makes of as many tokens of the rows, read as one text."""
+    from peft.tuners.cartridge.utils import initialize_kv_prefix_from_past_key_values
+
+    n_tokens = int(model.active_peft_config.num_virtual_tokens)
+    text = [token for row in rows[:n_tokens] for token in row.input_ids]
+    if not text:
+        return
+    tokens = torch.tensor([text * (1 + n_tokens // len(text))], device=device)[:, :n_tokens]
+    model.eval()
+    with torch.no_grad(), model.disable_adapter():
+        cache = model(input_ids=tokens, attention_mask=torch.ones_like(tokens), use_cache=True).past_key_values
+    pairs = [(layer.keys, layer.values) for layer in cache.layers]
+    initialize_kv_prefix_from_past_key_values(model, past_key_values=pairs)
 
 
 def _list_layers(model: Any) -> Iterable[tuple[str, Any]]:
