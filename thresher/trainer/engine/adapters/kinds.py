@@ -15,7 +15,8 @@ FROM_WEIGHTS = ("pissa", "olora", "corda")  # start with a part of the weights t
 FROM_ROWS = ("eva", "corda")  # start from what layers read
 SOFT = ("prompt", "prefix")
 LOW_RANK = ("lora", "loraplus", "lorafa", "half", "pissa", "olora", "orthogonal", "eva", "corda")
-RECIPES: dict[str | None, int] = {"corda": 2, "prefix": 2}  # of kinds that train otherwise than before
+# of kinds that train otherwise than before
+RECIPES: dict[str | None, int] = {"corda": 2, "prefix": 2}
 DORA = ("lora", "loraplus", "half")
 VERA_FACTOR = 32  # VeRA's rank costs two numbers per layer: rank 8 of LoRA, 256 of VeRA
 INITIAL_RANK = 1.5  # AdaLoRA starts with so many times its rank

@@ -77,7 +77,7 @@ def set_start(model: Any, kind: str, rows: Sequence[Example], *, device: Any) ->
 
 
 def _read_prefix(model: Any, rows: Sequence[Example], device: Any) -> None:
-    """Set the virtual tokens to what the base makes of as many tokens of the rows, read as one text."""
+    """Set the virtual tokens to what the base makes of the first tokens of the rows."""
     from peft.tuners.cartridge.utils import initialize_kv_prefix_from_past_key_values
 
     n_tokens = int(model.active_peft_config.num_virtual_tokens)
