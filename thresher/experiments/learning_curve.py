@@ -9,8 +9,8 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from thresher.errors import InputError, SettingsError
-from thresher.evaluation.metric import RATES, Metric
+from thresher.errors import InputError
+from thresher.evaluation.metric import RATES
 from thresher.experiments.curve import MIN_SEEDS, MIN_SIZES, CurveProgress, LearningCurve, fit_method
 from thresher.experiments.curve_io import write_curve
 from thresher.experiments.design.group_axis import GroupAxis
@@ -18,7 +18,15 @@ from thresher.experiments.design.variants import list_variants
 from thresher.experiments.experiment import Experiment, load_experiment
 from thresher.experiments.own.fit_points import check_only_points, fit_points
 from thresher.experiments.own.method_file import list_methods
-from thresher.experiments.planning import MIN_CELLS, Cost, is_firm, list_doubling_sizes, list_first_cells, propose_cells
+from thresher.experiments.planning import (
+    MIN_CELLS,
+    Cost,
+    check_rates,
+    is_firm,
+    list_doubling_sizes,
+    list_first_cells,
+    propose_cells,
+)
 from thresher.experiments.rankings import check_methods, name_methods
 from thresher.experiments.runner import CellId, ExperimentRunner
 from thresher.experiments.settings import CurveOptions, CurveSettings
@@ -77,8 +85,9 @@ def learning_curve(
     experiment = load_experiment(pool, eval=eval, settings=settings, on_progress=on_progress)
     with ExperimentRunner.open(experiment, settings, on_progress) as runner:
         runner.rankings.selectors = selectors
-        for target in settings.targets:
-            _check_target(target, runner.experiment.metric)
+        # a metric of the user's own has any values
+        if (metric := runner.experiment.metric.name) in RATES:
+            check_rates(settings, metric)
         if settings.axis is not None:
             runner.axis = GroupAxis.read(runner.experiment.pool, settings.axis, settings.max_rows)
         sizes = choose_sizes(settings, runner.experiment) if runner.axis is None else runner.axis.list_sizes()
@@ -228,8 +237,3 @@ def choose_sizes(settings: CurveSettings, experiment: Experiment) -> tuple[int, 
             f"curve: at least {MIN_SIZES} sizes are needed to see a law, got {len(sizes)} ({sizes}); give more sizes"
         )
     return tuple(int(size) for size in sizes)
-
-
-def _check_target(value: float, metric: Metric) -> None:
-    if metric.name in RATES and value > 1:  # a metric of the user's own has any values
-        raise SettingsError(f"curve: a target of {metric.name} must be in 0..1, got {value}")

@@ -16,9 +16,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from thresher.errors import SettingsError
 from thresher.evaluation.curves.curve_fit import CurveFit
 from thresher.evaluation.curves.enough import judge
 from thresher.evaluation.curves.interval import COVERAGE
+from thresher.experiments.settings import CurveSettings
 
 MIN_CELLS = 4  # of each method: the first ones, without which there is no answer
 START_SIZES = 4  # spread over all sizes, the largest among them
@@ -148,3 +150,24 @@ def propose_cells(
         size, done = cells[0]
         cells += [(size, seed) for seed in range(done + 1, min(n_seeds, done + 1 + n - len(cells)))]
     return cells
+
+
+def check_rates(settings: CurveSettings, metric: str) -> None:
+    """Refuse scores and tolerances that no rate has.
+
+    Args:
+        settings: of the curve.
+        metric: name of a metric whose values lie in 0..1.
+
+    Raises:
+        SettingsError: a target is above 1, or the tolerance is.
+    """
+    for target in settings.targets:
+        if target > 1:
+            raise SettingsError(f"curve: a target of {metric} must be in 0..1, got {target}")
+    amount = settings.tolerance.amount
+    if amount >= 1:
+        raise SettingsError(
+            f"curve: within must be below 1 for {metric}, which lies in 0..1, got {settings.within}; "
+            f"for {amount:g} points write {amount:g}% or {amount / 100:g}"
+        )

@@ -100,6 +100,7 @@ def test_runs_without_a_score_are_left_out_and_single_runs_have_no_answer():
         (lambda t: t.with_columns(run=pl.lit(1)), {}, "a seed of its own, found two of 100 rows"),
         (lambda t: t.clear(), {}, "one line per run, found none"),
         (lambda t: t, {"pool_rows": 50}, "at least the 3,200 rows"),
+        (lambda t: t, {"within": 1.5}, "within must be below 1 for acc.*for 1.5 points write 1.5% or 0.015"),
         (lambda t: t, {"seeds": 9}, "nothing is trained, so seeds must be left out"),
         (lambda t: t, {"eval": "10%"}, "nothing is trained, so eval must be left out"),
     ],

@@ -32,6 +32,7 @@ from thresher.experiments.curve_io import (
     read_curve,
 )
 from thresher.experiments.own.points import ONE_ARM, Points, parse_point_columns, read_points
+from thresher.experiments.planning import check_rates
 from thresher.experiments.result_folder import RunClock, run_in_folder
 from thresher.experiments.settings import CurveSettings
 from thresher.experiments.tables import RECIPE
@@ -107,10 +108,8 @@ def _check_values(points: Points, settings: CurveSettings) -> None:
     if settings.pool_rows is not None and settings.pool_rows < largest:
         raise InputError(f"curve: pool_rows must be at least the {largest:,} rows of a run, got {settings.pool_rows:,}")
     values = points.cells["value"].drop_nulls()
-    is_rate = points.is_higher_better and bool(values.is_between(0, 1).all())
-    for target in settings.targets:
-        if is_rate and target > 1:
-            raise InputError(f"curve: a target of {points.metric} must be in 0..1, got {target}")
+    if points.is_higher_better and values.is_between(0, 1).all():
+        check_rates(settings, points.metric)
 
 
 def _build_content(points: Points, settings: CurveSettings, runs: Runs, fits: Mapping[str, CurveFit]) -> dict[str, Any]:
