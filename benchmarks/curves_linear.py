@@ -152,7 +152,7 @@ def run_adaptive(pool: LinearPool, n_pool: int, sizes: list[int]) -> dict:
     experiment = SimpleNamespace(metric=metric, pool=range(n_pool), test=range(N_SEEN), labels=())
     shared = {"rankings": None, "worker_pool": pool, "n_workers": 1, "engine": "local", "on_progress": None}
     runner = LinearRunner(experiment=experiment, **shared)
-    progress = CurveProgress(settings=CurveSettings(methods=("random",)), sizes=tuple(sizes))
+    progress = CurveProgress(settings=CurveSettings(), methods=("random",), sizes=tuple(sizes))
     run_cells(progress, runner)
     tables = {size: np.stack([t["correct"].to_numpy() for t in runner.list_tables("random", size)]) for size in sizes
               if runner.list_tables("random", size)}  # fmt: skip

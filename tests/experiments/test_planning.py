@@ -8,6 +8,7 @@ from thresher.experiments.curve import CurveProgress
 from thresher.experiments.learning_curve import keep_payable
 from thresher.experiments.planning import (
     Cost,
+    choose_curve_methods,
     compute_width,
     is_firm,
     list_doubling_sizes,
@@ -42,8 +43,8 @@ def power(n):
 )
 def test_the_adaptive_mode_starts_with_what_it_may_spend(sizes, n_seeds, n_first):
     cost = Cost(epochs=3, equal_rows=0, n_test=1000, least_rows=640)
-    settings = CurveSettings(methods=("random",), seeds=n_seeds)
-    progress = CurveProgress(settings=settings, sizes=tuple(sizes))
+    settings = CurveSettings(seeds=n_seeds)
+    progress = CurveProgress(settings=settings, methods=("random",), sizes=tuple(sizes))
     runner = SimpleNamespace(experiment=SimpleNamespace(pool=range(10_000)), variants={})
     progress.full_cost = n_seeds * sum(cost.compute(size) for size in sizes)
     first = [("random", *cell) for cell in list_first_cells(sizes, n_seeds)]
@@ -116,3 +117,10 @@ def test_the_same_state_gives_the_same_plan(number):
         for _ in range(2)
     ]
     assert plans[0] == plans[1]
+
+
+def test_a_curve_has_a_chosen_arm_by_default_only_where_one_is_known_to_help():
+    assert choose_curve_methods(CurveSettings(), "classification") == ["random", "prototypes"]
+    assert choose_curve_methods(CurveSettings(), "sft") == ["random"]
+    assert choose_curve_methods(CurveSettings(axis="source"), "classification") == ["random"]
+    assert choose_curve_methods(CurveSettings(methods=("length",)), "sft") == ["random", "length"]

@@ -38,7 +38,7 @@ def curve(
 
     A killed run resumes with the unfinished cell; finished cells are not run again.
 
-    [bold]Example:[/bold] thresher curve train.jsonl --eval test.jsonl --methods facility-location
+    [bold]Example:[/bold] thresher curve train.jsonl --eval test.jsonl
     --out curve
 
     [bold]Scores of your own:[/bold] thresher curve --from results.csv --within 1%

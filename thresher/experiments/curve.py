@@ -63,7 +63,8 @@ class CurveProgress:
     """A curve while it is measured.
 
     Attributes:
-        settings: of the curve; random is among its methods.
+        settings: of the curve.
+        methods: of the curve, with random among them.
         sizes: rising; the last one is what others are compared with.
         runs: (method, size, seed) -> value of the metric; None where the cell failed.
         stopped: why it ended.
@@ -73,6 +74,7 @@ class CurveProgress:
     """
 
     settings: CurveSettings
+    methods: tuple[str, ...]
     sizes: tuple[int, ...]
     runs: dict[CellId, float | None] = field(default_factory=dict)
     stopped: str = ""

@@ -81,7 +81,7 @@ def _describe_plan(progress: CurveProgress) -> dict[str, Any]:
     """Return what determines a curve besides its experiment, as JSON values."""
     settings = progress.settings
     plan = {
-        "methods": settings.methods,
+        "methods": progress.methods,
         "sizes": progress.sizes,
         "n_seeds": settings.seeds,
         "within": str(settings.within),
@@ -148,7 +148,7 @@ def build_content(runner: ExperimentRunner, progress: CurveProgress, fits: Mappi
         "cost_share": round(progress.cost / progress.full_cost, 4),
         "methods": {
             method: _describe_method(runner, progress, method, fits.get(method), answers.get(method))
-            for method in progress.settings.methods
+            for method in progress.methods
         },
         **({} if joint is None else {"joint": joint}),
         "trade": compute_trades(fits, {method: list(group_values(progress.runs, method)) for method in fits}),
@@ -322,7 +322,7 @@ def compute_trades(fits: Mapping[str, CurveFit], sizes: Mapping[str, Sequence[in
 
 
 def _fit_methods(runner: ExperimentRunner, progress: CurveProgress) -> dict[str, CurveFit]:
-    fits = {method: fit_method(runner, progress, method) for method in progress.settings.methods}
+    fits = {method: fit_method(runner, progress, method) for method in progress.methods}
     return {method: fit for method, fit in fits.items() if fit is not None}
 
 

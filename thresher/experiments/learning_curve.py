@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any, Unpack
 
 import numpy as np
@@ -22,6 +21,7 @@ from thresher.experiments.planning import (
     MIN_CELLS,
     Cost,
     check_rates,
+    choose_curve_methods,
     is_firm,
     list_doubling_sizes,
     list_first_cells,
@@ -80,9 +80,12 @@ def learning_curve(
         return fit_points(settings)
     if pool is None or eval is None:
         raise InputError("curve: needs rows to choose from and --eval to measure on, or measured scores by --from")
-    methods = list_methods(settings.methods, "curve")
-    check_methods(methods, settings.method_settings or {}, "curve", selectors)
+    if settings.methods is not None:
+        methods = list_methods(settings.methods, "curve")
+        check_methods(methods, settings.method_settings or {}, "curve", selectors)
     experiment = load_experiment(pool, eval=eval, settings=settings, on_progress=on_progress)
+    methods = choose_curve_methods(settings, experiment.pool.kind)
+    check_methods(methods, settings.method_settings or {}, "curve", selectors)
     with ExperimentRunner.open(experiment, settings, on_progress) as runner:
         runner.rankings.selectors = selectors
         # a metric of the user's own has any values
@@ -94,7 +97,7 @@ def learning_curve(
         if settings.ranks or settings.models:
             runner.variants = {each.label: each for each in list_variants(settings, runner.experiment, methods)}
             methods = list(runner.variants)
-        progress = CurveProgress(settings=replace(settings, methods=tuple(methods)), sizes=sizes)
+        progress = CurveProgress(settings=settings, methods=tuple(methods), sizes=sizes)
         check_slices(runner, settings.slices)
         if settings.equal == "steps":
             runner.set_equal_steps(sizes[-1] if runner.axis is None else runner.axis.n_rows)
@@ -106,12 +109,12 @@ def run_cells(progress: CurveProgress, runner: ExperimentRunner) -> None:
     cost, started, settings, sizes = runner.compute_cost(), time.monotonic(), progress.settings, progress.sizes
     n_seeds, max_runs, max_seconds = settings.seeds, settings.max_runs, settings.max_seconds
     grid = [(size, seed) for seed in range(n_seeds) for size in sizes]
-    every_cell = [(method, *cell) for cell in grid for method in settings.methods]
+    every_cell = [(method, *cell) for cell in grid for method in progress.methods]
     progress.full_cost = _sum_costs(every_cell, cost, runner)
     first = grid if settings.grid else list_first_cells(sizes, n_seeds)
-    todo = [(method, size, seed) for size, seed in first for method in settings.methods]
+    todo = [(method, size, seed) for size, seed in first for method in progress.methods]
     if not settings.grid:
-        todo = keep_payable(todo, MIN_CELLS * len(settings.methods), progress, runner, cost)
+        todo = keep_payable(todo, MIN_CELLS * len(progress.methods), progress, runner, cost)
     while todo:
         if max_runs is not None and len(progress.runs) + len(todo) > max_runs:
             todo = todo[: max_runs - len(progress.runs)]
@@ -181,7 +184,7 @@ def _choose_next_cells(progress: CurveProgress, runner: ExperimentRunner, cost: 
     """Return the next cells of the adaptive mode; none, and why, when it is time to stop."""
     useful: list[CellId] = []
     are_firm = []
-    for method in progress.settings.methods:
+    for method in progress.methods:
         cells, is_done = _choose_cells(progress, runner, cost, method)
         useful += [(method, size, seed) for size, seed in cells]
         are_firm.append(is_done)

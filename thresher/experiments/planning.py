@@ -20,7 +20,8 @@ from thresher.errors import SettingsError
 from thresher.evaluation.curves.curve_fit import CurveFit
 from thresher.evaluation.curves.enough import judge
 from thresher.evaluation.curves.interval import COVERAGE
-from thresher.experiments.settings import CurveSettings
+from thresher.experiments.own.method_file import list_methods
+from thresher.experiments.settings import BASELINE, CurveSettings
 
 MIN_CELLS = 4  # of each method: the first ones, without which there is no answer
 START_SIZES = 4  # spread over all sizes, the largest among them
@@ -150,6 +151,24 @@ def propose_cells(
         size, done = cells[0]
         cells += [(size, seed) for seed in range(done + 1, min(n_seeds, done + 1 + n - len(cells)))]
     return cells
+
+
+def choose_curve_methods(settings: CurveSettings, kind: str) -> list[str]:
+    """Return the methods of a curve, the baseline first.
+
+    By default these are random rows and the method that was better than them most often; without
+    labels there is none.
+
+    Args:
+        settings: of the curve.
+        kind: of the rows.
+
+    Raises:
+        InputError: there is none among those that were asked for.
+    """
+    if settings.methods is not None:
+        return list_methods(settings.methods, "curve")
+    return [BASELINE, "prototypes"] if kind == "classification" and settings.axis is None else [BASELINE]
 
 
 def check_rates(settings: CurveSettings, metric: str) -> None:

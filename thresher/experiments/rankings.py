@@ -42,7 +42,7 @@ def name_methods(options: Mapping[str, Any], command: str) -> tuple[dict[str, An
     Raises:
         InputError: a name occurs twice, or settings are given for a selector that has its own.
     """
-    methods = options.get("methods", ())
+    methods = options.get("methods") or ()
     methods = [methods] if isinstance(methods, str | Selector) or callable(methods) else list(methods)
     named = [method if isinstance(method, str) else as_selector(method) for method in methods]
     selectors = {each.name: each for each in named if isinstance(each, Selector)}

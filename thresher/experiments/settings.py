@@ -175,7 +175,10 @@ class CurveSettings(MethodExperimentSettings):
 
     command: ClassVar[str] = "curve"
 
-    methods: tuple[str, ...] = option(("facility-location",), "Methods; random is always included.")
+    methods: tuple[str, ...] | None = option(
+        None,
+        "Methods; random is always included. Default: prototypes for rows with labels, otherwise random rows alone.",
+    )
     sizes: tuple[int, ...] | Literal["auto"] = option(
         "auto", "auto (doubling), or numbers of rows: 100,200,400; the whole pool is always included.", ge=1
     )
@@ -243,8 +246,8 @@ class CurveSettings(MethodExperimentSettings):
             )
         if self.max_time is not None and not 0 < parse_seconds(self.max_time) < float("inf"):
             problems.append(f"max_time must be a time above 0, such as 90s, 30m or 4h, got {self.max_time!r}")
-        if self.axis is not None and (self.ranks or self.models or set(self.methods) - {BASELINE}):
-            problems.append("axis draws random groups; give --methods random, and neither ranks nor models")
+        if self.axis is not None and (self.ranks or self.models or set(self.methods or ()) - {BASELINE}):
+            problems.append("axis draws random groups; leave out ranks, models, and all methods but random")
         if self.points is None and (self.point_columns is not None or self.lower_is_better or self.pool_rows):
             problems.append("point_columns, lower_is_better and pool_rows are of --from; give it, or leave them out")
         if self.ranks and self.models:

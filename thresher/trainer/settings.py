@@ -32,7 +32,9 @@ BY_TASK: dict[str, dict[str, Any]] = {
 COMMON: dict[str, Any] = {"adapter": "lora", "lora_rank": 8, "lora_dropout": 0.0, "virtual_tokens": 20}
 # What the default rate is multiplied by for a kind of adapter: few numbers move far, all weights
 # little.
-RATE_FACTORS: dict[str, float] = {"full": 0.1, "loraplus": 0.25, "vera": 10.0, "prompt": 50.0, "prefix": 10.0}
+RATE_FACTORS: dict[str, float] = {
+    "full": 0.1, "loraplus": 0.25, "adalora": 10.0, "vera": 10.0, "prefix": 10.0, "prompt": 50.0
+}  # fmt: skip
 ADAPTER_HELP = (
     "What is trained. lora: two small matrices per layer; loraplus: LoRA with 16 times the learning rate for "
     "the second matrix; lorafa: with the first matrix frozen; half: with a random half of the layers per step; "

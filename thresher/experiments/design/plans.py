@@ -10,8 +10,7 @@ from thresher.experiments.comparison import parse_sizes
 from thresher.experiments.design.dry_run import measure_experiment, plan_base, plan_runs, with_stop
 from thresher.experiments.experiment import Experiment, load_experiment
 from thresher.experiments.learning_curve import SHARE_OF_GRID, choose_sizes
-from thresher.experiments.own.method_file import list_methods
-from thresher.experiments.planning import list_first_cells
+from thresher.experiments.planning import choose_curve_methods, list_first_cells
 from thresher.experiments.rankings import choose_methods, has_columns, name_methods
 from thresher.experiments.runner import ExperimentRunner
 from thresher.experiments.search import EARLY, EPOCHS, list_set_fields
@@ -38,11 +37,9 @@ def plan_curve(pool: Any, *, eval: Any, **options: Any) -> TrainingPlan:  # noqa
     """
     settings: CurveSettings = build_settings(CurveSettings, "curve", name_methods(options, "curve")[0])
     _refuse_own_trainer(settings)
-    n_methods = len(list_methods(settings.methods, "curve")) * max(
-        1, len(settings.ranks or ()), len(settings.models or ())
-    )
     with ExperimentRunner.open(load_experiment(pool, eval=eval, settings=settings), settings) as runner:
         experiment, n_workers = runner.experiment, runner.n_workers
+        n_methods = len(choose_curve_methods(settings, experiment.pool.kind))
         sizes = choose_sizes(settings, experiment)
         if settings.equal == "steps":
             runner.set_equal_steps(sizes[-1])
@@ -50,14 +47,15 @@ def plan_curve(pool: Any, *, eval: Any, **options: Any) -> TrainingPlan:  # noqa
     cost = measure_experiment(experiment, n_workers=n_workers)
     # a cell of the whole pool is the same for all methods
     n_of_pool = max(1, len(settings.ranks or ()), len(settings.models or ()))
+    n_arms = n_methods * n_of_pool
 
     def spread(cells: list[tuple[int, int]]) -> list[int]:
-        return [size for size, _ in cells for _ in range(n_of_pool if size == len(experiment.pool) else n_methods)]
+        return [size for size, _ in cells for _ in range(n_of_pool if size == len(experiment.pool) else n_arms)]
 
     grid = spread([(size, seed) for seed in range(settings.seeds) for size in sizes])
     first = grid if settings.grid else spread(list_first_cells(sizes, settings.seeds))
     first = first[: settings.max_runs]
-    base = plan_base(experiment, cost, n_subsets=len(list_methods(settings.methods, "curve")) * len(sizes))
+    base = plan_base(experiment, cost, n_subsets=n_methods * len(sizes))
     parts = [replace(base, seconds=len(settings.models or "1") * base.seconds)]
     parts.append(plan_runs("every cell of the grid" if settings.grid else "first cells", experiment, cost, first))
     if not settings.grid and settings.max_runs is None:
