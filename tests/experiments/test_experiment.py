@@ -73,7 +73,7 @@ def test_whole_groups_are_held_out_and_named():
     ("rows", "options", "error", "words"),
     [
         (of_sources(20, 1), {"eval": "30%"}, InputError, "eval_by: by must have at least 2 values"),
-        (of_sources(20, 4), {"eval": load(of_sources(20, 4))}, InputError, "eval_by: holds out groups where eval is a"),
+        (of_sources(20, 4), {"eval": load(of_sources(20, 4))}, InputError, "eval_by: holds out groups of the pool where eval is a share"),
         ([{"text": "a b", "label": "c"}] * 4, {"eval": "30%"}, NotFoundError, "by"),
     ],
 )
@@ -86,3 +86,10 @@ def test_no_answers_are_written_where_the_loss_is_compared():
     talks = [{"instruction": f"say {number}", "output": str(number)} for number in range(6)]
     assert experiment(talks[:3], talks[3:], metric="loss", model="tiny").settings.eval_generations == 0
     assert experiment(talks[:3], talks[3:], metric="chrf", model="tiny").settings.eval_generations == 100
+
+
+def test_rows_that_share_a_template_with_test_rows_are_not_lost_in_a_small_cell():
+    rows = [{"prompt": "Give one word of your own.", "completion": f"word{i}"} for i in range(60)]
+    held = experiment(rows[:40], [rows[40], {"prompt": "Say yes.", "completion": "yes"}], model="tiny")
+    assert len(held.pool) == 40
+    assert len(held.build_context(held.pool.take([0]), seed=0).split.train) == 1

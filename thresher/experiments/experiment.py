@@ -91,7 +91,7 @@ class Experiment:
     def build_context(
         self, rows: Dataset, *, seed: int, settings: TrainSettings | None = None, start_from: Path | None = None
     ) -> RunContext:
-        """Return what training on these rows of the pool takes, fresh or from an adapter."""
+        """Return what training on these rows takes, fresh or from an adapter; none asks a test row."""
         settings = self.settings if settings is None else settings
         if self.n_equal_steps is not None:
             settings = replace(settings, epochs=None, min_steps=None, max_steps=self.n_equal_steps)
@@ -102,6 +102,7 @@ class Experiment:
             settings=settings,
             seed=seed,
             labels=self.labels,
+            is_apart=True,
             untouched=self.untouched,
             start_from=start_from,
         )
@@ -268,7 +269,10 @@ def _split_rows(pool: Any, source: Any, eval_by: str | None) -> tuple[Dataset, D
     share = parse_share(source)
     groups: list[str] = []
     if share is None and eval_by is not None:
-        raise InputError(f"eval_by: holds out groups where eval is a share of the pool, as 10%, got {source}")
+        raise InputError(
+            "eval_by: holds out groups of the pool where eval is a share of it, as 10%, got rows of their own; "
+            "leave eval_by out, or give a share"
+        )
     if share is not None:
         is_test, groups = hold_out(rows, share, by=eval_by)
         test, rows = rows.take(np.flatnonzero(is_test)), rows.take(np.flatnonzero(~is_test))

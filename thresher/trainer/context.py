@@ -185,13 +185,15 @@ def resolve_run(
     is_merged: bool = False,
     is_diagnosed: bool = False,
     labels: Sequence[str] = (),
+    is_apart: bool = False,
     untouched: UntouchedSettings = NOTHING,
     start_from: str | Path | None = None,
     on_event: OnEvent = ignore,
 ) -> RunContext:
     """Load and check what `train` was given; its arguments are described there.
 
-    `labels` names all classes of the head, where the caller knows of more than the rows show.
+    `labels` names all classes of the head, where the caller knows of more than the rows show;
+    `is_apart` as in `split_rows`.
 
     Raises:
         InputError: the rows, the model or the held-out rows do not fit.
@@ -202,7 +204,7 @@ def resolve_run(
     chosen_task = _choose_task(rows, task)
     held_out = parse_share(eval) or (None if eval is None else load_rows(eval, rows.schema))
     _require_same_kind(rows, {"control": pool, "eval": held_out})
-    split = split_rows(rows, pool=pool, held_out=held_out, seed=seed, control=has_control)
+    split = split_rows(rows, pool=pool, held_out=held_out, seed=seed, control=has_control, is_apart=is_apart)
     split = keep_same_control(split, settings, control)
     classes = _list_classes(rows, pool, labels, split.held_out, chosen_task)
     start, settings, model = _open_start(start_from, settings, model)

@@ -69,7 +69,13 @@ def parse_share(value: Any) -> float | None:
 
 
 def split_rows(
-    data: Dataset, *, pool: Dataset | None, held_out: Dataset | float | None, seed: int, control: bool
+    data: Dataset,
+    *,
+    pool: Dataset | None,
+    held_out: Dataset | float | None,
+    seed: int,
+    control: bool,
+    is_apart: bool = False,
 ) -> RowSplit:
     """Divide rows, sorted by id, into training, held-out and control rows; none asks the same.
 
@@ -82,6 +88,8 @@ def split_rows(
         held_out: rows, or a share in 0..1 to sample, or None.
         seed: of the sample.
         control: whether random rows of the pool will be trained on.
+        is_apart: the caller knows that no row asks what a held-out row asks. Of a part of the rows
+            that cannot be told as well: which words are a template shows only in many rows.
 
     Raises:
         InputError: no row is left to learn from or to measure on.
@@ -99,7 +107,7 @@ def split_rows(
     held_out = sort_by_id(held_out)
     if not len(held_out):
         raise InputError("eval: at least one held-out row is needed, found none")
-    match = match_rows(data, held_out)
+    match = np.full(len(data), -1) if is_apart else match_rows(data, held_out)
     is_known = match >= 0
     train = data.take(np.flatnonzero(~(is_known | is_held_out)))
     if not len(train):
