@@ -73,7 +73,7 @@ def test_whole_groups_are_held_out_and_named():
     ("rows", "options", "error", "words"),
     [
         (of_sources(20, 1), {"eval": "30%"}, InputError, "eval_by: by must have at least 2 values"),
-        (of_sources(20, 4), {"eval": load(of_sources(20, 4))}, InputError, "eval_by: holds out groups of the pool where eval is a share"),
+        (of_sources(20, 4), {"eval": load(of_sources(20, 4))}, InputError, "eval_by: holds out groups of the pool"),
         ([{"text": "a b", "label": "c"}] * 4, {"eval": "30%"}, NotFoundError, "by"),
     ],
 )

@@ -91,7 +91,7 @@ class Experiment:
     def build_context(
         self, rows: Dataset, *, seed: int, settings: TrainSettings | None = None, start_from: Path | None = None
     ) -> RunContext:
-        """Return what training on these rows takes, fresh or from an adapter; none asks a test row."""
+        """Return what training on rows that ask no test row takes, fresh or from an adapter."""
         settings = self.settings if settings is None else settings
         if self.n_equal_steps is not None:
             settings = replace(settings, epochs=None, min_steps=None, max_steps=self.n_equal_steps)

@@ -192,8 +192,7 @@ def resolve_run(
 ) -> RunContext:
     """Load and check what `train` was given; its arguments are described there.
 
-    `labels` names all classes of the head, where the caller knows of more than the rows show;
-    `is_apart` as in `split_rows`.
+    `labels` names all classes of the head, if the rows show fewer; `is_apart` as in `split_rows`.
 
     Raises:
         InputError: the rows, the model or the held-out rows do not fit.
@@ -205,7 +204,6 @@ def resolve_run(
     held_out = parse_share(eval) or (None if eval is None else load_rows(eval, rows.schema))
     _require_same_kind(rows, {"control": pool, "eval": held_out})
     split = split_rows(rows, pool=pool, held_out=held_out, seed=seed, control=has_control, is_apart=is_apart)
-    split = keep_same_control(split, settings, control)
     classes = _list_classes(rows, pool, labels, split.held_out, chosen_task)
     start, settings, model = _open_start(start_from, settings, model)
     base = _find_base(model, chosen_task, on_event)
@@ -215,7 +213,7 @@ def resolve_run(
     if start is not None:
         start.check_fit(base, classes, pooling)
     return RunContext(
-        split=split,
+        split=keep_same_control(split, settings, control),
         data=rows,
         labels=classes,
         subset_hash=subset_hash,
