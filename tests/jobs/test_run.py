@@ -10,6 +10,7 @@ from thresher.errors import InputError, ManifestError, SettingsError
 from thresher.features import compute, make_context
 from thresher.jobs.inspection import check_job
 from thresher.jobs.snapshots.table import FILE, ROW_ID, SINCE, WEIGHT
+from thresher.reporting import report
 
 
 def ids(table):
@@ -370,3 +371,13 @@ def test_the_objective_is_that_of_the_kept_rows(kit, rows):
     at = [n for n, row in enumerate(all_rows) if row["prompt"] in kept]
     value = np.maximum((x @ x[at].T).max(axis=1), 0).mean()
     assert kit.manifest()["objective"] == pytest.approx(value, abs=1e-4)
+
+
+def test_how_auto_decided_is_reported_and_on_the_page(kit, rows):
+    kit.write(select='method = "auto"\nbudget = 5')
+    kit.add("a", rows(30, 1))
+    (decision,) = kit.run().report["decisions"]
+    assert decision.startswith("auto: random rows: without labels or a target")
+    assert "How the method was chosen" in report(kit.out / "latest").read_text()
+    kit.add("b", rows(3, 2))
+    assert kit.run().report["decisions"] == []  # nothing was left to choose

@@ -170,6 +170,7 @@ def _format_report(report: Mapping[str, Any]) -> list[str]:
         masked = f", {counts['masked']:,} masked" if counts["masked"] else ""
         rows = f"{counts['rows']:,} rows in the snapshot"
         lines.append(f"{rows}: {counts['entered']:,} added, {counts['left']:,} removed{masked}")
+    lines += [f"  {decision}" for decision in report.get("decisions", [])]
     for one in report.get("out", []):
         was_kept = " (was in the pool)" if one["was_kept"] else ""
         lines.append(f"  {one['rows']:,} dropped by {one['rule'] or one['stage']}: {one['reason']}{was_kept}")

@@ -32,6 +32,7 @@ def build_change_report(
     return {
         "counts": _count_read(inputs) | counts,
         "out": reasons.to_dicts(),
+        "decisions": list(choice.decisions),
         "entered_by_source": count_top_values(choice.entered),
         "drift": [drift.to_json() for drift in drifts],
         **_describe_oddities(inputs, alarms),

@@ -40,7 +40,7 @@ from thresher.jobs.update.dropped_rows import (
 from thresher.numeric.arrays import Int64
 from thresher.selection.run import select
 from thresher.subset.budget import Budget
-from thresher.subset.subset import Subset
+from thresher.subset.subset import PILOTS, Subset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +58,7 @@ class Choice:
         n_masked: new rows in it whose texts were masked.
         objective: how well its rows cover the weighted rows they were chosen from, 0..1; None
             without `total`.
+        decisions: how `auto` decided on a method, in sentences.
     """
 
     table: pa.Table
@@ -68,6 +69,7 @@ class Choice:
     n_left: int
     n_masked: int
     objective: float | None
+    decisions: tuple[str, ...]
 
 
 class _Picks(NamedTuple):
@@ -77,6 +79,7 @@ class _Picks(NamedTuple):
     weight: Int64  # (k,) how many rows each stands for
     dropped: list[pl.DataFrame]  # tables of the others, with reasons
     objective: float | None = None
+    decisions: tuple[str, ...] = ()
 
 
 def choose_rows(job: Job, inputs: UpdateInputs, candidates: Candidates, context: FeatureContext) -> Choice:
@@ -97,6 +100,7 @@ def choose_rows(job: Job, inputs: UpdateInputs, candidates: Candidates, context:
         n_left=int(dropped[WAS_KEPT].sum()),
         n_masked=sum(position in masked for position in candidates.positions[new].tolist()),
         objective=picks.objective,
+        decisions=picks.decisions,
     )
 
 
@@ -107,11 +111,12 @@ def _apply_budget(job: Job, candidates: Candidates, context: FeatureContext) -> 
     weight = candidates.weight
     if passed is None or budget is None or not len(passed) or _has_room(budget, passed, context):
         return _Picks(everything, weight, [])
+    decisions: tuple[str, ...] = ()
     avoids_existing = "existing" in job.selector.requirements.side_features
     existing = candidates.pool.rows if candidates.pool is not None and avoids_existing else None
     try:
         subset = _select(job, passed, budget, existing, context)
-        kept, left_out = np.sort(subset.kept), subset.dropped
+        kept, left_out, decisions = np.sort(subset.kept), subset.dropped, _list_decisions(subset)
     except NothingKeptError as error:  # as of a night whose rows all score low: the old rows stay
         if not n_old:
             raise
@@ -119,7 +124,14 @@ def _apply_budget(job: Job, candidates: Candidates, context: FeatureContext) -> 
     positions = np.concatenate([everything[:n_old], n_old + kept])
     if len(positions):
         weight = transfer_weight(weight, assign_representatives(candidates.require_embedding(), positions))
-    return _Picks(positions, weight[positions], [collect_budget_drops(candidates, left_out)])
+    dropped = [collect_budget_drops(candidates, left_out)]
+    return _Picks(positions, weight[positions], dropped, decisions=decisions)
+
+
+def _list_decisions(subset: Subset) -> tuple[str, ...]:
+    """Return how `auto` decided, in sentences; nothing of another method."""
+    content = subset.manifest.content
+    return tuple(f"{content['method']}: {content[name]['why']}" for name in PILOTS if content.get(name))
 
 
 def _has_room(budget: Budget, rows: Dataset, context: FeatureContext) -> bool:
@@ -151,8 +163,10 @@ def _apply_total(job: Job, candidates: Candidates, picks: _Picks, context: Featu
     if total is None or len(picks.positions) <= total:
         return picks._replace(objective=None if total is None else 1.0)
     x = candidates.require_embedding()[picks.positions]
+    decisions = picks.decisions
     if job.settings.select.cap == "method":
-        core = assign_representatives(x, _select_by_method(job, candidates, picks.positions, total, context))
+        subset = _select_by_method(job, candidates, picks.positions, total, context)
+        core, decisions = assign_representatives(x, np.sort(subset.kept)), decisions + _list_decisions(subset)
     else:
         core = build_core_set(x, picks.weight, total, np.random.default_rng(job.settings.seed))
     covered = np.maximum(core.cosine.astype(np.float64), 0.0) * picks.weight
@@ -161,11 +175,14 @@ def _apply_total(job: Job, candidates: Candidates, picks: _Picks, context: Featu
         transfer_weight(picks.weight, core)[core.kept],
         [*picks.dropped, collect_cap_drops(candidates, picks.positions, core)],
         float(covered.sum() / picks.weight.sum()),
+        decisions,
     )
 
 
-def _select_by_method(job: Job, candidates: Candidates, positions: Int64, total: int, context: FeatureContext) -> Int64:
-    """Return the best `total` candidates by the selector alone, as places in `positions`."""
+def _select_by_method(
+    job: Job, candidates: Candidates, positions: Int64, total: int, context: FeatureContext
+) -> Subset:
+    """Return the best `total` candidates by the selector alone, a subset of those at `positions`."""
     pool, passed = candidates.pool, candidates.passed
     tables = [] if pool is None else [(pool.rows, pool.table)]
     if passed is not None:
@@ -175,8 +192,8 @@ def _select_by_method(job: Job, candidates: Candidates, positions: Int64, total:
     schema = tables[0][0].schema
     union = stack_tables([_keep_schema_columns(rows, table) for rows, table in tables], schema.column_names)
     frame = pl.DataFrame(pl.from_arrow(union.take(pa.array(positions))))
-    subset = _select(job, load(frame, schema=schema, id_column=ROW_ID, max_row_bytes=ANY_LENGTH), total, None, context)
-    return np.sort(subset.kept)
+    rows = load(frame, schema=schema, id_column=ROW_ID, max_row_bytes=ANY_LENGTH)
+    return _select(job, rows, total, None, context)
 
 
 def _keep_schema_columns(rows: Dataset, table: pa.Table) -> pa.Table:

@@ -53,6 +53,7 @@ def build_snapshot_page(folder: Path, manifest: Manifest) -> Page:
         sections=(
             Section("Night by night", [build_nights_figure(nights)] if len(nights) > 1 else []),
             Section("Rows read and added", _build_incoming(changes)),
+            Section("How the method was chosen", [Paragraph(f"{one}.") for one in changes.get("decisions", [])]),
             Section("Rows left out or removed, and why", _build_outgoing(changes["out"])),
             Section("Drift since the previous run", _build_drift(changes)),
             Section("Rules", _build_rules(content["rules"])),
