@@ -182,7 +182,7 @@ def _apply_total(job: Job, candidates: Candidates, picks: _Picks, context: Featu
 def _select_by_method(
     job: Job, candidates: Candidates, positions: Int64, total: int, context: FeatureContext
 ) -> Subset:
-    """Return the best `total` candidates by the selector alone, a subset of those at `positions`."""
+    """Return the best `total` of the candidates at `positions`, by the selector alone."""
     pool, passed = candidates.pool, candidates.passed
     tables = [] if pool is None else [(pool.rows, pool.table)]
     if passed is not None:
