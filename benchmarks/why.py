@@ -7,6 +7,12 @@ of that intent which the adapter answers with the planted label. The score is th
 curve for planted rows first, over 1,000 rows after 120 steps of 16. The proof is made on 200 rows
 and 40 steps of 8, because it trains 12 times: 4 times without the 10 suspects, 4 times without 10
 random rows, and 4 times without 10 other random ones.
+
+    python benchmarks/why.py --data FOLDER --work FOLDER --partly
+
+Prints the area where only 10 of an intent's 25 rows have the wrong label, and where all 10 have, by
+the cosine of the gradients and by the score that was used before: preconditioned by the damped
+second moment of the rows.
 """
 
 from __future__ import annotations
@@ -28,6 +34,13 @@ CASES = (
 )
 N_PLANTED = 10
 RANKED, PROVEN = (1000, 120, 16), (200, 40, 8)  # rows, steps and rows of a step
+PAIRS = (
+    *((intent, wrong) for intent, wrong in (CASES[1], CASES[0], CASES[2])),
+    ("card_not_working", "declined_card_payment"),
+    ("age_limit", "country_support"),
+)
+N_OTHERS, N_EACH = 8, 25
+DAMPING = 10.0  # of the earlier score, times the mean second moment
 
 
 def plant(data: Path, intent: str, wrong: str, n_rows: int) -> tuple[pl.DataFrame, list[str]]:
@@ -85,6 +98,59 @@ def run_case(data: Path, intent: str, wrong: str, proofs: int, work: Path) -> di
     }
 
 
+def score_preconditioned(rows: Any, answer: Any) -> Any:
+    """Return the earlier score of each row: (n,)."""
+    g = rows.astype(np.float64)
+    moments = g.T @ g / len(g)
+    chol = np.linalg.cholesky(moments + DAMPING * np.trace(moments) / len(moments) * np.eye(len(moments)))
+    whitened = np.linalg.solve(chol, g.T).T
+    pull = whitened @ np.linalg.solve(chol, answer.astype(np.float64))
+    return pull / np.maximum(np.linalg.norm(whitened, axis=1), 1e-12)
+
+
+def rank_partly(data: Path, number: int, keeps_right: bool, work: Path) -> dict[str, Any]:
+    """Return the areas for one pair of intents, by both scores."""
+    import random
+
+    from sklearn.metrics import roc_auc_score
+
+    import thresher as th
+    from thresher.experiments.attribution import why
+    from thresher.experiments.attribution.row_influence import GradientSketcher, score_rows
+
+    intent, wrong = PAIRS[number]
+    train, test = (pl.read_csv(data / "banking77" / f"{part}.csv").to_dicts() for part in ("train", "test"))
+    draw = random.Random(number)
+    others = [name for name in sorted({row["category"] for row in train}) if name not in (intent, wrong)]
+    rows = []
+    for name in (intent, wrong, *draw.sample(others, N_OTHERS)):
+        own = [row for row in train if row["category"] == name]
+        draw.shuffle(own)
+        n_kept = N_PLANTED if name == intent and not keeps_right else N_EACH
+        rows += [
+            {"text": row["text"], "label": wrong if name == intent and i < N_PLANTED else name}
+            | {"planted": name == intent and i < N_PLANTED}
+            for i, row in enumerate(own[:n_kept])
+        ]
+    draw.shuffle(rows)
+    planted = {row["text"] for row in rows if row.pop("planted")}
+    path = work / f"partly-{number}-{keeps_right}"
+    settings = th.TrainSettings(max_steps=60, batch_size=8)
+    adapter = th.train(rows, out=path, force=True, settings=settings)
+    context = why._resolve(adapter, why.load_rows(rows), None)
+    sketcher = GradientSketcher(
+        why.load_trained_model(context, adapter.path), task=context.task, dim=2048, device="cpu"
+    )
+    examples = why.tokenize_rows(context, context.split.train)
+    sketches = sketcher.sketch_all(examples.rows)
+    question = next(row["text"] for row in test if row["category"] == intent)
+    answer = sketcher.sketch(why._ask(context, question, wrong).examples.rows[0])
+    is_planted = [context.split.train.frame["prompt"][int(i)] in planted for i in examples.position]
+    scores = {"cosine": score_rows, "preconditioned": score_preconditioned}
+    areas = {name: float(roc_auc_score(is_planted, score(sketches, answer))) for name, score in scores.items()}
+    return {"intent": intent, "wrong": wrong, "keeps_right_rows": keeps_right, "n": len(is_planted), **areas}
+
+
 def main() -> None:
     """Run each case that is not in the result file yet."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -92,7 +158,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/why.json"))
     parser.add_argument("--proofs", type=int, default=4)
     parser.add_argument("--work", type=Path, required=True, help="keeps adapters and what is proven so far")
+    parser.add_argument("--partly", action="store_true", help="only a part of the intent has the wrong label")
     options = parser.parse_args()
+    if options.partly:
+        options.work.mkdir(parents=True, exist_ok=True)
+        for keeps_right in (True, False):
+            for number in range(len(PAIRS)):
+                print(json.dumps(rank_partly(options.data, number, keeps_right, options.work)), flush=True)
+        return
     results = json.loads(options.out.read_text()) if options.out.is_file() else {"ranked": [], "proven": []}
     for intent, wrong in CASES:
         for name, proofs in (("ranked", 0), ("proven", options.proofs)):

@@ -13,6 +13,7 @@ from thresher.cli.output import print_block, print_json, print_plan
 from thresher.cli.with_options import with_options
 from thresher.dataset.settings import PoolSettings
 from thresher.experiments.attribution.settings import WhySettings
+from thresher.numeric.units import format_count
 from thresher.printable import join_lines
 
 if TYPE_CHECKING:
@@ -53,9 +54,10 @@ def why(
 
 
 def summarize(result: Explanation) -> str:
-    """Return the answer, the verdict, and the suspects."""
+    """Return the verdict, the answer, and the suspects."""
     content = result.content
-    lines = [f"answer: {_cut(content['answer'])} (loss {content['loss']:.3f})", content["verdict"], "suspects:"]
+    lines = [content["verdict"], f"answer: {_cut(content['answer'])} (loss {content['loss']:.3f})"]
+    lines.append(_head_suspects(content["n_suspects"], result.manifest.content["settings"]["suspects"]))
     shown = result.rows.head(min(SHOWN, content["n_suspects"]))
     lines += [
         f"  {row['rank']:>3}  {row['score']:+.3f}  {_cut(row['prompt'])} -> {_cut(row['response'])}"
@@ -64,6 +66,12 @@ def summarize(result: Explanation) -> str:
     if result.path is not None:
         lines += [f"{result.path}: rows.parquet, why.json", suggest_report(result.path)]
     return join_lines(lines)
+
+
+def _head_suspects(n: int, n_asked: int) -> str:
+    """Return the line above the suspects: how many there are, and whether all are shown."""
+    few = ", as at most a third of the rows are left out" if n < n_asked else ""
+    return f"{format_count(n, 'suspect')}{few}{f'; the first {SHOWN}' if n > SHOWN else ''}:"
 
 
 def _cut(text: str) -> str:

@@ -28,7 +28,7 @@ class RowSplit:
         held_out: rows to measure on, or None.
         control: rows that random ones are sampled from, or None.
         n_held_out: rows of the data that are not learned because they are sampled to be held out.
-        n_leaked: further rows of the data that are not learned because a held-out row asks the
+        leaked: ids of further rows of the data that are not learned because a held-out row asks the
             same.
         is_control_same: the control is the same rows, each of which is learned alike.
         leaks: where the first of them are, and the held-out rows that they repeat.
@@ -38,9 +38,14 @@ class RowSplit:
     held_out: Dataset | None
     control: Dataset | None
     n_held_out: int = 0
-    n_leaked: int = 0
+    leaked: tuple[str, ...] = ()
     leaks: str = ""
     is_control_same: bool = False
+
+    @property
+    def n_leaked(self) -> int:
+        """Rows that are not learned because a held-out row asks the same."""
+        return len(self.leaked)
 
     def identify_answered(self, settings: TrainSettings) -> dict[str, Any]:
         """Return how the held-out rows that are answered are chosen, where not all of them are."""
@@ -126,7 +131,7 @@ def split_rows(
         held_out=held_out,
         control=control_rows,
         n_held_out=n_held_out,
-        n_leaked=int((is_known & ~is_held_out).sum()),
+        leaked=tuple(data.frame["row_id"].filter(pl.Series(is_known & ~is_held_out))),
         leaks=describe_matches(data, held_out, np.where(is_held_out, -1, match)),
     )
 

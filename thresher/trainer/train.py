@@ -204,7 +204,8 @@ def _announce_rows(context: RunContext) -> None:
         messages.append(f"{name}: {describe_rejected(n_usable + sum(by_reason.values()), by_reason)}")
     if split.n_leaked:
         messages.append(
-            f"{split.n_leaked:,} rows ask the same as a held-out row and are left out of training ({split.leaks})"
+            f"{format_count(split.n_leaked, 'row')} left out of training, as a held-out row asks the same "
+            f"({split.leaks})"
         )
     if context.settings.weight is None and JOB_WEIGHT in context.data.column_names:
         messages.append(

@@ -5,9 +5,10 @@ import polars as pl
 import pytest
 
 import thresher as th
+from thresher.cli.why import summarize
 from thresher.errors import InputError, SettingsError
 from thresher.experiments.attribution.proof import OTHERS, RANDOM, SUSPECTS, Interval, Proof
-from thresher.experiments.attribution.row_influence import DAMPING, GradientSketcher, score_rows
+from thresher.experiments.attribution.row_influence import GradientSketcher, score_rows
 from thresher.experiments.attribution.why import describe_proof
 
 COLORS = {"red": "apple", "green": "leaf", "blue": "sky"}
@@ -67,7 +68,7 @@ def test_what_cannot_be_explained_is_refused(planted, tmp_path):
     pl.read_ndjson(path).head(50).write_ndjson(other)
     with pytest.raises(InputError, match="data: must be the rows that .* was trained on"):
         th.why(folder / "adapter", "a", data=other)
-    with pytest.raises(InputError, match="answer: must be a label of the adapter, got 'pink'"):
+    with pytest.raises(InputError, match=r"answer: must be a label of the adapter \(blue, green, red\), got 'pink'"):
         th.why(folder / "adapter", "a", data=path, answer="pink")
     with pytest.raises(InputError, match="the question must hold a word"):
         th.why(folder / "adapter", " ", data=path)
@@ -85,6 +86,20 @@ def test_rows_that_were_held_out_are_no_suspects(planted, tiny_bert):
     assert held_out
     assert not held_out & set(rows["row_id"])
     assert len(rows) + len(held_out) == 66
+
+
+def test_rows_that_ask_what_a_held_out_row_asks_are_no_suspects(planted, tiny_bert):
+    path, folder = planted
+    settings = th.TrainSettings(max_steps=2, batch_size=16, max_length=16, lora_rank=4)
+    test = [{"text": "The apple is RED 3 ", "label": "red"}, {"text": "another one", "label": "blue"}]
+    adapter = th.train(path, eval=test, out=folder / "leaked", model=tiny_bert, settings=settings, base="none")
+    result = th.why(adapter.path, "a a 3 z z", data=path, proofs=0, suspects=99)
+    assert len(result.rows) == 65
+    assert "the apple is red 3" not in set(result.rows["prompt"])
+    assert [each["row_id"] for each in result.content["suspects"]] == result.rows["row_id"][:21].to_list()
+    said = summarize(result).splitlines()
+    assert said[0].startswith("not tested")  # as on the page
+    assert said[2] == "21 suspects, as at most a third of the rows are left out; the first 10:"
 
 
 def test_an_adapter_that_goes_on_from_another_one_is_refused(planted):
@@ -111,14 +126,23 @@ def test_the_verdict_says_what_training_without_the_suspects_does():
     assert describe_proof(None, 10).startswith("not tested")
 
 
-def test_scores_are_those_of_a_dense_solution():
+def test_scores_are_cosines_and_rows_that_pull_at_everything_are_not_preferred():
     rng = np.random.default_rng(0)
     g, q = rng.normal(size=(30, 8)).astype(np.float32), rng.normal(size=8).astype(np.float32)
-    moments = g.T.astype(float) @ g / 30
-    inverse = np.linalg.inv(moments + DAMPING * np.trace(moments) / 8 * np.eye(8))
-    expected = g @ inverse @ q / np.sqrt(np.einsum("ij,jk,ik->i", g, inverse, g))
+    expected = [float(row @ q / (np.sqrt(row @ row) * np.sqrt(q @ q))) for row in g]
     np.testing.assert_allclose(score_rows(g, q), expected, rtol=1e-5)
+    np.testing.assert_allclose(score_rows(g * np.arange(1, 31, dtype=np.float32)[:, None], q), expected, rtol=1e-5)
     assert score_rows(np.zeros((3, 4), np.float32), np.ones(4, np.float32)).tolist() == [0, 0, 0]
+
+
+def test_wrong_labels_of_a_part_of_a_class_come_before_right_rows_of_the_answer():
+    """As near the end of training, where right labels hardly pull, and in few directions."""
+    rng = np.random.default_rng(0)
+    right = 0.05 * (np.eye(8)[0] + 0.3 * rng.normal(size=(40, 8)))
+    wrong = 2.0 * (0.7 * np.eye(8)[1] + 0.3 * np.eye(8)[0] + 0.1 * rng.normal(size=(10, 8)))
+    answer = 0.7 * np.eye(8)[1] + 0.3 * np.eye(8)[0]
+    scores = score_rows(np.concatenate([right, wrong]).astype(np.float32), answer.astype(np.float32))
+    assert scores[40:].min() > scores[:40].max()
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing")

@@ -1,10 +1,12 @@
 """How much each training row pushed an adapter towards an answer, by gradients.
 
-For the loss L_q of the answer and L_i of row i, both at the trained adapter, an influence function
-(Koh and Liang 2017, arXiv:1703.04730) says that training on i lowers L_q by g_q^T H^-1 g_i. With g
-sketched to d numbers, H is the second moment of the rows' sketches, (1/n) sum_i g_i g_i^T, damped
-(TRAK, Park et al. 2023, arXiv:2303.14186). Dividing by sqrt(g_i^T H^-1 g_i) keeps rows that pull at
-everything from coming first (RelatIF, Barshan et al. 2020, arXiv:2003.11630).
+The score of a row is the cosine between its loss gradient and that of the answer, both at the
+trained adapter and sketched: a step on the row lowers the answer's loss by the inner product
+(TracIn, Pruthi et al. 2020, arXiv:2002.08484), and the norms are divided out so that rows which
+pull at everything do not come first. Preconditioning by the second moment of the rows (TRAK, Park
+et al. 2023, arXiv:2303.14186) found planted rows less well: where only a part of a class has the
+wrong label, these rows are themselves the directions with the largest second moment, which it takes
+away (`benchmarks/why.py --partly`).
 
 A score says which rows pull towards the answer now, not what would happen without them: that is
 what the proof is for.
@@ -25,9 +27,6 @@ from thresher.trainer.engine.batches import pad_rows
 from thresher.trainer.engine.losses import class_loss, token_loss
 from thresher.trainer.engine.tokenization import Example
 
-# times the mean second moment: with fewer rows than entries, a weak damping would let directions in
-# which few rows differ decide (`benchmarks/why.py`)
-DAMPING = 10.0
 # names of what an adapter trains: its matrices, whole layers, the head of a classifier; not lm_head
 TRAINED = re.compile(r"(?:^|\.)(?:lora_|modules_to_save\.)|^head\.")
 
@@ -69,18 +68,13 @@ class GradientSketcher:
 
 
 def score_rows(rows: Float32, answer: Float32) -> Float64:
-    """Return how much each row pulls towards an answer: (n,), higher is more.
+    """Return how much each row pulls towards an answer: (n,) cosines, higher is more.
 
     Args:
         rows: (n, dim) sketches of the training rows.
         answer: (dim,) of the answer.
     """
-    g = rows.astype(np.float64)
-    moments = g.T @ g / len(g)
-    damping = DAMPING * np.trace(moments) / len(moments) + np.finfo(np.float64).tiny
-    chol = np.linalg.cholesky(moments + damping * np.eye(len(moments)))
-    whitened = np.linalg.solve(chol, g.T).T  # (n, dim): inner products of these are those by H^-1
-    size = np.linalg.norm(whitened, axis=1)
-    pull = whitened @ np.linalg.solve(chol, answer.astype(np.float64))
-    scores: Float64 = np.divide(pull, size, out=np.zeros_like(pull), where=size > 0)
+    g, a = rows.astype(np.float64), answer.astype(np.float64)
+    size = np.linalg.norm(g, axis=1) * np.linalg.norm(a)
+    scores: Float64 = np.divide(g @ a, size, out=np.zeros(len(g)), where=size > 0)
     return scores

@@ -21,11 +21,11 @@ class WhySettings:
     command: ClassVar[str] = "why"
 
     answer: str | None = option(None, "Answer to explain; default: what the adapter answers.")
-    suspects: int = option(10, "Number of top-scoring rows that the test leaves out.", ge=1)
+    suspects: int = option(10, "Number of top-scoring rows that the test leaves out, at most a third of all.", ge=1)
     proofs: int = option(
         5,
         "Training runs without the suspects; the same number each without random rows and without other "
-        "random rows. 0: skip the test.",
+        "random rows. At least 3, or 0 to skip the test.",
     )
     dim: int = option(2048, "Dimensions of a gradient sketch.", ge=16)
     device: str | None = declare_device()

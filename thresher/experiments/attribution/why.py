@@ -7,7 +7,7 @@ OUT/why.json       the answer, the suspects, and the proof
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shutil import rmtree
@@ -43,7 +43,7 @@ from thresher.trainer.split import split_rows
 from thresher.validation import build_settings, document_options
 
 KIND, RESULT, ROWS, WORK = "why", "why.json", "rows.parquet", ".proof"
-RECIPE = "why-2"  # raise it when the same question would be answered otherwise
+RECIPE = "why-3"  # raise it when the same question would be answered otherwise
 SHOWN = 10
 
 
@@ -90,10 +90,10 @@ def why(
 ) -> Explanation:
     """Find the training rows that led to an adapter's answer, and test it by retraining.
 
-    Rows are ranked by the inner product of their gradient with that of the answer, preconditioned
-    and normalized. The proof trains again without the first ones, without as many random rows, and
-    without other random rows, from the same seeds: the suspects made the answer if it becomes less
-    likely without them than without random rows.
+    Rows are ranked by the cosine of their gradient with that of the answer. The proof trains again
+    without the first ones, without as many random rows, and without other random rows, from the
+    same seeds: the suspects made the answer if it becomes less likely without them than without
+    random rows.
 
     Args:
         adapter: folder that `train` wrote.
@@ -179,7 +179,10 @@ def _resolve(trained: Adapter, rows: Dataset, device: str | None) -> RunContext:
     metrics = trained.metrics
     kind = metrics["settings"].get("adapter", "lora")
     if kind not in LOW_RANK or kind == "adalora":
-        raise SettingsError(f"why: gradients are compared in low-rank matrices, got an adapter of kind '{kind}'")
+        raise SettingsError(
+            f"why: gradients are compared in low-rank matrices, got an adapter of kind '{kind}'; train one with "
+            f"--adapter lora"
+        )
     if metrics["task"] == "text":
         raise SettingsError("why: explains answers to questions, got an adapter that was trained on plain texts")
     if "start" in trained.manifest.content:
@@ -213,6 +216,9 @@ def find_learned_rows(trained: Adapter, rows: Dataset) -> Dataset:
             f"data: must be the rows that {trained.path} was trained on (fingerprint {data['fingerprint'][:12]}), got "
             f"others ({rows.fingerprint[:12]}, {len(rows):,} rows); give the same file"
         )
+    rows = rows.take(np.flatnonzero(~rows.frame["row_id"].is_in(data.get("left_out", [])).to_numpy()))
+    if content_hash(rows) == data["train"]:
+        return rows
     measured = trained.path / "predictions.parquet"
     ids = read_table(measured)["row_id"].unique().to_list() if measured.is_file() else []
     held_out = rows.take(np.flatnonzero(rows.frame["row_id"].is_in(ids).to_numpy()))
@@ -221,8 +227,8 @@ def find_learned_rows(trained: Adapter, rows: Dataset) -> Dataset:
         if content_hash(learned) == data["train"]:
             return learned
     raise InputError(
-        f"data: {trained.path} has learned some of these rows only, as others were held out or repeat rows that were; "
-        f"give the rows that it has learned"
+        f"data: {trained.path} has learned some of these rows only, as others were held out or repeat rows that were, "
+        f"and its version did not record which; train it again"
     )
 
 
@@ -262,12 +268,13 @@ def _explain(call: _Call, path: Path | None) -> Explanation:
     order = np.argsort(-scores, kind="stable")
     proof = _prove(call, examples, asked, order[:n_suspects]) if settings.proofs else None
     rows = context.split.train.frame.select("row_id", "prompt", "response")
-    rows = rows[np.array(examples.position)[order].tolist()]
+    rows = rows[np.array(examples.position)[order].tolist()].with_columns(score=pl.Series(scores[order]))
     content = {
         "question": call.question,
         "answer": answer,
         "loss": loss,
         "n_suspects": n_suspects,
+        "suspects": rows.head(n_suspects).to_dicts(),
         "proof": None if proof is None else proof.to_json(),
         "verdict": describe_proof(proof, n_suspects),
     }
@@ -282,7 +289,7 @@ def _explain(call: _Call, path: Path | None) -> Explanation:
         "run": clock.to_json(),
     }
     return Explanation(
-        rows=rows.with_columns(score=pl.Series(scores[order]), rank=pl.int_range(1, len(rows) + 1)),
+        rows=rows.with_columns(rank=pl.int_range(1, len(rows) + 1)),
         content=content,
         path=path,
         manifest=Manifest(manifest),
@@ -319,7 +326,7 @@ def _ask(context: RunContext, question: str, answer: str) -> HeldOut:
     """Return the question with an answer, as a held-out row."""
     if context.task == "classification":
         if answer not in context.labels:
-            raise InputError(f"answer: must be a label of the adapter, got '{answer}'")
+            raise InputError(f"answer: must be a label of the adapter{_list_labels(context.labels)}, got '{answer}'")
         row = {"text": question, "label": answer}
     else:
         row = {"prompt": question, "completion": answer}
@@ -339,6 +346,11 @@ def _answer(context: RunContext, question: str, model: Any) -> str:
     if not answer:
         raise InputError("why: the adapter answers nothing to this question; give the answer to explain (--answer)")
     return str(answer)
+
+
+def _list_labels(labels: Sequence[str]) -> str:
+    """Return the labels in parentheses, if they are few."""
+    return f" ({', '.join(labels)})" if len(labels) <= SHOWN else ""
 
 
 def describe_proof(proof: Proof | None, n_suspects: int) -> str:
