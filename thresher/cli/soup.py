@@ -53,12 +53,16 @@ def summarize(result: Soup) -> str:
     content = result.content
     metric, single = content["metric"], content["best_single"]
     lines = [content["answer"]]
-    lines += [f"{each['path']}: {metric} on the dev rows {each['dev']:.4f}" for each in content["adapters"]]
+    lines += [
+        f"adapter {number}: {each['path']}, {metric} on the dev rows {each['dev']:.4f}"
+        for number, each in enumerate(content["adapters"], start=1)
+    ]
     lines.append(f"best single adapter: {content['adapters'][single['adapter']]['path']}, test {single['test']:.4f}")
     for each in content["soups"]:
         test = "" if each["test"] is None else f", test {each['test']:.4f}"
         members = ", ".join(str(number + 1) for number in each["members"])
-        lines.append(f"soup by {each['way']} of adapters {members}: dev {each['dev']:.4f}{test}: {each['verdict']}")
+        noun = "adapters" if len(each["members"]) > 1 else "adapter"
+        lines.append(f"soup by {each['way']} of {noun} {members}: dev {each['dev']:.4f}{test}: {each['verdict']}")
     if result.path is not None:
         lines += [f"{result.path}: adapter/, soup.json", suggest_report(result.path)]
         lines.append(f"next: thresher try {shlex.quote(str(result.path))} TEXT (base next to the merged adapter)")

@@ -13,8 +13,8 @@ from tests.reporting.page_commands import read_page
 from thresher.cli.main import main
 from thresher.dataset import load
 from thresher.errors import InputError, SettingsError
+from thresher.experiments.soups.inputs import resolve_measuring
 from thresher.experiments.soups.plan import plan_soup
-from thresher.experiments.soups.soup import _resolve
 from thresher.trainer.adapter import Adapter
 from thresher.trainer.engine.adapters.merging import merge_adapters
 from thresher.trainer.engine.average_adapters import DOWN, UP, WEIGHTS, compute_scale
@@ -122,7 +122,7 @@ def test_what_was_learned_how_and_measured_beside_does_not_matter_to_the_rows_of
     metrics = Adapter.read(adapters[0]).metrics
     more = {"weight": "w", "metric": "lm-eval:arc_easy", "metric_limit": 5}
     stored = SimpleNamespace(metrics={**metrics, "settings": {**metrics["settings"], **more}})
-    context = _resolve(stored, load(make_rows(36, 38)), None)
+    context = resolve_measuring(stored, load(make_rows(36, 38)), None)
     assert context.settings.is_plain
     assert context.identity()
 
@@ -141,11 +141,22 @@ def test_soups_need_adapters_that_are_alike_and_dev_rows_that_are_no_test_rows(a
     for call in (th.soup, plan_soup):  # a dry run refuses what the run would
         with pytest.raises(InputError, match="must be the rows that .* was trained on"):
             call(adapters, **regmean, data=data[::-1])
+    learned = make_rows(*PARTS[1])
+    with pytest.raises(InputError, match=r"no test row may be one that an adapter was trained on.* found 36 of 36"):
+        th.soup(adapters, dev=rows, eval=learned)
+    with pytest.raises(InputError, match=r"no dev row may be one .* found 3 of 27 rows .*; take them out"):
+        th.soup(adapters, **{**regmean, "dev": [*rows, *learned[:3]]}, data=data)
+    with pytest.raises(InputError, match="needs different adapters, but .* is the same as"):
+        th.soup([adapters[0], adapters[1], adapters[0]], dev=rows, eval=make_rows(44, 60))
+    some = th.train(rows, out=tmp_path / "some", model=tiny_bert, settings=replace(SETTINGS, lora_layers="0"))
+    for pair in ([adapters[0], some.path], [some.path, adapters[0]]):
+        with pytest.raises(InputError, match="soup: all adapters must have the same layers, got .* in"):
+            th.soup(pair, dev=make_rows(60, 64), eval=make_rows(44, 60))
     other = th.train(rows, out=tmp_path / "vera", model=tiny_bert, settings=replace(SETTINGS, adapter="vera"))
     with pytest.raises(SettingsError, match="merges low-rank updates, got an adapter of kind 'vera'"):
         th.soup([adapters[0], other.path], dev=rows, eval=make_rows(44, 60))
     few = th.train([row for row in rows if row["label"] != "red"], out=tmp_path / "few", **options)
-    with pytest.raises(InputError, match=r"must have the same labels, got \['blue', 'green', 'red'\] in"):
+    with pytest.raises(InputError, match=r"must have the same labels, got 3 labels \(only there: .red.\) in"):
         th.soup([adapters[0], few.path], dev=rows, eval=make_rows(44, 60))
     for name, side in (("dev", rows), ("test", make_rows(44, 60))):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in side))

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
+from thresher.experiments.soups.inputs import load_call
 from thresher.experiments.soups.settings import SoupOptions, SoupSettings
-from thresher.experiments.soups.soup import load_call
 from thresher.numeric.memory import get_peak_bytes
 from thresher.numeric.units import format_count
 from thresher.trainer.context import RunContext

@@ -14,7 +14,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -25,29 +25,26 @@ from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
 from thresher.artifacts.result import Result
 from thresher.artifacts.seal import encode_record
 from thresher.dataset import Dataset
-from thresher.dataset.own_text.matching import match_rows
 from thresher.dataset.provenance import list_source_paths
-from thresher.errors import InputError, SettingsError
+from thresher.errors import InputError
 from thresher.evaluation.gain import Gain, estimate_gain, format_gain
 from thresher.evaluation.metric import METRICS, Unit, find_unit
 from thresher.experiments.adapter_averaging import choose_greedily
-from thresher.experiments.attribution.why import find_learned_rows, name_classifier
 from thresher.experiments.result_folder import RunClock, read_result
+from thresher.experiments.soups.inputs import load_call
 from thresher.experiments.soups.settings import SoupOptions, SoupSettings
 from thresher.numeric.units import format_count
 from thresher.progress import OnProgress, Progress, report_done
 from thresher.trainer.adapter import Adapter
-from thresher.trainer.context import PACKAGES, RunContext, content_hash, load_rows, resolve_run
+from thresher.trainer.context import PACKAGES, RunContext, content_hash
 from thresher.trainer.deployment.settings import PredictOptions, PredictSettings
-from thresher.trainer.engine.adapters.kinds import LOW_RANK
-from thresher.trainer.settings import TrainSettings
-from thresher.trainer.split import sort_by_id
 from thresher.trainer.untouched.summary import name_verdict
 from thresher.validation import build_settings, document_options
 
 KIND, RESULT, ADAPTER = "soup", "soup.json", "adapter"
+SINGLE = "the best single adapter"
 AGAIN = "merge the adapters again"
-RECIPE = "soup-4"  # raise it when the same adapters would be merged or judged otherwise
+RECIPE = "soup-5"  # raise it when the same adapters would be merged or judged otherwise
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -157,76 +154,6 @@ def soup(
         return read_soup(folder.path)
 
 
-def load_call(
-    adapters: Sequence[str | Path], dev: Any, eval_rows: Any, settings: SoupSettings
-) -> tuple[list[Adapter], dict[str, RunContext], list[Dataset]]:
-    """Load and check what `soup` was given; errors are those of it.
-
-    Returns:
-        The adapters, what measuring on the rows of "dev" and of "test" takes, and the rows that
-        each adapter was trained on, where they are given.
-    """
-    trained = [Adapter.read(folder) for folder in adapters]
-    _require_alike(trained)
-    sides = {"dev": load_rows(dev), "test": load_rows(eval_rows)}
-    if (match_rows(sides["test"], sides["dev"]) >= 0).any():
-        raise InputError("soup: no dev row may be a test row, because the scores would be too good; give other rows")
-    contexts = {name: _resolve(trained[0], rows, settings.device) for name, rows in sides.items()}
-    return trained, contexts, _load_learned(trained, settings.data)
-
-
-def _require_alike(trained: Sequence[Adapter]) -> None:
-    """Refuse adapters that cannot be merged.
-
-    Raises:
-        InputError: there are fewer than two, or they differ in base, task or labels.
-        SettingsError: one has no low-rank matrices.
-    """
-    if len(trained) < 2:
-        raise InputError(f"soup: needs at least 2 adapters, got {len(trained)}; give more")
-    for each in trained:
-        kind = each.metrics["settings"].get("adapter", "lora")
-        if kind not in LOW_RANK:
-            raise SettingsError(f"soup: merges low-rank updates, got an adapter of kind '{kind}' in {each.path}")
-        for name in ("model", "task", "labels"):
-            ours, first = each.metrics[name], trained[0].metrics[name]
-            if ours != first:
-                raise InputError(
-                    f"soup: all adapters must have the same {name}, got {str(first)[:60]} in {trained[0].path} and "
-                    f"{str(ours)[:60]} in {each.path}; leave one out"
-                )
-
-
-def _load_learned(trained: Sequence[Adapter], data: Sequence[Any]) -> list[Dataset]:
-    """Return the rows that each adapter was trained on; none where none are given.
-
-    Raises:
-        InputError: there are more or fewer than adapters, or they are others.
-    """
-    if data and len(data) != len(trained):
-        raise InputError(
-            f"soup: data must be given once for each of the {len(trained)} adapters, in the same order, got {len(data)}"
-        )
-    return [find_learned_rows(each, load_rows(rows)) for each, rows in zip(trained, data, strict=False)]
-
-
-def _resolve(trained: Adapter, rows: Dataset, device: str | None) -> RunContext:
-    """Return what measuring on some rows takes, as the adapter was trained."""
-    metrics = trained.metrics
-    stored = {**metrics["settings"], "early_stopping_patience": None, "eval_every": None}
-    stored |= {"metric": None, "metric_limit": None}
-    context = resolve_run(
-        rows,
-        model=name_classifier(metrics) if metrics["task"] == "classification" else metrics["model"]["name"],
-        settings=replace(TrainSettings.read(stored).plain, device=device),  # no weights here
-        seed=0,
-        task=metrics["task"],
-        labels=metrics["labels"],
-    )
-    # nothing is learned: all rows are measured on
-    return replace(context, split=replace(context.split, held_out=sort_by_id(rows)))
-
-
 @dataclass(frozen=True)
 class _SoupRun:
     """What one call merges and measures."""
@@ -256,7 +183,7 @@ class _SoupRun:
             self._tell(f"{folder}: {metric.name} {dev[-1]:.4f} on the dev rows")
         order = sorted(range(len(folders)), key=lambda number: (-sign * dev[number], number))
         single = self._measure("test", folders[order[0]])
-        soups, best = [], (sign * dev[order[0]], folders[order[0]], "the best single adapter")
+        soups, best = [], (sign * dev[order[0]], folders[order[0]], SINGLE)
         for way in self.settings.ways:
             made: dict[tuple[int, ...], float] = {(order[0],): sign * dev[order[0]]}
 
@@ -287,7 +214,7 @@ class _SoupRun:
             "best_single": {"adapter": order[0], "test": metric.measure(single).value},
             "soups": soups,
             "kept": best[2],
-            "answer": f"{best[2]} is best on the dev rows; {_summarize(soups)}",
+            "answer": f"{_describe_kept(best[2], folders[order[0]])}; {_summarize(soups)}",
         }
         return content, best[1]
 
@@ -325,6 +252,13 @@ class _SoupRun:
         return measure_adapter(self.contexts[side], folder)
 
 
+def _describe_kept(kept: str, single: Path) -> str:
+    """Return what is best on the dev rows."""
+    if kept == SINGLE:
+        return f"no soup is better on the dev rows than the best single adapter, {single}"
+    return f"{kept} is best on the dev rows"
+
+
 def _describe_gain(gain: Gain, unit: Unit) -> str:
     """Return the verdict, with its size and the number of test rows."""
     verdict = name_verdict(gain) if gain.direction else "no clear difference"
@@ -332,7 +266,13 @@ def _describe_gain(gain: Gain, unit: Unit) -> str:
 
 
 def _summarize(soups: Sequence[Mapping[str, Any]]) -> str:
-    return "; ".join(f"{each['way']} against the best single adapter: {each['verdict']}" for each in soups)
+    """Return the verdicts on the test rows."""
+    return "; ".join(
+        f"{each['way']}: {each['verdict']}"
+        if each["test"] is None
+        else f"{each['way']} against the best single adapter on the test rows: {each['verdict']}"
+        for each in soups
+    )
 
 
 def read_soup(path: str | Path) -> Soup:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from thresher.artifacts.disk_errors import writing_safetensors
@@ -41,9 +42,8 @@ def average_adapters(folders: Sequence[Path], out: Path) -> None:
         InputError: the adapters are of different bases or layers, or of a kind whose mean is no
             adapter.
     """
+    require_mergeable(folders, caller="average_adapters")
     configs = [json.loads((folder / CONFIG).read_bytes()) for folder in folders]
-    _require_alike(folders, configs)
-    _require_same_heads(folders)
     weights = [load_file(folder / WEIGHTS) for folder in folders]
     share = 1 / len(folders)
     merged: dict[str, torch.Tensor] = {}
@@ -83,29 +83,58 @@ def compute_scale(config: Mapping[str, Any]) -> float:
     return float(config["lora_alpha"]) / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
-def _require_alike(folders: Sequence[Path], configs: Sequence[Mapping[str, Any]]) -> None:
-    if not configs:
-        raise InputError("average_adapters: needs at least one adapter, got none")
+def require_mergeable(folders: Sequence[Path], *, caller: str) -> None:
+    """Refuse adapters that have no common mean.
+
+    Args:
+        folders: peft folders of adapters.
+        caller: what the messages start with.
+
+    Raises:
+        InputError: as for `average_adapters`.
+    """
+    if not folders:
+        raise InputError(f"{caller}: needs at least one adapter, got none")
+    configs = [json.loads((folder / CONFIG).read_bytes()) for folder in folders]
+    _require_alike(folders, configs, caller)
+    _require_same_layers(folders, caller)
+    _require_same_heads(folders, caller)
+
+
+def _require_same_layers(folders: Sequence[Path], caller: str) -> None:
+    """Refuse adapters of other layers: the target modules may be the same names in some of them."""
+    names = []
+    for folder in folders:
+        with safe_open(folder / WEIGHTS, framework="pt") as file:
+            names.append(set(file.keys()))
+        if names[-1] != names[0]:
+            raise InputError(
+                f"{caller}: all adapters must have the same layers, got {len(names[0]):,} matrices in "
+                f"{folders[0].name} and {len(names[-1]):,} in {folder.name}; train them with the same --lora-layers"
+            )
+
+
+def _require_alike(folders: Sequence[Path], configs: Sequence[Mapping[str, Any]], caller: str) -> None:
     for folder, config in zip(folders, configs, strict=True):
         for name in SAME:
             if _sort_lists(config.get(name)) != _sort_lists(configs[0].get(name)):
                 raise InputError(
-                    f"average_adapters: all adapters must have the same {name}, got {configs[0].get(name)} in "
+                    f"{caller}: all adapters must have the same {name}, got {configs[0].get(name)} in "
                     f"{folders[0].name} and {config.get(name)} in {folder.name}; average adapters of one base"
                 )
         if config.get("use_dora") or config.get("rank_pattern") or config.get("alpha_pattern"):
             raise InputError(
-                f"average_adapters: needs plain low-rank adapters, found one with DoRA or ranks per layer in "
+                f"{caller}: needs plain low-rank adapters, found one with DoRA or ranks per layer in "
                 f"{folder.name}; train it without them"
             )
 
 
-def _require_same_heads(folders: Sequence[Path]) -> None:
+def _require_same_heads(folders: Sequence[Path], caller: str) -> None:
     heads = [read_head_config(folder) if has_head(folder) else None for folder in folders]
     for folder, head in zip(folders, heads, strict=True):
         if head != heads[0]:
             raise InputError(
-                f"average_adapters: all adapters must have heads of the same pooling and labels, got others in "
+                f"{caller}: all adapters must have heads of the same pooling and labels, got others in "
                 f"{folders[0].name} and {folder.name}; train them alike"
             )
 
