@@ -30,9 +30,23 @@ def test_totals_are_divided_by_their_weights():
 def test_the_very_same_model_is_tied_with_itself():
     values = np.random.default_rng(0).random((1, 50)).repeat(2, axis=0)
     first, second = rank_models(["one", "two"], values, is_higher_better=True)
-    assert (first.low, first.high, second.low, second.high) == (1, 1, 1, 1)
+    assert (first.low, first.high, second.low, second.high) == (1, 2, 1, 2)
     assert second.is_tied
     assert second.gap == 0
+
+
+def test_the_intervals_of_ranks_agree_with_what_is_tied():
+    n_between = 0
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        values = rng.standard_normal((4, 60)) + np.array([[0.45], [0.15], [0.0], [0.0]])
+        ranks = rank_models("abcd", values, is_higher_better=True)
+        assert [each.low > 1 for each in ranks[1:]] == [not each.is_tied for each in ranks[1:]]
+        assert ranks[0].high == 1 + sum(each.is_tied for each in ranks[1:])
+        n_between += 0 < sum(each.is_tied for each in ranks) < 3
+    assert n_between > 5
+    ranks = rank_models("ab", np.array([[1.0, 1.2, 0.9, 1.1], [0.0, 0.1, 0.2, 0.0]]), is_higher_better=True)
+    assert describe_order(ranks).startswith("a is first, ahead of b by 0.975 [0.")
 
 
 def test_equal_models_are_rarely_called_different(monkeypatch):

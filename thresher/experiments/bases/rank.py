@@ -36,7 +36,7 @@ from thresher.progress import OnProgress, Progress
 from thresher.trainer.context import load_rows
 from thresher.validation import build_settings, document_options
 
-KIND, RECIPE = "bases", 3  # raise it when the same call gives other numbers
+KIND, RECIPE = "bases", 4  # raise it when the same call gives other numbers
 BASES, RESULT, CELLS = "bases.parquet", "bases.json", "cells.csv"
 
 
@@ -186,7 +186,8 @@ class _Ranker:
         ).drop("name")
         with ArmRunner.open(self.settings, self.on_progress) as runner:
             confirmed = self._confirm(runner, ranks)
-        answer = describe_order(ranks)
+        score = str(about["score"]).replace("_", " ")
+        answer = f"{describe_order(ranks)} ({score} of {format_count(about['rows'], 'row')})"
         return (
             table,
             {
@@ -271,7 +272,8 @@ class _Ranker:
             "verdicts": verdicts,
             "left_out": [rank.name for rank in ranks if not by_name[rank.name].can_be_trained],
             "answer": "; ".join(
-                f"trained on {n_rows:,} rows, {each['arm']} against {each['against']}: {each['sentence']}"
+                f"trained on {format_count(n_rows, 'row')}, {each['arm']} against {each['against']}: {each['sentence']}"
+                f" ({format_count(len(self.experiment.test), 'test row')}, {format_count(self.settings.seeds, 'seed')})"
                 for each in verdicts
             )
             or "the runs that were to confirm it failed; cells.csv has the reasons",

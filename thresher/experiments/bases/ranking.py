@@ -23,7 +23,7 @@ class Rank:
     Attributes:
         name: of the model.
         rank: 1 for the best.
-        low: best rank within the 95 % interval over rows.
+        low: best rank within the 95 % interval, which holds for all models at once.
         high: worst rank within it.
         gap: mean difference to the first, positive where the first is better.
         gap_low: lower end of its 95 % interval over rows.
@@ -54,7 +54,8 @@ def rank_models(
     or hard about a row cancels. A model is tied with the first where their paired difference could
     be luck. The first was picked because it came out best, so the difference is held against the
     largest one of all pairs that luck brings: of equal models, however many, at most 5 % of calls
-    find one worse.
+    find one worse. Ranks follow from the same comparison of all pairs (Klein, Wright and Wieczorek
+    2020, doi:10.1111/rssa.12532): a model's best place is that after all clearly better ones.
 
     Args:
         names: of the models.
@@ -68,31 +69,30 @@ def rank_models(
     means = rows.mean(axis=1)
     order = np.argsort(-means, kind="stable")
     draws = _resample(rows)  # (draws, m)
-    # equal scores share the better rank, so that equal models have equal intervals
-    ranks = 1 + (draws[:, None, :] > draws[:, :, None]).sum(axis=2)
     gaps = draws[:, order[:1]] - draws
-    p_values = _compare_with_first(rows, draws, int(order[0]))
+    p_values = _compare_pairs(rows, draws)
+    # (m, m): whether the one of the row is clearly better than the one of the column
+    is_ahead = (p_values < LEVEL) & (means[:, None] > means)
     placed = []
     for place, i in enumerate(order, start=1):
-        low, high = np.quantile(ranks[:, i], [LEVEL / 2, 1 - LEVEL / 2], method="nearest")
         gap_low, gap_high = np.quantile(gaps[:, i], [LEVEL / 2, 1 - LEVEL / 2])
         placed.append(
             Rank(
                 name=names[i],
                 rank=place,
-                low=int(low),
-                high=int(high),
+                low=1 + int(is_ahead[:, i].sum()),
+                high=len(names) - int(is_ahead[i].sum()),
                 gap=float(means[order[0]] - means[i]),
                 gap_low=float(gap_low),
                 gap_high=float(gap_high),
-                is_tied=place > 1 and p_values[int(i)] >= LEVEL,
+                is_tied=place > 1 and bool(p_values[order[0], i] >= LEVEL),
             )
         )
     return placed
 
 
-def _compare_with_first(rows: Float64, draws: Float64, first: int) -> list[float]:
-    """Return the p-value of no difference of each model from the best of them; 1 for itself.
+def _compare_pairs(rows: Float64, draws: Float64) -> Float64:
+    """Return the p-value of no difference of each pair of models: (m, m); 1 for itself.
 
     The distribution of the largest difference of all pairs, in standard errors, is that of the
     draws around their means. A t test over rows, which is stricter where rows are few, must agree.
@@ -100,7 +100,6 @@ def _compare_with_first(rows: Float64, draws: Float64, first: int) -> list[float
     Args:
         rows: (m, n) whose means are the scores.
         draws: (draws, m) of the means.
-        first: place of the best model.
     """
     from scipy import stats
 
@@ -111,14 +110,16 @@ def _compare_with_first(rows: Float64, draws: Float64, first: int) -> list[float
         for j in range(i):
             if (error := _measure_error(rows[i] - rows[j])) > 0:
                 largest = np.maximum(largest, np.abs(around[:, i] - around[:, j]) / error)
-    p_values = []
+    p_values = np.ones((m, m))
     for i in range(m):
-        gap, error = abs(float(means[first] - means[i])), _measure_error(rows[first] - rows[i])
-        if error > 0:
-            of_all = float((largest >= gap / error).mean())
-            p_values.append(max(of_all, float(2 * stats.t.sf(gap / error, n - 1))))
-        else:
-            p_values.append(0.0 if gap > 0 else 1.0)
+        for j in range(i):
+            gap, error = abs(float(means[i] - means[j])), _measure_error(rows[i] - rows[j])
+            if error > 0:
+                of_all = float((largest >= gap / error).mean())
+                p = max(of_all, float(2 * stats.t.sf(gap / error, n - 1)))
+            else:
+                p = 0.0 if gap > 0 else 1.0
+            p_values[i, j] = p_values[j, i] = p
     return p_values
 
 
@@ -139,5 +140,7 @@ def describe_order(ranks: Sequence[Rank]) -> str:
     first, *others = ranks
     tied = [each.name for each in others if each.is_tied]
     if not tied:
-        return f"{first.name} is first"
+        second = others[0]
+        gap = f"{second.gap:.3f} [{second.gap_low:.3f}, {second.gap_high:.3f}]"
+        return f"{first.name} is first, ahead of {second.name} by {gap}"
     return f"cannot tell apart: {', '.join([first.name, *tied])}"
