@@ -48,7 +48,7 @@ def test_questions_of_the_pool_are_refused_with_their_rows_or_dropped_with_a_not
     notes = []
     kept = experiment(pool, test, overlap="drop", model="tiny", on_progress=notes.append)
     assert len(kept.pool) == 40
-    assert notes[0].note.startswith("20 rows of the pool ask the same as a test row and are left out (")
+    assert notes[0].note.startswith("20 rows of the pool left out, as a test row asks the same (")
 
 
 def of_sources(n, n_sources):

@@ -10,6 +10,7 @@ from thresher.cli.next_steps import suggest_report
 from thresher.cli.output import print_block, print_json, print_plan
 from thresher.errors import InputError, SettingsError
 from thresher.experiments.experts.settings import ExpertSettings
+from thresher.numeric.units import format_count
 from thresher.printable import join_lines
 
 if TYPE_CHECKING:
@@ -71,11 +72,11 @@ def train_with_experts(
 
 
 def summarize(result: Experts) -> str:
-    """Return scores, verdicts, and how rows and questions were divided."""
+    """Return verdicts, scores, and how rows and questions were divided."""
     content = result.content
-    names = {"experts": f"{content['k']} experts", "single": "one adapter", "random": "random clusters"}
-    lines = [f"{names[name]}: {content['metric']} {score:.4f}" for name, score in content["scores"].items()]
-    lines += [each["verdict"] for each in content["against"].values()]
+    names = {"experts": format_count(content["k"], "expert"), "single": "one adapter", "random": "random clusters"}
+    lines = [each["verdict"] for each in content["against"].values()]
+    lines += [f"{names[name]}: {content['metric']} {score:.4f}" for name, score in content["scores"].items()]
     asked = content["settings"]["k"]
     if content["k"] < asked:
         lines.append(f"{asked} experts were asked for; the rows are so alike that they make {content['k']}")

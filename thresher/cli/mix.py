@@ -9,6 +9,7 @@ from thresher.cli import experiment_options as shared
 from thresher.cli.next_steps import suggest_selection
 from thresher.cli.with_options import with_options
 from thresher.experiments.mixing.settings import MixSettings
+from thresher.numeric.units import format_count
 from thresher.printable import join_lines
 
 if TYPE_CHECKING:
@@ -53,7 +54,9 @@ def summarize(result: Mix) -> str:
     verdict = content["verdict"]
     if verdict is not None:
         values = f"{verdict['value']:.4f}, equal shares {verdict['against_value']:.4f}"
-        lines.append(f"trained with the best shares: {content['metric']} {values}: {verdict['sentence']}")
+        asked = result.manifest.content
+        on = f"{format_count(asked['test']['rows'], 'test row')}, {format_count(asked['asked']['seeds'], 'seed')}"
+        lines.append(f"trained with the best shares: {content['metric']} {values} ({on}): {verdict['sentence']}")
     lines += content["forgetting"]
     lines += shared.describe_test_rows(result.manifest.content)
     if result.path is not None:

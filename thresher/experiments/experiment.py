@@ -21,6 +21,7 @@ from thresher.experiments.design.hold_out import hold_out
 from thresher.experiments.own.trainer import OwnTrainer, find_trainer_metric
 from thresher.experiments.settings import ExperimentSettings, MethodExperimentSettings, Overlap
 from thresher.models.causal_lm.default_model import choose_model
+from thresher.numeric.units import format_count
 from thresher.progress import OnProgress, Progress
 from thresher.trainer.context import NOTHING, RunContext, load_rows, resolve_run
 from thresher.trainer.settings import TrainSettings
@@ -311,6 +312,6 @@ def _remove_test_rows(pool: Dataset, test: Dataset, overlap: Overlap, on_progres
             f"{len(test)} there ({places}); take them out, or leave them out with --overlap drop"
         )
     if on_progress is not None:
-        note = f"{n_shared:,} rows of the pool ask the same as a test row and are left out ({places})"
+        note = f"{format_count(n_shared, 'row')} of the pool left out, as a test row asks the same ({places})"
         on_progress(Progress(stage="eval", done=n_shared, total=n_shared, note=note))
     return pool.take(np.flatnonzero(match < 0))

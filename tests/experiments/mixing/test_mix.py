@@ -159,6 +159,9 @@ def test_bad_requests_are_refused_in_one_sentence(call, tmp_path, capsys):
         th.mix(rows[:60], eval=call["eval"], model=call["model"])
     with pytest.raises(InputError, match="rows must be fewer than the 120 rows .* got 120; leave --rows out"):
         th.mix(rows, eval=call["eval"], model=call["model"], rows=120)
+    more = [{**row, "source": name} for row, name in zip(rows, "abc" * 40, strict=True)]
+    with pytest.raises(InputError, match="mixes must be at least 7 for the law of 3 sources, got 6"):
+        th.mix(more, eval=call["eval"], model=call["model"], mixes=6)
     with pytest.raises(SettingsError, match="seeds must be 0, or 2 or more"):
         th.mix(rows, eval=call["eval"], seeds=1)
     with pytest.raises(InputError, match="replay: a classifier writes no text"):

@@ -15,6 +15,7 @@ from thresher.features.compute import column_values
 from thresher.numeric.arrays import Float64, Int64
 
 CELLS_PER_SOURCE = 8
+SPARE = 3  # mixes beyond the linear part of the law, at least
 MOST_ROWS = 500  # of the largest mixes, where no number is given
 REPLAY = "replay"
 
@@ -90,12 +91,22 @@ class Sources:
         m = len(self.names)
         return cap_shares(np.full(m, 1 / m), self.limits)
 
+    @property
+    def least_mixes(self) -> int:
+        """The fewest mixes that the law can be fitted to."""
+        return len(self.names) + 1 + SPARE
+
     def plan(self, n_mixes: int | None) -> tuple[Float64, Int64]:
         """Return the shares and the rows of each mix that is trained: (n, m) and (n,).
 
         Every third mix has half of the rows, so that the law learns what more rows bring.
         """
         n = CELLS_PER_SOURCE * len(self.names) if n_mixes is None else n_mixes
+        if n < self.least_mixes:
+            raise InputError(
+                f"mix: mixes must be at least {self.least_mixes} for the law of {len(self.names)} sources, got {n}; "
+                f"leave --mixes out for {CELLS_PER_SOURCE * len(self.names)}"
+            )
         shares = spread_shares(len(self.names), n, self.limits)
         return shares, np.where(np.arange(n) % 3 == 2, self.n_rows // 2, self.n_rows).astype(np.int64)
 

@@ -37,6 +37,7 @@ from thresher.experiments.result_folder import RunClock, TableResult, read_resul
 from thresher.experiments.tables import describe_experiment, describe_inputs, describe_places
 from thresher.experiments.untouched.forgetting import estimate_lost, measure_untouched_losses
 from thresher.numeric.arrays import Float64
+from thresher.numeric.units import format_count
 from thresher.progress import OnProgress, Progress
 from thresher.subset.quota import Quota
 from thresher.validation import build_settings, document_options
@@ -45,7 +46,6 @@ KIND, RECIPE = "mix", "mix-3"
 RESULT, CELLS, MIXES = "mix.json", "cells.csv", "mixes.csv"
 BEST, EQUAL = "best shares", "equal shares"
 INTERVAL = (0.1, 0.9)  # of what further rows bring
-SPARE = 3  # mixes beyond the law's linear part, at least
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -132,7 +132,7 @@ def _add_replay(experiment: Experiment, named: Any, on_progress: OnProgress | No
     if not len(rows):
         raise InputError("replay: needs rows other than the test rows, found none; give others")
     if is_measured.any() and on_progress is not None:
-        note = f"{int(is_measured.sum()):,} rows of the replay are test rows, and are left out"
+        note = f"{format_count(int(is_measured.sum()), 'row')} of the replay left out, as test rows"
         on_progress(Progress(stage="replay", done=1, total=1, note=note))
     return replace(experiment, pool=join_datasets([experiment.pool, rows], ["the pool", REPLAY]))
 
@@ -211,10 +211,11 @@ class _Mixer:
         before = measure_untouched_losses(self.experiment)
         mixes = self._build_mixes(runner, cells, shares, before)
         done = np.flatnonzero(mixes["value"].is_not_null().to_numpy())
-        if len(done) < shares.shape[1] + 1 + SPARE:
+        if len(done) < (least := self.sources.least_mixes):
+            reasons = ", ".join(mixes["reason"].drop_nulls().to_list()[:1])
             raise InputError(
-                f"mix: the law needs {shares.shape[1] + 1 + SPARE} mixes with a score, found {len(done)}; "
-                f"cells.csv would say why, the first reason is {mixes['reason'].drop_nulls().to_list()[:1]}"
+                f"mix: the law needs {least} mixes with a score, found {len(done)}, as runs failed ({reasons}); run it "
+                f"again"
             )
         law = MixtureLaw(shares[done], sizes[done].astype(float), self.sign * mixes["value"].to_numpy()[done])
         cost = None
@@ -360,7 +361,13 @@ def describe_gain(n_rows: int, gains: Float64, unit: Unit) -> dict[str, Any]:
     """Return what further rows bring, with its interval and a sentence."""
     value, low, high = float(np.median(gains)), _quantile(gains, 0), _quantile(gains, 1)
     shown = unit.format_range(value, low, high, is_signed=True)
-    return {"rows": n_rows, "value": value, "low": low, "high": high, "sentence": f"{n_rows:,} more rows: {shown}"}
+    return {
+        "rows": n_rows,
+        "value": value,
+        "low": low,
+        "high": high,
+        "sentence": f"{format_count(n_rows, 'more row')}: {shown}",
+    }
 
 
 def describe_mix(sources: list[dict[str, Any]], verdict: Mapping[str, Any] | None, *, is_equal: bool) -> str:
