@@ -76,6 +76,20 @@ def test_where_half_of_the_rows_is_worse_all_are_needed():
     )
 
 
+@pytest.mark.parametrize(
+    ("truth", "brought", "than"),
+    [
+        (lambda n: 0.5 - 0.0002 * n, 0.16, "more"),  # each doubling brings twice as much
+        (steep, 0.1, None),
+    ],
+)
+def test_a_measured_last_doubling_takes_precedence_over_laws_that_it_contradicts(truth, brought, than):
+    enough = answer(truth, sd=0.003)
+    assert enough.unlike_laws == than
+    assert enough.last_doubling.median == pytest.approx(brought, abs=0.004)
+    assert ("is not known: the last doubling brought clearly" in enough.describe_next()) == (than is not None)
+
+
 def test_the_last_doubling_brings_more_than_the_tolerance_where_all_rows_are_needed():
     # four runs, of which a flat curve keeps some probability
     fit = fit_curve([62, 248, 495], [[0.64, 0.616], [0.689], [0.73]], is_higher_better=True)

@@ -93,9 +93,7 @@ def summarize(result: LearningCurve) -> str:
     lines.append(f"{unit:<10} mean ± standard error over {n_test:,} {what} and seeds (number of seeds)")
     lines += [*format_row_zero(content.get("base"), content["metric"]), *format_forgetting(content.get("general"))]
     lines += _format_methods(result)
-    failed = result.cells["status"].to_list().count("failed")
-    if failed:
-        lines.append(f"{format_count(failed, 'cell')} failed; curve.csv has the reasons")
+    lines += shared.describe_failures([run for run in result.cells.to_dicts() if run["status"] == "failed"])
     lines.append(
         f"{format_count(len(result.cells), 'cell')}, {content['cost_share']:.0%} of the full grid's cost; "
         f"{content['stopped']}"
@@ -154,4 +152,6 @@ def _format_rows(interval: Mapping[str, float | None]) -> str:
     fewer = f"fewer than {interval.get('smallest', 0):,}"
     ends = [interval[name] for name in ("median", "low", "high")]
     median, low, high = ("out of reach" if end is None else f"{end:,.0f}" if end else fewer for end in ends)
+    if ends == [None] * 3:
+        return "out of reach"
     return f"{fewer} rows" if interval["high"] == 0 else f"{median} rows [{low}, {high}]"

@@ -183,7 +183,9 @@ def check_rates(settings: CurveSettings, metric: str) -> None:
     """
     for target in settings.targets:
         if target > 1:
-            raise SettingsError(f"curve: a target of {metric} must be in 0..1, got {target}")
+            raise SettingsError(
+                f"curve: a target of {metric} must be in 0..1, got {target:g}; for {target:g}% write {target / 100:g}"
+            )
     amount = settings.tolerance.amount
     if amount >= 1:
         raise SettingsError(

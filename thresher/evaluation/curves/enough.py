@@ -30,6 +30,7 @@ import numpy as np
 from thresher.evaluation.curves.curve_fit import CurveFit, fit_points
 from thresher.evaluation.curves.decline import find_decline
 from thresher.evaluation.curves.interval import Interval, summarize_samples
+from thresher.evaluation.curves.last_doubling import find_last_doubling
 from thresher.numeric.units import format_count, format_points
 
 Verdict = Literal["enough", "all", "cannot tell"]
@@ -58,7 +59,8 @@ class Enough:
         of: rows of "all": the largest measured size.
         is_whole_pool: `of` is every row of the pool.
         smallest: smallest measured size; fewer rows are not asked about.
-        last_doubling: gain from half of `of` to `of`, by the curves that the verdict is read from.
+        last_doubling: gain from half of `of` to `of`, by the curves that the verdict is read from,
+            or as measured where these are contradicted.
         next_doubling: gain expected from twice as many rows as `of`; it is not measured.
         n_test: test rows with a value; None where that is not known.
         test_rows_needed: in all, to tell; None where as many do not help, or the verdict is known.
@@ -68,6 +70,8 @@ class Enough:
         n_unanswered: test rows besides `n_test`, for which no answer was generated.
         unit: what is counted: rows, or groups of a column.
         worse: by how much all rows are worse than `rows` of them, where that is beyond doubt.
+        unlike_laws: the last doubling brought clearly "more" or "less" than the laws allow, so that
+            `next_doubling` is not to be trusted; None where it did not.
     """
 
     verdict: Verdict
@@ -88,6 +92,7 @@ class Enough:
     n_unanswered: int = 0
     unit: str = "rows"
     worse: Interval | None = None
+    unlike_laws: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values."""
@@ -147,6 +152,11 @@ class Enough:
         """Return what twice the rows are expected to bring."""
         if self.worse is not None:
             return f"What {2 * self.of:,} {self.unit} would do is not known: no law describes {self.unit} that harm."
+        if self.unlike_laws is not None:
+            return (
+                f"What {2 * self.of:,} {self.unit} would do is not known: the last doubling brought clearly "
+                f"{self.unlike_laws} than any law of learning curves describes."
+            )
         gain, little = self._describe_gain(self.next_doubling), self.within / 10
         if -little < self.next_doubling.low and self.next_doubling.high < little:
             named = format_points(little) if self.is_rate else f"{little:.2g}"
@@ -255,6 +265,7 @@ def find_enough(
     if decline is not None:
         rows = Interval(decline.best, decline.best, decline.best)
     test_rows_needed, more_seeds_needed = None, None
+    last = find_last_doubling(fit)
     if verdict == "cannot tell":
         if n_test is not None:
             times = _find_times(lambda times: _quieten(fit, test_rows=times), tolerance, of)
@@ -270,7 +281,7 @@ def find_enough(
         of=of,
         is_whole_pool=of >= n_pool,
         smallest=smallest,
-        last_doubling=fit.gain(of / 2, of / 2, is_falling=True),
+        last_doubling=last.gain,
         next_doubling=fit.gain(of, of),
         n_test=n_test,
         test_rows_needed=test_rows_needed,
@@ -280,6 +291,7 @@ def find_enough(
         n_unanswered=n_unanswered,
         unit=unit,
         worse=None if decline is None else decline.by,
+        unlike_laws=last.contradicts,
     )
 
 

@@ -143,15 +143,13 @@ def _build_answers(experiment: Experiment, fitted: Fitted) -> Table:
         if answer is None:
             cells.append((method, fmt.NOTHING, fmt.NOTHING, "too few runs", fmt.NOTHING, fmt.NOTHING))
             continue
-        following = answer["next_doubling"]
         cells.append(
             (
                 method,
                 fmt.count(answer["rows"]),
                 _format_range(answer),
                 VERDICTS.get(answer["verdict"], str(answer["verdict"])),
-                f"{metric.difference(following['median'])} "
-                f"({metric.difference_range(following['low'], following['high'])})",
+                _format_outlook(experiment, answer),
                 f"{metric.text(top['median'])} ({metric.text_range(top['low'], top['high'])})" if top else fmt.NOTHING,
             )
         )
@@ -170,6 +168,13 @@ def _build_answers(experiment: Experiment, fitted: Fitted) -> Table:
         rows=cells,
         numeric=(1, 2),
     )
+
+
+def _format_outlook(experiment: Experiment, answer: Fitted) -> str:
+    if answer.get("unlike_laws") or answer.get("worse"):
+        return "not known"
+    following, metric = answer["next_doubling"], experiment.metric
+    return f"{metric.difference(following['median'])} ({metric.difference_range(following['low'], following['high'])})"
 
 
 def _build_notes(fitted: Fitted) -> list[Block]:
