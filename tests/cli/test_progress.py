@@ -141,3 +141,13 @@ def test_the_line_repeats_the_training_that_was_measured(settings, task, model, 
 
 def test_after_a_comparison_of_two_sides_no_method_is_named():
     assert suggest_after_comparison(SimpleNamespace(content={"baseline": "without", "budgets": [9]})) == []
+
+
+def test_no_selection_follows_where_every_number_of_rows_made_the_model_worse():
+    curve = make_curve("random", {}, verdict="enough")
+    gains = [{"n_rows": 50, "low": -0.04, "high": -0.01}, {"n_rows": 100, "low": -0.04, "high": -0.02}]
+    curve.content["base"] = {"methods": {"random": {"gains": gains}}}
+    (line,) = suggest_after_curve(curve)
+    assert line.startswith("next: check rows, model and training settings first: training made the score worse")
+    gains[0]["high"] = 0.01
+    assert suggest_after_curve(curve) == ["next: thresher select ROWS --method random --budget 10 --out chosen"]

@@ -198,6 +198,9 @@ def test_the_manifest_tells_what_was_asked_and_not_the_steps_of_the_last_budget(
     assert content["method_settings"] == {}
 
 
+GAP = {"difference": {"value": 0.1, "low": -0.1, "high": 0.3, "n_seeds": 2, "detectable": 0.3}}
+
+
 @pytest.mark.parametrize("is_higher_better", [True, False])
 def test_the_best_method_stands_first_and_two_seeds_are_told_to_be_few(is_higher_better):
     values = [
@@ -209,9 +212,13 @@ def test_the_best_method_stands_first_and_two_seeds_are_told_to_be_few(is_higher
         method="herding", n_rows=10, sentence="so", effect=outcome(n_seeds=2), select_seconds=1.0, train_seconds=1.0,
         seeds_needed=None, others={}, p_holm=1.0,
     )  # fmt: skip
-    rest = {"cells": pl.DataFrame({"n": [None, 40]}), "manifest": SimpleNamespace(content={"asked": {"detect": 0.01}})}
+    content["verdicts"] = [{"method": "herding", "n_rows": 10, "p_holm": 1.0, "sentence": "so"} | GAP]
+    cells = pl.DataFrame({"n": [None, 40], "value": [None, 2.0]})
+    rest = {"cells": cells, "manifest": SimpleNamespace(content={"asked": {"detect": 0.01}})}
     text = summarize(SimpleNamespace(content=content | {"failed": []}, verdicts=(verdict,), path=None, **rest))
-    order = [line.split()[0] for line in text.splitlines()[1:4]]
+    answer = "No method beats random here; any difference of 0.300 or more would have shown (40 test rows, 2 seeds)."
+    assert text.splitlines()[0] == answer
+    order = [line.split()[0] for line in text.splitlines()[2:5]]
     assert order == (["length", "random", "herding"] if is_higher_better else ["herding", "random", "length"])
     assert "fewer than 3 seeds" in text
     assert "over 40 test rows" in text

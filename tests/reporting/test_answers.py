@@ -9,6 +9,7 @@ from thresher.reporting import report
 from thresher.reporting.formatting import MetricDisplay
 from thresher.reporting.pages.outlook import build_joint
 from thresher.reporting.pages.row_zero import build_gains
+from thresher.reporting.pages.tuning import write_tuning_answer
 
 
 def test_the_answer_of_a_subset(pages):
@@ -36,7 +37,8 @@ def test_the_section_of_a_loss_says_that_it_falls(copy_folder, edit_json):
 
 
 def test_the_answer_of_a_comparison_names_the_winner_with_its_verdict(pages):
-    assert pages["comparison"][1].lead == "facility-location beats random at 500 rows: better by 2.1 points [1.2, 3.0]."
+    lead = "facility-location beats random at 500 rows: better by 2.1 points [1.2, 3.0] (1,000 test rows)."
+    assert pages["comparison"][1].lead == lead
 
 
 def test_a_comparison_without_a_winner_says_what_would_have_shown(copy_folder, read_report, edit_json):
@@ -45,7 +47,10 @@ def test_a_comparison_without_a_winner_says_what_would_have_shown(copy_folder, r
         for verdict in content["verdicts"]:
             verdict["p_holm"] = 0.4
     page = read_report(folder)
-    assert page.lead == "No method beats random here; any difference of 1.3 points or more would have shown."
+    assert (
+        page.lead
+        == "No method beats random here; any difference of 1.3 points or more would have shown (1,000 test rows)."
+    )
 
 
 def test_a_curve_without_an_answer_has_a_tile_and_a_table_that_say_so(copy_folder, edit_json):
@@ -149,7 +154,7 @@ def test_a_comparison_too_small_to_see_anything_says_so(copy_folder, read_report
             verdict["p_holm"] = 0.4
             verdict["difference"]["detectable"] = 3.2
     text = read_report(folder).lead
-    assert text.endswith("; with so few runs and test rows, no difference could have been detected.")
+    assert text.endswith("; with so few runs and test rows, no difference could have been detected (1,000 test rows).")
 
 
 def test_a_loss_below_one_is_no_percentage_on_the_page_of_a_search(copy_folder):
@@ -211,3 +216,14 @@ def test_a_joint_law_that_the_points_contradict_gives_no_probabilities():
     assert [row[-1] for row in build_joint(metric, joint).rows] == ["90\u00a0%", "10.0\u00a0%"]
     assert not build_joint(metric, joint | {"is_misfit": True}).rows
     assert not build_joint(metric, joint | {"worse": {"than": "2"}}).rows
+
+
+def test_a_search_names_the_trials_that_were_better_but_forget_too_much():
+    result = {"best_trial": 0, "dev_rows": 29, "general": {"allowed": 0.02, "excluded": [1, 2]}}
+    assert write_tuning_answer(result, 3, 3, 60, 2) == (
+        "Stay with the default settings: 3 settings were tried, 3 of them trained to the end, and none within the "
+        "allowed forgetting was better on 29 rows held out of the data; trials 1 and 2 score better, but forget more "
+        "than 0.02 bits per byte."
+    )
+    won = write_tuning_answer({"best_trial": 3, "verdict": "no clear difference"}, 20, 8, 60, 2)
+    assert won.startswith("Trial 3 won; compared with the default settings on 60 test rows (2 seeds): no clear diff")

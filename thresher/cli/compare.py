@@ -98,7 +98,9 @@ def summarize(result: Comparison) -> str:
     width = max(len(entry["method"]) for entry in content["values"])
     forgotten = _list_forgotten(content)
     lost = f" {'forgotten':>18}" if forgotten else ""
-    lines = [f"{'method':<{width}} {'rows':>8} {content['metric']:>18}{lost}  against {content['baseline']}"]
+    n_test = max(result.cells["n"].drop_nulls().to_list())
+    lines = [_write_answer(result, n_test)]
+    lines.append(f"{'method':<{width}} {'rows':>8} {content['metric']:>18}{lost}  against {content['baseline']}")
     sign = -1 if content["is_higher_better"] else 1  # the best first
     for entry in sorted(content["values"], key=lambda entry: (entry["n_rows"], sign * entry["value"])):
         verdict = verdicts.get((entry["method"], entry["n_rows"]))
@@ -107,7 +109,6 @@ def summarize(result: Comparison) -> str:
         lost = f" {forgotten.get((entry['method'], entry['n_rows']), ''):>18}" if forgotten else ""
         lines.append(f"{entry['method']:<{width}} {entry['n_rows']:>8,} {score:>18}{lost}  {sentence}")
     lines += _list_others(result)
-    n_test = max(result.cells["n"].drop_nulls().to_list())
     what = "documents" if names_lm_eval_task(content["metric"]) else "test rows"
     lines.append(f"95 % intervals over {n_test:,} {what} and seeds; verdicts after Holm's correction for their number")
     lines += _describe_choices(content)
@@ -124,13 +125,22 @@ def summarize(result: Comparison) -> str:
         f"it takes {_format_seeds(verdict.seeds_needed)} to see a difference of {detect:g}"
         for verdict in result.verdicts
     )
-    if content["failed"]:
-        lines.append(f"{format_count(len(content['failed']), 'cell')} failed; cells.csv has the reasons")
+    lines += shared.describe_failures(content["failed"])
     lines += shared.describe_test_rows(result.manifest.content)
     if result.path is not None:
         lines.append(shared.list_files(result.path))
     lines += suggest_after_comparison(result)
     return join_lines(lines)
+
+
+def _write_answer(result: Comparison, n_test: int) -> str:
+    from thresher.reporting.formatting import describe_metric
+    from thresher.reporting.pages.comparison import write_comparison_answer
+
+    content = result.content
+    values, task = result.cells["value"].to_list(), result.manifest.content.get("task")
+    metric = describe_metric(content["metric"], values, is_higher_better=content["is_higher_better"], task=task)
+    return write_comparison_answer(content, metric, n_test)
 
 
 def _list_forgotten(content: Mapping[str, Any]) -> dict[tuple[str, int], str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,8 +15,10 @@ from thresher.cli.output import print_block, print_json, print_line, print_plan
 from thresher.dataset.settings import EvalReadSettings, PoolSettings
 from thresher.dataset.values.given_settings import GivenSettings
 from thresher.experiments.settings import ExperimentSettings
+from thresher.numeric.units import format_count
 from thresher.validation import option
 
+_MOST_FAILURES = 5  # kinds of failed runs that a summary lists
 INCOMPLETE = 75  # exit code: the same command, run again, completes the work
 
 Pool = Annotated[
@@ -141,6 +144,19 @@ def describe_test_rows(content: Mapping[str, Any]) -> list[str]:
         return own
     sentence = describe_unknown_labels(content["unknown_labels"], content["test"]["rows"], content["labels"])
     return [*own, f"note: {sentence}"]
+
+
+def describe_failures(failed: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return which runs failed and why, one line per method, size and reason.
+
+    Args:
+        failed: `method`, `n_rows` and `reason` of each run.
+    """
+    counts = Counter((run["method"], run["n_rows"], run["reason"]) for run in failed)
+    return [
+        f"{method}, {format_count(n_rows, 'row')}: {format_count(n, 'run')} failed and left out: {reason}"
+        for (method, n_rows, reason), n in counts.most_common(_MOST_FAILURES)
+    ] + ([f"and {len(counts) - _MOST_FAILURES} more kinds of failed runs"] if len(counts) > _MOST_FAILURES else [])
 
 
 def list_files(path: Path) -> str:

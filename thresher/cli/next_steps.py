@@ -25,6 +25,8 @@ SEARCHED = frozenset(
 # what depends on the machine, or on what an experiment measures
 NOT_TYPED = frozenset({"precision", "device", "eval_generations", "metric", "metric_limit"})
 
+HURTS = "next: check rows, model and training settings first: training made the score worse at every number of rows"
+
 
 def suggest_training(rows: str | Path, *options: str) -> str:
     """Return the line that names training on rows."""
@@ -49,6 +51,8 @@ def suggest_after_curve(curve: LearningCurve) -> list[str]:
     # of a curve with a second factor, the leader is a method at one model or rank
     variant = curve.manifest.content.get("asked", {}).get("variants", {}).get(method)
     answer, name = enough[method], method if variant is None else variant["method"]
+    if _hurts_everywhere(curve, [method]):
+        return [HURTS]
     if answer.unit != "rows" or (variant is None and name not in (BASELINE, *curve.content["methods"])):
         return []
     if answer.verdict == "all":
@@ -56,6 +60,13 @@ def suggest_after_curve(curve: LearningCurve) -> list[str]:
     if answer.verdict == "enough":
         return [suggest_selection(_find_pool(curve), answer.high, *_spell_reading(curve), _spell_method(name))]
     return []
+
+
+def _hurts_everywhere(result: Comparison | LearningCurve, methods: Collection[str]) -> bool:
+    """Tell whether each number of rows by each method is clearly worse than no training."""
+    by_method = (result.content.get("base") or {}).get("methods", {})
+    gains = [gain for method in methods for gain in by_method.get(method, {}).get("gains", ())]
+    return bool(gains) and all(gain["high"] is not None and gain["high"] < 0 for gain in gains)
 
 
 def _list_leader_options(curve: LearningCurve, variant: Mapping[str, str] | None) -> list[str]:
@@ -81,6 +92,8 @@ def suggest_after_comparison(comparison: Comparison) -> list[str]:
     if better:
         best = max(better, key=lambda verdict: verdict.effect.value)
         return [_suggest_method(comparison, best.n_rows, best.method)]
+    if _hurts_everywhere(comparison, [entry["method"] for entry in comparison.content.get("values", ())]):
+        return [HURTS]
     budget = max(comparison.content.get("budgets", ()), default=None)
     return [] if budget is None else [_suggest_method(comparison, budget, BASELINE)]
 

@@ -47,12 +47,16 @@ def summarize(result: Tuning) -> str:
     from thresher.experiments.adapter_averaging import describe_greedy
     from thresher.experiments.search import describe_length
     from thresher.experiments.untouched.row_zero import format_row_zero
+    from thresher.reporting.pages.tuning import count_measured, write_tuning_answer
 
     content, best = result.content, result.best
     failed = result.trials["status"].to_list().count("failed")
+    n_finished = len(result.trials["final"].drop_nulls())
+    measured = count_measured(result.manifest.content)
     lines = [
+        write_tuning_answer(content, len(result.trials), n_finished, *measured),
         f"{format_count(len(result.trials), 'trial')}, judged at {content['early_share']:.0%} of their steps "
-        f"on {format_count(content['dev_rows'], 'row')} held out of the data, {failed} failed"
+        f"on {format_count(content['dev_rows'], 'row')} held out of the data, {failed} failed",
     ]
     kind = "" if best.adapter == "lora" else f"--adapter {best.adapter} "
     lines.append(
@@ -65,7 +69,6 @@ def summarize(result: Tuning) -> str:
     if test is not None:
         values = f"{test['winner']:.4f}, with the default settings {test['default']:.4f}"
         lines.append(f"on the test rows: {content['metric']} {values}")
-    lines.append(f"winner versus default: {content['verdict']}")
     if content.get("general"):
         lines.append(content["general"]["sentence"])
     lines += format_row_zero(content.get("base"), content["metric"])

@@ -26,7 +26,6 @@ from thresher.artifacts.stored import read_table
 from thresher.errors import InputError, MissingExtraError
 from thresher.evaluation.effect import Effect, describe_effect
 from thresher.evaluation.estimate import Estimate
-from thresher.evaluation.forgetting import describe_loss
 from thresher.evaluation.gain import Gain
 from thresher.evaluation.metric import Metric
 from thresher.experiments.adapter_averaging import average_finalists
@@ -38,7 +37,7 @@ from thresher.experiments.result_folder import RunClock, read_result, run_in_fol
 from thresher.experiments.search import EARLY, Search, TrialResult, run_settings, run_trials
 from thresher.experiments.settings import TuneOptions, TuneSettings
 from thresher.experiments.tables import describe_experiment, describe_inputs, describe_places
-from thresher.experiments.untouched.forgetting import estimate_lost, measure_untouched_losses
+from thresher.experiments.untouched.forgetting import describe_finalists, estimate_lost, measure_untouched_losses
 from thresher.experiments.untouched.row_zero import describe_gains, measure_references
 from thresher.progress import OnProgress
 from thresher.trainer.settings import COMMON, TrainSettings
@@ -159,13 +158,7 @@ def _search(search: Search, identity: str, clock: RunClock, work: Path) -> Tunin
     content = _build_content(search, trials, finals, best, pairs)
     content["base"] = _describe_base(search, on_test)
     if lost:
-        content["general"] = {
-            "allowed": search.settings.forget,
-            "unit": "bits per byte",
-            "trials": {str(number): each.to_json() for number, each in lost.items()},
-            "is_within": lost[best].value <= search.settings.forget,
-            "sentence": f"the winner {describe_loss(lost[best], search.settings.forget)}",
-        }
+        content["general"] = describe_finalists(finals, lost, best, search.settings.forget)
     if search.settings.average:
         content["average"] = average_finalists(search, trials, finals, best, work)
     return Tuning(

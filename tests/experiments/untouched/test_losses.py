@@ -88,7 +88,8 @@ def test_the_cells_of_a_comparison_say_what_they_forget(tiny_llama, question_row
     assert point["n_rows"] == 8
     assert point["lost"]["n"] == section["rows"] >= 8
     assert result.content["base"]["references"][0]["name"] == "untouched"
-    head, *lines = summarize(result).splitlines()
+    answer, head, *lines = summarize(result).splitlines()
+    assert " test rows, 2 seeds)" in answer
     columns = head.split()
     assert columns[:4] == ["method", "rows", "loss", "forgotten"]
     values = {line.split()[0]: line.split("bits/byte")[0].split()[-1] for line in lines if "bits/byte" in line}

@@ -74,6 +74,32 @@ def estimate_lost(before: pl.DataFrame, by_seed: Sequence[Sequence[float]]) -> G
     return estimate_forgetting(after, before)
 
 
+def describe_finalists(
+    finals: Mapping[int, float], lost: Mapping[int, Gain], best: int, allowed: float
+) -> dict[str, Any]:
+    """Return the section `general` of a search for settings.
+
+    Args:
+        finals: value at the end by trial, higher being better.
+        lost: on general rows, by trial.
+        best: the winner.
+        allowed: in bits per byte.
+
+    Returns:
+        `allowed`, `unit`, `trials` (what each forgets), `is_within` (the winner keeps to it), its
+        `sentence`, and `excluded`: trials with a better value that forget more than is allowed.
+    """
+    is_better = {number for number, value in finals.items() if value > finals[best]}
+    return {
+        "allowed": allowed,
+        "unit": "bits per byte",
+        "trials": {str(number): each.to_json() for number, each in lost.items()},
+        "is_within": lost[best].value <= allowed,
+        "excluded": sorted(number for number in is_better if lost[number].value > allowed),
+        "sentence": f"the winner {describe_loss(lost[best], allowed)}",
+    }
+
+
 def _describe_method(by_size: Mapping[int, Gain], allowed: float, unit: str) -> dict[str, Any]:
     beyond = [size for size, lost in by_size.items() if name_loss(lost, allowed) == "lost"]
     largest = max(by_size)

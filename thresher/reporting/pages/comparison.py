@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from thresher.artifacts.manifest import Manifest
 from thresher.evaluation.effect import ENOUGH_SEEDS
+from thresher.numeric.units import format_count
 from thresher.reporting import formatting as fmt
 from thresher.reporting.charts.chart import Chart, Dots, LegendEntry, Mark, Note, Rows, Rule, Whiskers, linear_axis
 from thresher.reporting.files import read_json
@@ -35,7 +36,7 @@ def build_comparison_page(folder: Path, manifest: Manifest) -> Page:
     return Page(
         kind="comparison",
         title=f"{fmt.join_words(methods) or 'nothing'} against {baseline}",
-        answer=_write_answer(experiment, verdicts, baseline),
+        answer=write_comparison_answer(content, experiment.metric, _count_test_rows(experiment)),
         more=[
             *tables.describe_incomplete(content),
             *write_row_zero(content.get("base")),
@@ -58,6 +59,11 @@ def build_comparison_page(folder: Path, manifest: Manifest) -> Page:
         ],
         footer=tables.build_footer(manifest.content),
     )
+
+
+def _count_test_rows(experiment: Experiment) -> int | None:
+    n_known = experiment.cells["n"].drop_nulls()
+    return int(n_known.max()) if len(n_known) else None  # type: ignore[arg-type]
 
 
 def is_clear(verdict: Verdict) -> bool:
@@ -84,26 +90,44 @@ def _improvement(verdict: Verdict) -> float:
     return float(value) if fmt.is_number(value) else 0.0
 
 
-def _write_answer(experiment: Experiment, verdicts: list[Verdict], baseline: str) -> str:
+def write_comparison_answer(content: Mapping[str, Any], metric: fmt.MetricDisplay, n_test: int | None) -> str:
+    """Return the answer of a comparison as one sentence, with the rows that it was measured on.
+
+    Args:
+        content: of `comparison.json`.
+        metric: how its values are shown.
+        n_test: test rows; None where they are not known.
+    """
+    verdicts, baseline = content["verdicts"], str(content["baseline"])
     if not verdicts:
-        return "Nothing was compared: no budget has finished runs of two methods."
+        return "Nothing was compared: no budget has at least two finished runs of a method and of " + baseline + "."
+    n_seeds = max(int(verdict["difference"].get("n_seeds", 0)) for verdict in verdicts)
+    measured = [] if n_test is None else [format_count(n_test, "test row")]
+    measured += [format_count(n_seeds, "seed")] if n_seeds else []
+    condition = f" ({', '.join(measured)})" if measured else ""
+    return f"{_say_who_wins(verdicts, baseline, metric)}{condition}."
+
+
+def _say_who_wins(verdicts: Sequence[Verdict], baseline: str, metric: fmt.MetricDisplay) -> str:
     better = [v for v in verdicts if is_clear(v) and _improvement(v) > 0]
     worse = [v for v in verdicts if is_clear(v) and _improvement(v) < 0]
     if better:
         best = max(better, key=_improvement)
         text = f"{best['method']} beats {baseline} at {fmt.rows(best['n_rows'])}: {best['sentence']}"
         others = sorted({v["method"] for v in better} - {best["method"]})
-        return f"{text}{f'; so does {fmt.join_words(others)}' if others else ''}."
+        verb = "so does" if len(others) == 1 else "so do"
+        return f"{text}{f'; {verb} {fmt.join_words(others)}' if others else ''}"
     if worse and len(worse) == len(verdicts):
-        return f"Every method is worse than {baseline} here."
+        return f"Every method is worse than {baseline} here"
     detectable = [d for v in verdicts if fmt.is_number(d := v["difference"].get("detectable"))]
     size = ""
-    if detectable and experiment.metric.is_rate and max(detectable) >= 1:
+    if detectable and metric.is_rate and max(detectable) >= 1:
         size = "; with so few runs and test rows, no difference could have been detected"
     elif detectable:
-        size = f"; any difference of {experiment.metric.amount(max(detectable))} or more would have shown"
-    but = f", and {fmt.join_words(sorted({v['method'] for v in worse}))} is worse" if worse else ""
-    return f"No method beats {baseline} here{but}{size}."
+        size = f"; any difference of {metric.amount(max(detectable))} or more would have shown"
+    names = sorted({v["method"] for v in worse})
+    but = f", and {fmt.join_words(names)} {'is' if len(names) == 1 else 'are'} worse" if worse else ""
+    return f"No method beats {baseline} here{but}{size}"
 
 
 def _build_effect(

@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from thresher.artifacts.manifest import Manifest
+from thresher.numeric.units import format_count
 from thresher.reporting import formatting as fmt
 from thresher.reporting.charts.chart import Chart, Dots, linear_axis
 from thresher.reporting.files import read_json, read_table
@@ -43,7 +44,7 @@ def build_tuning_page(folder: Path, manifest: Manifest) -> Page:
     return Page(
         kind="tuning",
         title="Search for settings",
-        answer=_write_answer(result, len(trials), n_finished),
+        answer=write_tuning_answer(result, len(trials), n_finished, *count_measured(content)),
         more=[*describe_incomplete(result), *write_row_zero(result.get("base")), *_write_forgetting(result)],
         tiles=tiles,
         sections=[
@@ -56,6 +57,11 @@ def build_tuning_page(folder: Path, manifest: Manifest) -> Page:
     )
 
 
+def count_measured(content: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """Return test rows and seeds of a search, from its manifest; None where it does not say."""
+    return (content.get("test") or {}).get("rows"), (content.get("asked") or {}).get("seeds")
+
+
 def _describe_metric(result: Mapping[str, Any], trials: pl.DataFrame, task: str | None) -> fmt.MetricDisplay:
     """Return how scores are shown: as plain numbers where the folder does not name its metric."""
     scores = [trials[name].cast(pl.Float64, strict=False) for name in (EARLY, FINAL) if name in trials.columns]
@@ -64,14 +70,42 @@ def _describe_metric(result: Mapping[str, Any], trials: pl.DataFrame, task: str 
     return fmt.describe_metric(name, values, is_higher_better=is_higher_better, task=task)
 
 
-def _write_answer(result: Mapping[str, Any], n_trials: int, n_finished: int) -> str:
+def write_tuning_answer(
+    result: Mapping[str, Any], n_trials: int, n_finished: int, n_test: int | None, n_seeds: int | None
+) -> str:
+    """Return the answer of a search: the winner, or to stay with the default settings.
+
+    Args:
+        result: of `tune.json`; empty where there is none.
+        n_trials: settings tried.
+        n_finished: of these, trained to the end.
+        n_test: test rows; None where that is not known.
+        n_seeds: runs of winner and default on them; likewise.
+    """
     tried = f"{fmt.count(n_trials)} settings were tried, {fmt.count(n_finished)} of them trained to the end"
     if not result:
         return f"{tried}."
+    excluded = _describe_excluded(result.get("general") or {})
     if not result["best_trial"]:
-        return f"Stay with the default settings: {tried}, and none was better."
+        none = "none within the allowed forgetting was better" if excluded else "none was better"
+        dev = f" on {fmt.rows(result['dev_rows'])} held out of the data" if "dev_rows" in result else ""
+        return f"Stay with the default settings: {tried}, and {none}{dev}{excluded}."
+    test = "the test rows" if n_test is None else format_count(n_test, "test row")
+    seeds = "" if n_seeds is None else f" ({format_count(n_seeds, 'seed')})"
     won = f"Trial {result['best_trial']} won"
-    return f"{won}; compared with the default settings on the test rows: {result['verdict']}. {tried}."
+    return f"{won}; compared with the default settings on {test}{seeds}: {result['verdict']}. {tried}{excluded}."
+
+
+def _describe_excluded(general: Mapping[str, Any]) -> str:
+    """Return which trials score better than the winner, but forget too much; empty for none."""
+    numbers = [str(number) for number in general.get("excluded", ())]
+    if not numbers:
+        return ""
+    one = len(numbers) == 1
+    return (
+        f"; {'trial' if one else 'trials'} {fmt.join_words(numbers)} {'scores' if one else 'score'} better, "
+        f"but {'forgets' if one else 'forget'} more than {general['allowed']:g} bits per byte"
+    )
 
 
 def _write_forgetting(result: Mapping[str, Any]) -> list[str]:
