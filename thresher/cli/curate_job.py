@@ -119,7 +119,8 @@ def show(run: RunName, job: JobOption = Path("job.toml"), as_json: options.AsJso
         return
     version = f"snapshot v{entry.version:06d}" if entry.version else "no snapshot"
     print_line(f"run {entry.number} at {entry.started}: {entry.outcome}, {version}")
-    _print_lines([*([entry.message] if entry.message else []), *_format_report(entry.report)])
+    report = _format_report(entry.report, is_published=entry.outcome != "gate")
+    _print_lines([*([entry.message] if entry.message else []), *report])
 
 
 def diff(before: RunName, after: RunName, job: JobOption = Path("job.toml"), as_json: options.AsJson = False) -> None:
@@ -151,13 +152,15 @@ def _count_files(n: int) -> str:
 def _summarize(result: RunResult) -> str:
     """Return what happened, in a few lines."""
     would = "would be: " if result.is_dry else ""
-    lines = [f"{would}{result.outcome} (exit {result.exit_code})", *_format_report(result.report)]
+    head = "nothing published: a gate failed" if result.outcome == "gate" else result.outcome
+    is_published = result.outcome != "gate" and not result.is_dry
+    lines = [f"{would}{head} (exit {result.exit_code})", *_format_report(result.report, is_published=is_published)]
     if result.snapshot is None:
         return join_lines(lines)
     return join_lines([*lines, str(result.snapshot), *([] if result.is_dry else [suggest_report(result.snapshot)])])
 
 
-def _format_report(report: Mapping[str, Any]) -> list[str]:
+def _format_report(report: Mapping[str, Any], *, is_published: bool = True) -> list[str]:
     """Return the report of a run in lines."""
     counts = report.get("counts", {})
     lines = []
@@ -168,7 +171,7 @@ def _format_report(report: Mapping[str, Any]) -> list[str]:
         )
     if "rows" in counts:
         masked = f", {counts['masked']:,} masked" if counts["masked"] else ""
-        rows = f"{counts['rows']:,} rows in the snapshot"
+        rows = f"{counts['rows']:,} rows {'in the snapshot' if is_published else 'would be in the snapshot'}"
         lines.append(f"{rows}: {counts['entered']:,} added, {counts['left']:,} removed{masked}")
     lines += [f"  {decision}" for decision in report.get("decisions", [])]
     for one in report.get("out", []):
@@ -178,7 +181,8 @@ def _format_report(report: Mapping[str, Any]) -> list[str]:
     lines += [f"  left to the next run: {one['name']}: {one['why']}" for one in report.get("skipped", [])]
     lines += [f"  {line}" for line in _format_drift(report.get("drift", []))]
     for one in report.get("alarms", []):
-        lines.append(f"  {one['level']}: {one['gate']} is {one['value']:.3g}, limit {one['limit']:g}")
+        what = f": {one['what']}" if "what" in one else f" is {one['value']:.3g}, limit {one['limit']:g}"
+        lines.append(f"  {one['level']}: {one['gate']}{what}")
     lines += [f"  note: {note}" for note in report.get("notes", [])]
     for one in report.get("notified", []):
         target, answer = one.get("webhook") or one.get("prometheus"), one.get("error") or one.get("status")

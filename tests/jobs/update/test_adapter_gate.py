@@ -8,10 +8,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from thresher.cli.curate_job import _summarize
 from thresher.dataset import load
 from thresher.errors import SettingsError
 from thresher.jobs.update import adapter_gate
 from thresher.jobs.update.adapter_gate import get_gate_cache
+from thresher.reporting.pages.snapshot import _write_alarm
 
 THINGS = {"red": "apple", "green": "leaf", "blue": "sky"}
 SWAPPED = {"red": "green", "green": "blue", "blue": "red"}
@@ -58,7 +60,15 @@ def test_a_worse_snapshot_is_not_published_and_an_equal_one_is(gated):
     assert (first["rows"], first["n_rows"], first["n_seeds"]) == ("all rows", 120, 2)
     assert first["high"] < 0
     assert [each["rows"] for each in slices] == ["slice p7", "slice p8"]
-    assert any("adapter must not be worse" in message for message in kit.warnings())
+    assert any("must not be worse" in said and "got all rows: worse by" in said for said in kit.warnings())
+    (alarm, *_) = worse.report["alarms"]
+    assert alarm["what"].startswith("all rows: worse by ")
+    assert alarm["what"].endswith("(accuracy, n = 120, 2 seeds)")
+    said = _summarize(worse).splitlines()
+    assert said[0] == "nothing published: a gate failed (exit 4)"
+    assert any(line.strip().endswith("rows would be in the snapshot: 200 added, 0 removed") for line in said)
+    assert any(line.startswith("  fail: train: all rows: worse by ") for line in said)
+    assert "compared with the one before, all rows: worse by " in _write_alarm(alarm)
     poison.unlink()
     kit.add("c", make_rows(3))
     equal = kit.run()

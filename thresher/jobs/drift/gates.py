@@ -22,6 +22,7 @@ class Alarm:
         value: what was measured.
         limit: what it was held to.
         message: both in a sentence.
+        what: what was measured, in words, where value and limit alone do not say it.
     """
 
     gate: str
@@ -29,11 +30,13 @@ class Alarm:
     value: float
     limit: float
     message: str
+    what: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values."""
         level = "fail" if self.is_failure else "warn"
-        return {"gate": self.gate, "level": level, "value": round(self.value, 6), "limit": self.limit}
+        what = {"what": self.what} if self.what else {}
+        return {"gate": self.gate, "level": level, "value": round(self.value, 6), "limit": self.limit, **what}
 
 
 def check_drift(gates: Gates, drifts: Sequence[Drift]) -> list[Alarm]:

@@ -25,8 +25,8 @@ from thresher.artifacts.manifest import FORMAT, Manifest, digest
 from thresher.cache.folder_cache import FolderCache
 from thresher.dataset import Dataset, load
 from thresher.errors import InputError
-from thresher.evaluation.effect import Effect, adjust_p_values, estimate_effect, is_clear
-from thresher.evaluation.metric import METRICS, Metric
+from thresher.evaluation.effect import Effect, adjust_p_values, describe_effect, estimate_effect, is_clear
+from thresher.evaluation.metric import METRICS, Metric, Unit, find_unit
 from thresher.features.compute import column_values
 from thresher.jobs.drift.gates import Alarm
 from thresher.jobs.events import EventLog
@@ -34,10 +34,12 @@ from thresher.jobs.job_file import Job
 from thresher.jobs.settings import TrainSection
 from thresher.jobs.snapshots.table import ROW_ID
 from thresher.jobs.state import UpdateInputs
+from thresher.numeric.units import format_count
 
 KIND, ADAPTER = "gates", "adapter"  # folder of the cache, and in each of its folders
 SMALLEST_SLICE = 5  # rows
 BITS = Metric(name="bits per byte", is_higher_better=False, column="bits_after", weight="n_bytes")
+BITS_UNIT = Unit(name=BITS.name, factor=1.0, digits=3)
 ALL, GENERAL = "all rows", "general rows"
 
 
@@ -93,17 +95,16 @@ def check_adapter(job: Job, inputs: UpdateInputs, table: pa.Table, log: EventLog
     adjusted = adjust_p_values([effect.p for _, _, effect in tests])
     alarms, entries = [], []
     for (name, metric, effect), p in zip(tests, adjusted, strict=True):
-        is_certain = is_clear(effect, p)
-        is_worse = is_certain and effect.value < 0
+        is_worse = is_clear(effect, p) and effect.value < 0
         entries.append({"rows": name, "metric": metric, **asdict(effect), "p_adjusted": p, "is_worse": is_worse})
-        verdict = "no clear difference" if not is_certain else "worse" if is_worse else "better"
-        log.send("train", f"{name}: {verdict}: {_describe(metric, effect)}")
+        what = f"{name}: {_describe(metric, effect, p)}"
+        log.send("train", what)
         if is_worse:
             message = (
-                f"train: the adapter must not be worse than that of the published snapshot, got {name}: "
-                f"{_describe(metric, effect)}; look at the new rows, or accept them with --accept"
+                f"train: the adapter must not be worse than that of the published snapshot, got {what}; look at the "
+                f"new rows, or accept them with --accept"
             )
-            alarms.append(Alarm("train", True, effect.value, 0.0, message))
+            alarms.append(Alarm("train", True, effect.value, 0.0, message, what))
     return AdapterReport({"verdict": "worse" if alarms else "not clearly worse", "tests": entries}, alarms)
 
 
@@ -183,8 +184,7 @@ def _estimate(metric: Metric, ours: Sequence[pl.DataFrame], theirs: Sequence[pl.
     return estimate_effect(a, b, metric.weights(ours[0]), is_higher_better=metric.is_higher_better)
 
 
-def _describe(metric: str, effect: Effect) -> str:
-    return (
-        f"the difference in {metric} is {effect.value:+.4f}, above 0 being better, [{effect.low:+.4f}, "
-        f"{effect.high:+.4f}] (n = {effect.n_rows}, {effect.n_seeds} seeds)"
-    )
+def _describe(metric: str, effect: Effect, p: float) -> str:
+    """Return the verdict, with the metric and on how many rows and seeds it is."""
+    said = describe_effect(effect, p, BITS_UNIT if metric == BITS.name else find_unit(metric))
+    return f"{said} ({metric}, n = {effect.n_rows}, {format_count(effect.n_seeds, 'seed')})"

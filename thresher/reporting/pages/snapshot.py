@@ -71,6 +71,8 @@ def _write_answer(content: Mapping[str, Any], counts: Mapping[str, int]) -> str:
 
 
 def _write_alarm(alarm: Mapping[str, Any]) -> str:
+    if "what" in alarm:
+        return f"Check this snapshot before you train on it: compared with the one before, {alarm['what']}."
     value, limit = fmt.significant(alarm["value"]), f"{alarm['limit']:g}"
     name = QUALITY.get(alarm["gate"], f"the drift of {alarm['gate']}")
     return f"Check this snapshot before you train on it: {name} is {value}, beyond its limit of {limit}."
