@@ -11,7 +11,9 @@ from thresher.experiments.advice import curve_plan
 from thresher.experiments.advice.curve_plan import fit_into_time, plan_without_limit
 from thresher.experiments.advice.size import foresee_whole_pool
 from thresher.experiments.advice.steps import Steps
+from thresher.experiments.curve import MIN_SIZES
 from thresher.experiments.experiment import load_experiment
+from thresher.experiments.planning import list_doubling_sizes
 from thresher.experiments.settings import ExperimentSettings
 from thresher.trainer.estimate import RunCost
 from thresher.trainer.settings import TrainSettings
@@ -74,7 +76,7 @@ def test_what_all_rows_bring_is_foretold_from_a_curve_that_ends_before_them():
     for _ in range(40):
         values = [list(1 - truth(n) - rng.normal(0, 0.01, 3)) for n in sizes]
         fit = fit_curve(sizes, values, is_higher_better=True)
-        curve = SimpleNamespace(fits={"random": fit}, content={"of": 480, "metric": "accuracy"})
+        curve = SimpleNamespace(fits={"random": fit}, enough={}, content={"of": 480, "metric": "accuracy"})
         whole = foresee_whole_pool(curve, 1900)
         held += whole.score.low <= 1 - truth(1900) <= whole.score.high
     assert 24 <= held <= 40  # of 80 % intervals; 24 is five standard errors below 32
@@ -87,9 +89,16 @@ def test_what_all_rows_bring_is_foretold_from_a_curve_that_ends_before_them():
 
 def test_a_curve_that_is_left_out_says_which_limit_would_do(tmp_path):
     steps = Steps(tmp_path, None, SimpleNamespace(max_time="4m"), None)
-    assert steps.describe_missing_curve() == ""
+    assert steps.describe_missing_curve(100) == ""
     steps.missing_seconds = 50.0
-    assert "6m would be enough" in steps.describe_missing_curve()
+    assert "6m would be enough" in steps.describe_missing_curve(100)
+
+
+def test_rows_too_few_for_a_curve_are_told_how_many_one_takes(tmp_path):
+    steps = Steps(tmp_path, SimpleNamespace(labels=["a", "b"]), SimpleNamespace(max_time=None), None)
+    steps.is_too_small = True
+    needed = next(n for n in range(30, 200) if len(list_doubling_sizes(n, n_classes=2)) >= MIN_SIZES)
+    assert steps.describe_missing_curve(30) == f"A learning curve takes at least {needed} rows here."
 
 
 def test_the_final_training_runs_late_only_where_its_time_was_kept(tmp_path):

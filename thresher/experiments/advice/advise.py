@@ -174,6 +174,7 @@ def _run_steps(steps: Steps) -> dict[str, Any]:
         quota=named.quota,
         budget=size.n_rows,
         target=steps.settings.target if is_read else None,
+        encoder=steps.settings.encoder,
         device=steps.settings.device,
         out=steps.out / "subset",
         force=True,
@@ -194,7 +195,7 @@ def _run_steps(steps: Steps) -> dict[str, Any]:
             adapter,
             how=[
                 size.reason,
-                steps.describe_missing_curve(),
+                steps.describe_missing_curve(min(len(rows), steps.most_rows or len(rows))),
                 "" if whole is None else str(whole),
                 _describe_labels(experiment),
             ],
@@ -222,7 +223,9 @@ def _take_pilot(steps: Steps, rows: Dataset) -> dict[str, Any] | None:
             steps.leave_out("pilot", f"it takes about {format_duration(seconds)}, more than a third of the time")
             return None
     race, settings = partial(run_pilot, pilot, steps.experiment, on_progress=steps.on_progress), steps.settings
-    run = partial(race, workers=settings.workers, engine=settings.engine, device=settings.device)
+    run = partial(
+        race, workers=settings.workers, engine=settings.engine, device=settings.device, encoder=settings.encoder
+    )
     comparison = steps.take("pilot", run)
     return (
         None
@@ -242,6 +245,7 @@ def _take_curve(steps: Steps, rows: Dataset, method: str) -> LearningCurve | Non
     most = min(len(rows), steps.most_rows or len(rows))
     plan = plan_without_limit(list(dict.fromkeys([BASELINE, method])), most, len(experiment.labels))
     if plan is None or not settings.curve:
+        steps.is_too_small = settings.curve
         return None
     if steps.max_seconds is not None and (steps.seconds_left > 0 or steps.is_done("curve")):
         plan = steps.recall_plan() or fit_into_time(
@@ -270,6 +274,7 @@ def _measure_curve(steps: Steps, rows: Dataset, plan: CurvePlan, folder: Path) -
         methods=plan.methods,
         method_settings={"auto": {"share": AUTO_SHARE}} if is_race else None,
         target_rows=settings.target,
+        encoder=settings.encoder,
         max_rows=plan.largest if plan.largest < len(rows) else None,
         seeds=settings.seeds,
         max_time=plan.allowed if math.isfinite(plan.allowed) else None,
@@ -323,6 +328,7 @@ def _build_manifest(experiment: Experiment, settings: AdviceSettings, clock: Run
         "budget": None if settings.budget is None else str(settings.budget),
         "no_curve": not settings.curve,
         "pilot": settings.pilot,
+        "encoder": settings.encoder,
         "seeds": settings.seeds,
     }
     described = describe_experiment(experiment)

@@ -48,6 +48,13 @@ def plan_without_limit(methods: Sequence[str], n_rows: int, n_classes: int) -> C
     return CurvePlan(methods=tuple(methods), largest=n_rows) if len(sizes) >= MIN_SIZES else None
 
 
+def find_fewest_rows(n_rows: int, n_classes: int) -> int:
+    """Return the fewest rows, from so many on, of which there is a learning curve."""
+    while len(list_doubling_sizes(n_rows, n_classes=n_classes)) < MIN_SIZES:
+        n_rows += 1
+    return n_rows
+
+
 def fit_into_time(
     whole: CurvePlan, experiment: Experiment, *, seconds_left: float, seeds: int, workers: int | str | None
 ) -> CurvePlan:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from thresher.errors import SettingsError
-from thresher.experiments.settings import ExperimentOptions, ExperimentSettings
+from thresher.experiments.settings import MODEL, ExperimentOptions, ExperimentSettings
 from thresher.numeric.units import parse_seconds
 from thresher.selection.settings import Pilot, PilotSettings
 from thresher.trainer.untouched.settings import PANEL
@@ -22,6 +22,11 @@ class AdviceSettings(ExperimentSettings, PilotSettings):
 
     general: str | Path = option(
         "auto", "Rows from outside the task, to measure what the model forgets: auto, none or a file.", panel=PANEL
+    )
+    encoder: str | None = option(
+        None,
+        "Sentence encoder that the selection methods use: minilm, static, or a sentence-transformers model.",
+        panel=MODEL,
     )
     target: Any = option(None, "Rows of the task you train for: compares the most similar rows with random rows.")
     budget: str | int | float | None = option(
@@ -62,6 +67,7 @@ class AdviceSettings(ExperimentSettings, PilotSettings):
 class AdviceOptions(ExperimentOptions, total=False):
     """`AdviceSettings`, for type checkers."""
 
+    encoder: str | None
     target: Any
     budget: str | int | float | None
     pilot: Pilot

@@ -87,7 +87,7 @@ class WholePool:
         if self.score is None:
             return (
                 f"What all {self.n_rows:,} would bring is not known: the curve ends at {self.n_measured:,} rows, "
-                f"too early to predict it"
+                f"and does not allow a prediction that far"
             )
         median, low, high = (f"{value:.3f}" for value in (self.score.median, self.score.low, self.score.high))
         return f"Trained on all {self.n_rows:,}, {self.metric} is expected to be {median} [{low}, {high}]."
@@ -106,7 +106,9 @@ def foresee_whole_pool(curve: LearningCurve, n_pool: int) -> WholePool | None:
     if fit is None or curve.content["of"] >= n_pool:
         return None
     n_measured = int(curve.content["of"])
-    score = fit.predict(n_pool, same_test=True) if n_pool <= FARTHEST * n_measured else None
+    answer = curve.enough.get(BASELINE)
+    is_known = answer is None or (answer.unlike_laws is None and answer.worse is None)
+    score = fit.predict(n_pool, same_test=True) if is_known and n_pool <= FARTHEST * n_measured else None
     return WholePool(n_rows=n_pool, metric=str(curve.content["metric"]), n_measured=n_measured, score=score)
 
 

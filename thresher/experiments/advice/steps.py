@@ -12,10 +12,10 @@ from typing import Any
 
 from thresher.artifacts.folder import MANIFEST, write_atomic
 from thresher.artifacts.seal import encode_record
-from thresher.experiments.advice.curve_plan import CurvePlan
+from thresher.experiments.advice.curve_plan import CurvePlan, find_fewest_rows
 from thresher.experiments.advice.settings import AdviceSettings
 from thresher.experiments.experiment import Experiment
-from thresher.numeric.units import parse_seconds
+from thresher.numeric.units import format_count, parse_seconds
 from thresher.progress import OnProgress, Progress
 from thresher.subset.budget import parse_budget
 
@@ -34,6 +34,7 @@ class Steps:
         started: when the call began.
         left_out: names of the steps that the time limit left out, or cut short.
         missing_seconds: that the smallest curve would have taken longer than there was time.
+        is_too_small: there are too few rows for a learning curve.
         has_time_kept: time was kept for the final training, so that it runs even if the steps
             before it took longer than planned.
     """
@@ -45,6 +46,7 @@ class Steps:
     started: float = field(default_factory=time.monotonic)
     left_out: list[str] = field(default_factory=list)
     missing_seconds: float = 0.0
+    is_too_small: bool = False
     has_time_kept: bool = False
 
     @property
@@ -82,8 +84,14 @@ class Steps:
             return None
         return CurvePlan(**{**content, "methods": tuple(content["methods"])})
 
-    def describe_missing_curve(self) -> str:
-        """Return what a curve would take that the time left out, or "" where it left out none."""
+    def describe_missing_curve(self, n_rows: int) -> str:
+        """Return why there is no curve of so many rows, or "" where there is one or none was asked.
+
+        It is what a curve would take that the time left out, or the rows of the smallest one.
+        """
+        if self.is_too_small:
+            needed = find_fewest_rows(n_rows, len(self.experiment.labels))
+            return f"A learning curve takes at least {format_count(needed, 'row')} here."
         if not self.missing_seconds or self.max_seconds is None:
             return ""
         enough = self.max_seconds + 2 * self.missing_seconds  # half may be kept for training

@@ -25,7 +25,9 @@ def plot_curve(content: Content, ax: Any = None) -> Any:
         points = entry["points"]
         x, y, error = ([point[name] for point in points] for name in ("n_rows", "value", "stderr"))
         color = ax.errorbar(x, y, yerr=error, fmt="o-", capsize=2, label=method).lines[0].get_color()
-        band = [place for place in entry.get("band", ()) if None not in place.values()]
+        enough = entry.get("enough")
+        end = content["of"] if enough and (enough.get("unlike_laws") or enough.get("worse")) else float("inf")
+        band = [place for place in entry.get("band", ()) if None not in place.values() and place["n_rows"] <= end]
         ax.fill_between(
             [place["n_rows"] for place in band],
             [place["low"] for place in band],
@@ -34,7 +36,6 @@ def plot_curve(content: Content, ax: Any = None) -> Any:
             alpha=0.15,
             linewidth=0,
         )
-        enough = entry.get("enough")
         if enough and enough["verdict"] == "enough":
             ax.axvspan(enough["low"], enough["high"], color=color, alpha=0.1)
             ax.axvline(enough["rows"], color=color, linestyle=":")
