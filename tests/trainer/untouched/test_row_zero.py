@@ -180,6 +180,15 @@ def test_base_none_leaves_row_zero_out(tiny_bert, color_rows):
     assert "probe" not in repr(adapter)
 
 
+def test_a_limit_on_forgetting_is_refused_where_nothing_is_measured():
+    with pytest.raises(SettingsError, match="forget: .* a classifier writes no text"):
+        UntouchedSettings(forget=0.1).check_rows("classification", has_held_out=True)
+    with pytest.raises(SettingsError, match="forget: .* none are read; leave it out, or give --general"):
+        UntouchedSettings(forget=0.1, general="none").check_rows("sft", has_held_out=True)
+    UntouchedSettings(forget=0.1).check_rows("sft", has_held_out=True)
+    UntouchedSettings().check_rows("classification", has_held_out=True)
+
+
 @pytest.mark.parametrize(("shots", "message"), [((0, 4), "rows of kind 'classification'"), ((-1,), "at least 0")])
 def test_shots_are_refused_where_there_is_no_prompt(tiny_bert, color_rows, shots, message):
     with pytest.raises(SettingsError, match=message):

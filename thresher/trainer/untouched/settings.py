@@ -14,6 +14,9 @@ EMBEDDED = tuple(Path(__file__).parent / "general" / name for name in ("texts.js
 PANEL = "The untouched model"
 
 
+FORGET = 0.02  # bits per byte
+
+
 @dataclass(frozen=True, kw_only=True)
 class UntouchedSettings:
     """Options of the untouched model: the base before any training, on the same held-out rows.
@@ -42,7 +45,7 @@ class UntouchedSettings:
         "answers; auto: 300 included ones (language models); none.",
         panel=PANEL,
     )
-    forget: float = option(0.02, "Acceptable forgetting on the general rows, in bits per byte.", ge=0, panel=PANEL)
+    forget: float = option(FORGET, "Acceptable forgetting on the general rows, in bits per byte.", ge=0, panel=PANEL)
 
     scale: Literal["trained", "front", "auto"] = option(
         "trained",
@@ -86,7 +89,7 @@ class UntouchedSettings:
         return EMBEDDED if str(self.general) == "auto" else (self.general,)
 
     def check_rows(self, kind: str, *, has_held_out: bool) -> None:
-        """Refuse rows in the prompt where there is no prompt to put them into.
+        """Refuse what has no effect: rows in the prompt without a prompt, limits without a measure.
 
         Args:
             kind: of the rows that are trained on.
@@ -101,6 +104,12 @@ class UntouchedSettings:
             )
         if kind == "classification" and str(self.general) not in ("auto", "none"):
             raise SettingsError("general: a classifier writes no text, so it can forget none; leave general out")
+        if self.forget != FORGET and (kind == "classification" or not self.general_files):
+            why = "a classifier writes no text, so it can forget none" if kind == "classification" else "none are read"
+            raise SettingsError(
+                f"forget: is a limit of what is lost on general rows, and {why}; leave it out"
+                f"{'' if kind == 'classification' else ', or give --general'}"
+            )
         if self.scale != "trained" and kind == "classification":
             raise SettingsError(
                 f"scale: '{self.scale}' weighs what a language model gains against what it forgets; the rows have "
