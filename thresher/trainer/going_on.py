@@ -16,6 +16,7 @@ from thresher.errors import InputError, SettingsError
 from thresher.models.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from thresher.models.causal_lm.base_model import BaseModel
 from thresher.trainer.adapter import METRICS
+from thresher.trainer.engine.adapters.kinds import VERA_FACTOR
 from thresher.trainer.engine.load_model import MINILM, get_loadable_name
 from thresher.trainer.engine.pooled_classifier import HEAD_CONFIG, HEAD_WEIGHTS, has_head, read_head_config
 from thresher.trainer.engine.pooling import Pooling
@@ -94,6 +95,8 @@ class Start:
                 "rslora": bool(config.get("use_rslora")),
                 "dora": bool(config.get("use_dora")),
             }
+        if config["peft_type"] == "VERA":
+            return {"lora_rank": int(config["r"]) // VERA_FACTOR}
         return {"virtual_tokens": int(config["num_virtual_tokens"])} if "num_virtual_tokens" in config else {}
 
     def check_fit(self, base: BaseModel, labels: tuple[str, ...], pooling: Pooling | None) -> None:

@@ -204,6 +204,15 @@ def test_what_a_kind_cannot_do_is_refused_in_one_sentence(options, said):
         TrainSettings(lora_layers="last")
 
 
+def test_the_rank_of_a_continued_vera_is_its_own(prepare, tmp_path):
+    context, rows = prepare(adapter="vera", lora_rank=2)
+    save_adapter(fit(context, rows, seed=0, folder=tmp_path / "run", run="run").model, tmp_path / "adapter")
+    later, _ = prepare(start_from=tmp_path / "adapter")
+    assert (later.settings.adapter, later.settings.lora_rank) == ("vera", 2)
+    with pytest.raises(SettingsError, match="lora_rank is that of the adapter, 2, got 4"):
+        prepare(start_from=tmp_path / "adapter", lora_rank=4)
+
+
 def test_training_goes_on_from_an_adapter(prepare, tmp_path):
     context, rows = prepare(lora_rank=5)
     first = fit(context, rows, seed=0, folder=tmp_path / "run", run="run")
