@@ -82,6 +82,13 @@ def test_its_page_opens_with_the_answer(advice):
     assert "thresher advise" in page
 
 
+def test_test_rows_of_unknown_labels_are_told_with_the_first_answer(call, tmp_path):
+    rows, options = call
+    own = [*options["eval"], {"text": "a text of a label that no row of the pool has", "label": "blue"}]
+    short = th.advise(rows, **{**options, "eval": own, "out": tmp_path / "unknown", "max_time": 0.001})
+    assert "1 of 31 held-out rows have labels that no training row has" in short.content["answers"][0]["answer"]
+
+
 def test_what_the_time_leaves_out_is_listed(call, tmp_path):
     rows, options = call
     short = th.advise(rows, **{**options, "out": tmp_path / "short", "max_time": 0.001})

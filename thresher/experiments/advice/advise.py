@@ -26,7 +26,7 @@ from thresher.artifacts.seal import encode_record
 from thresher.curation.curate import curate
 from thresher.dataset import Dataset
 from thresher.errors import OutputError
-from thresher.evaluation.classification import describe_common_label
+from thresher.evaluation.classification import describe_common_label, describe_unknown_labels
 from thresher.experiments.advice.answers import answer_questions
 from thresher.experiments.advice.choose import estimate_pilot
 from thresher.experiments.advice.curve_plan import CurvePlan, fit_into_time, plan_without_limit
@@ -163,6 +163,7 @@ def _run_steps(steps: Steps) -> dict[str, Any]:
     curve = _take_curve(steps, rows, method)
     size = choose_size(curve, method, len(rows), most=steps.most_rows, has_target=steps.settings.target is not None)
     whole = None if curve is None else foresee_whole_pool(curve, len(rows))
+    missing = steps.describe_missing_curve(min(len(rows), steps.most_rows or len(rows)))
     # what the steps above have found may be new: then the folders below are replaced
     # where all rows are taken, no feature needs to be computed
     named = MethodName.parse(method if size.n_rows < len(rows) else BASELINE)
@@ -193,14 +194,10 @@ def _run_steps(steps: Steps) -> dict[str, Any]:
             curve,
             subset,
             adapter,
-            how=[
-                size.reason,
-                steps.describe_missing_curve(min(len(rows), steps.most_rows or len(rows))),
-                "" if whole is None else str(whole),
-                _describe_labels(experiment),
-            ],
+            how=[size.reason, missing, "" if whole is None else str(whole), _describe_labels(experiment)],
             why=pilot["why"] if pilot else None,
             left_out=steps.left_out,
+            remark=describe_unknown_labels(experiment.unknown_labels, len(experiment.test), experiment.labels),
         ),
     }
 

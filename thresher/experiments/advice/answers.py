@@ -26,6 +26,7 @@ def answer_questions(
     how: Sequence[str],
     why: str | None,
     left_out: Sequence[str],
+    remark: str = "",
 ) -> list[dict[str, str]]:
     """Return `question` and `answer` of each question, in the order in which they are asked.
 
@@ -37,9 +38,11 @@ def answer_questions(
         how: why so many rows, and what else is known of their number; empty sentences are left out.
         why: what a pilot that trained found, or None.
         left_out: names of the steps that the time limit left out.
+        remark: what is odd about the test rows, or "".
     """
+    worth = _answer_worth(curve, adapter)
     return [
-        {"question": "Is it worth it?", "answer": _answer_worth(curve, adapter)},
+        {"question": "Is it worth it?", "answer": f"{worth} {_finish(remark)}" if remark else worth},
         {"question": "Which rows?", "answer": _answer_rows(subset, adapter, why)},
         {"question": "How many?", "answer": _answer_number(subset, clean, how)},
         {"question": "What did it break?", "answer": _answer_loss(adapter, clean.dataset.kind)},
@@ -59,10 +62,16 @@ def _answer_worth(curve: LearningCurve | None, adapter: Adapter | None) -> str:
         return f"{_finish(adapter.metrics['base']['sentence'])} {_finish(scores)}"
     base = None if curve is None else curve.content.get("base")
     if base:
-        return " ".join(_finish(f"{method}: {entry['sentence']}") for method, entry in base["methods"].items())
+        return " ".join(_tell_gain(method, entry["sentence"]) for method, entry in base["methods"].items())
     if adapter is not None:
         return "Not measured: --base none leaves out the untouched model."
     return _finish(WHY_NOT)
+
+
+def _tell_gain(method: str, sentence: str) -> str:
+    """Return "Training on random rows pays from 48 rows on: ..."."""
+    rows = "random rows" if method == BASELINE else f"rows chosen by {method}"
+    return _finish(f"training on {rows} {'is ' if sentence.startswith('not shown') else ''}{sentence}")
 
 
 def _answer_rows(subset: Subset, adapter: Adapter | None, why: str | None) -> str:

@@ -132,7 +132,7 @@ def prepare_general(context: RunContext, *, has_answers: bool) -> GeneralSet | N
         has_answers: whether some of its questions are answered, too.
 
     Raises:
-        InputError: the rows are labelled texts, or none can be read.
+        InputError: the rows are texts with labels, or none can be read.
     """
     datasets = context.general_rows
     if not datasets:
@@ -149,7 +149,9 @@ def prepare_general(context: RunContext, *, has_answers: bool) -> GeneralSet | N
 
 def _tokenize(context: RunContext, rows: Dataset) -> GeneralRows:
     if rows.kind == "classification":
-        raise InputError("general: needs texts, or questions with answers, got labelled texts")
+        raise InputError(
+            f"general: {context.untouched.general} must hold texts, or questions with answers, found texts with labels"
+        )
     tokenizer = deepcopy(context.tokenizer)  # the adapter's own is left as it is
     if rows.kind == "sft":
         prepare_template(tokenizer)
