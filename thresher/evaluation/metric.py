@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -89,12 +90,16 @@ METRICS: dict[str, dict[str, Metric]] = {  # the first of each task is its defau
 METRICS["text"] = {"loss": METRICS["sft"]["loss"]}
 
 
-LOSS_WORDS = ("loss", "error", "perplexity", "ppl", "nll", "mae", "mse", "rmse", "wer", "cer", "bits")
+LOSS_WORDS = frozenset(
+    ("loss", "losses", "err", "error", "errors", "perplexity", "ppl", "nll", "mae", "mse", "rmse",
+     "wer", "cer", "ece", "brier", "bits", "bpb", "bpc", "cost", "regret")
+)  # fmt: skip
 
 
 def names_loss(name: str) -> bool:
-    """Tell whether lower is better by the name of a score, as of "eval_loss"."""
-    return any(word in name.lower().split("_") for word in LOSS_WORDS)
+    """Tell whether lower is better by the name of a score, as of "eval_loss" or "eval/valLoss"."""
+    words = re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower()
+    return not LOSS_WORDS.isdisjoint(re.split(r"[^a-z]+", words))
 
 
 def find_metric(name: str | None, task: str) -> Metric:

@@ -144,3 +144,17 @@ def test_a_score_that_one_word_made_text_is_still_the_score(tmp_path):
     path.write_text("rows,score\n100,55\n200,65%\n")
     with pytest.raises(InputError, match="column score: must hold numbers, found '65%'"):
         read_points(path, None, lower_is_better=False)
+
+
+@pytest.mark.parametrize("name", ["err", "Error Rate", "eval/loss", "valLoss", "test-loss", "brier"])
+def test_a_score_that_is_a_loss_by_its_name_is_one_in_any_spelling(name):
+    points = read_points([{"rows": n, name: 1 / n, "seed": 0} for n in (50, 100, 200)], {"score": name})
+    assert not points.is_higher_better
+
+
+def test_a_score_of_unknown_name_is_said_to_be_taken_as_better_the_higher_it_is():
+    table = [{"rows": n, "quality": 1 / n, "terror_f1": 0.5, "seed": 0} for n in (50, 100, 200)]
+    points = read_points(table, {"score": "quality"})
+    assert points.is_higher_better
+    assert "more quality is taken to be better (give --lower-is-better where it is a loss)" in points.notes
+    assert read_points(table, {"score": "terror_f1"}).is_higher_better

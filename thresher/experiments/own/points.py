@@ -101,6 +101,8 @@ def read_points(source: Any, columns: Mapping[str, str] | None = None, *, lower_
             f"{roles['score']} lies in {lowest:g}..{highest:g}, so its differences stay in its own units; more is "
             f"taken to be better (give --lower-is-better where it is a loss)"
         )
+    elif is_higher and _fold(metric) not in {*RATES, *NAMES["score"]}:
+        notes.append(f"more {roles['score']} is taken to be better (give --lower-is-better where it is a loss)")
     return Points(
         cells=_build_cells(table, roles, score, metric, place),
         metric=metric,
