@@ -10,7 +10,7 @@ random rows, and 4 times without 10 other random ones.
 
     python benchmarks/why.py --data FOLDER --work FOLDER --partly
 
-Prints the area where only 10 of an intent's 25 rows have the wrong label, and where all 10 have, by
+Adds the area where only 10 of an intent's 25 rows have the wrong label, and where all 10 have, by
 the cosine of the gradients and by the score that was used before: preconditioned by the damped
 second moment of the rows.
 """
@@ -26,7 +26,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-# the damping of the scores was chosen on the second and the third
 CASES = (
     ("card_arrival", "lost_or_stolen_card"),
     ("exchange_rate", "atm_support"),
@@ -160,13 +159,15 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="keeps adapters and what is proven so far")
     parser.add_argument("--partly", action="store_true", help="only a part of the intent has the wrong label")
     options = parser.parse_args()
+    results = json.loads(options.out.read_text()) if options.out.is_file() else {"ranked": [], "proven": []}
     if options.partly:
         options.work.mkdir(parents=True, exist_ok=True)
-        for keeps_right in (True, False):
-            for number in range(len(PAIRS)):
-                print(json.dumps(rank_partly(options.data, number, keeps_right, options.work)), flush=True)
+        done = results.setdefault("partly", [])
+        for keeps_right, number in [(keeps, n) for keeps in (True, False) for n in range(len(PAIRS))][len(done) :]:
+            done.append(rank_partly(options.data, number, keeps_right, options.work))
+            options.out.write_text(json.dumps(results, indent=1) + "\n")
+            print(json.dumps(done[-1]), flush=True)
         return
-    results = json.loads(options.out.read_text()) if options.out.is_file() else {"ranked": [], "proven": []}
     for intent, wrong in CASES:
         for name, proofs in (("ranked", 0), ("proven", options.proofs)):
             if any(each["intent"] == intent for each in results[name]):
