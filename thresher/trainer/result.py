@@ -22,9 +22,8 @@ from thresher.trainer.runs import ADAPTER, CONTROL, MAIN, PREDICTIONS, SKIPPED, 
 from thresher.trainer.untouched.forgetting import build_general_table, describe_forgetting
 from thresher.trainer.untouched.measure import UntouchedOutcomes
 from thresher.trainer.untouched.probe import extract_probe, predict_majority
-from thresher.trainer.untouched.row_zero import BaseOutcomes
 from thresher.trainer.untouched.scale import describe_no_gain
-from thresher.trainer.untouched.summary import MAJORITY, PROBE, Reference, describe_base, name_shots
+from thresher.trainer.untouched.summary import MAJORITY, PROBE, START, Reference, describe_base, name_shots
 
 GENERAL = "predictions_general.parquet"
 BASE = "predictions_base"  # of the untouched language model
@@ -107,7 +106,7 @@ def _build_metrics(
             "eval": _count_eval_rows(context, first),
         },
         "held_out": first.held_out,
-        "base": _build_base(context, runs, untouched.base, scale),
+        "base": _build_base(context, runs, untouched, scale),
         "general": general,
         "scale": scale,
         **({} if first.diagnosis is None else {"diagnosis": first.diagnosis}),
@@ -126,15 +125,18 @@ def _describe_control(context: RunContext, control: FinishedRun) -> dict[str, An
 
 
 def _build_base(
-    context: RunContext, runs: list[FinishedRun], base: list[BaseOutcomes], scale: dict[str, Any] | None
+    context: RunContext, runs: list[FinishedRun], untouched: UntouchedOutcomes, scale: dict[str, Any] | None
 ) -> dict[str, Any] | None:
     """Return the references: those of a classifier, or the untouched language model."""
     if not context.untouched.prompts:
         return None
     ours = [run.outcomes for run in runs if run.role == MAIN and run.outcomes is not None]
     references = [
-        Reference(name_shots(each.shots), [each.outcomes] * len(ours), each.shots, each.mean_shots) for each in base
+        Reference(name_shots(each.shots), [each.outcomes] * len(ours), each.shots, each.mean_shots)
+        for each in untouched.base
     ]
+    if untouched.start is not None:
+        references.append(Reference(START, [untouched.start] * len(ours)))
     if context.task == "classification" and ours:
         majority = predict_majority(ours[0], context.split.train.frame["response"].to_list())
         references.append(Reference(MAJORITY, [majority] * len(ours)))

@@ -13,6 +13,7 @@ from thresher.reporting.page import Block, Figure, Paragraph, Table
 
 WHAT = {
     "untouched": "the base model, untrained",
+    "the adapter before": "the adapter that training continued, as it was",
     "majority class": "always the most frequent label of the training rows",
     "probe": "logistic regression on the vectors of the untouched encoder, from the same rows",
 }

@@ -15,7 +15,7 @@ from thresher.evaluation.lm_eval_task import LmEvalMetric
 from thresher.evaluation.metric import METRICS, POINTS, Metric, find_unit
 from thresher.numeric.units import format_count
 
-MAJORITY, PROBE, ZERO_SHOT = "majority class", "probe", "untouched"
+MAJORITY, PROBE, ZERO_SHOT, START = "majority class", "probe", "untouched", "the adapter before"
 # whether the answer holds what was expected, whatever its form: no metric to train or choose by
 LENIENT = Metric(name="lenient_match", is_higher_better=True, column="lenient")
 
@@ -136,6 +136,8 @@ def _describe_reference_model(name: str) -> str:
         return "always naming the most frequent label"
     if name == PROBE:
         return "a probe on the untouched encoder"
+    if name == START:
+        return "the adapter before it"
     shots = name.partition(" ")[0]
     is_shown = name == name_shots(int(shots)) if shots.isdigit() else False
     more = f" with {format_count(int(shots), 'training row')} in its prompt" if is_shown else ""
