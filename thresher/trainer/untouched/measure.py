@@ -40,7 +40,7 @@ def measure_untouched(context: RunContext) -> UntouchedOutcomes:
 
 
 def _measure_start(context: RunContext) -> pl.DataFrame | None:
-    """Measure the adapter that training continues, where there is one and there are held-out rows."""
+    """Measure the adapter that training continues, or return None."""
     held_out = None if context.start is None else prepare_held_out(context)
     if held_out is None or not context.untouched.prompts:
         return None
