@@ -173,3 +173,22 @@ def test_a_model_with_its_fewest_rows_that_beats_the_other_with_all_is_named_bef
     wanted = f"{start}: with 50 rows, {best.value} is 36.3 points ["
     assert joint["answer"].startswith(wanted), joint["answer"]
     assert f"] better than {other.value} with all 800." in joint["answer"]
+
+
+@pytest.mark.parametrize("last", [0.4, 0.99])
+def test_a_single_run_with_all_rows_may_only_contradict_that_fewer_rows_suffice(last):
+    runner, (small, large), _ = measure(0)
+    for number, (name, size, seed) in enumerate(list(runner.outcomes)):
+        share = 0.9 if name == large.label else last if size == SIZES[-1] else 0.4
+        is_right = (7 * np.arange(N_TEST) + number) % N_TEST < share * N_TEST
+        runner.outcomes[name, size, seed] = SimpleNamespace(
+            outcomes=pl.DataFrame({"row_id": ROW_IDS, "correct": is_right})
+        )
+    for seed in range(1, SEEDS):
+        del runner.outcomes[small.label, SIZES[-1], seed]
+    joint = compare_factors([small, large], fit_all(runner, [small, large]), runner.estimate_covariance)
+    if last > 0.9:
+        assert joint["ahead"] is None
+    else:
+        assert joint["ahead"]["of"] == SIZES[-2]
+        assert f"] better than {small.value} with {SIZES[-2]}." in joint["answer"]

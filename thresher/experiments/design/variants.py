@@ -175,21 +175,25 @@ def _find_ahead(
     fits: Mapping[str, CurveFit],
     estimate_covariance: Callable[..., Float64],
 ) -> Ahead | None:
-    """Return whether one value with its fewest rows beats the other with all of its rows.
+    """Return whether one value with its fewest rows beats the other with the most of its rows.
 
-    The largest value and the smallest are compared as they were measured, on the same test rows:
-    no law is needed where no number of rows that was tried makes up for the factor. None where it
-    is not beyond doubt.
+    The largest value and the smallest are compared as they were measured, on the same test rows,
+    at sizes with several runs: no law is needed where no number of rows that was tried makes up for
+    the factor. None where it is not beyond doubt, or where a single run of more rows does make up.
     """
     for better, other in ((own[-1], own[0]), (own[0], own[-1])):
-        fit = fits[better.label]
-        repeated = fit.sizes[fit.n_seeds >= LEAST_RUNS]
-        if not len(repeated):
+        fit, other_fit = fits[better.label], fits[other.label]
+        repeated, most_repeated = np.flatnonzero(fit.n_seeds >= LEAST_RUNS), other_fit.n_seeds >= LEAST_RUNS
+        if not len(repeated) or not most_repeated.any():
             continue
-        fewest, most = int(repeated[0]), int(fits[other.label].sizes[-1])
-        by = None if fewest >= most else _measure_lead((better, fewest), (other, most), fits, estimate_covariance)
+        first, last = int(repeated[0]), int(np.flatnonzero(most_repeated)[-1])
+        fewest, most = int(fit.sizes[first]), int(other_fit.sizes[last])
+        if fewest >= most or (other_fit.errors[last:] <= fit.errors[first]).any():
+            continue
+        by = _measure_lead((better, fewest), (other, most), fits, estimate_covariance)
         if by is not None:
-            return Ahead(value=better.value, rows=fewest, than=other.value, of=most, by=by)
+            is_all = last == len(other_fit.sizes) - 1
+            return Ahead(value=better.value, rows=fewest, than=other.value, of=most, is_all=is_all, by=by)
     return None
 
 
@@ -252,7 +256,8 @@ class Ahead:
         value: the better one.
         rows: its fewest that were measured.
         than: the other value.
-        of: all rows that the other had.
+        of: the most rows of the other that were measured several times.
+        is_all: these are the most it was measured with at all.
         by: difference of their errors, with its 80 % interval.
     """
 
@@ -260,11 +265,19 @@ class Ahead:
     rows: int
     than: str
     of: int
+    is_all: bool
     by: Interval
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values."""
-        return {"value": self.value, "rows": self.rows, "than": self.than, "of": self.of, **self.by.to_json()}
+        return {
+            "value": self.value,
+            "rows": self.rows,
+            "than": self.than,
+            "of": self.of,
+            "is_all": self.is_all,
+            **self.by.to_json(),
+        }
 
     def describe(self, largest: Variant, scale: ErrorScale) -> str:
         """Return it as a sentence, which answers what was asked."""
@@ -275,8 +288,8 @@ class Ahead:
             if is_larger
             else f"The larger {largest.factor} is worse here"
         )
-        by = f"{_tell_gain(self.by, scale)} better"
-        return f"{pays}: with {self.rows:,} rows, {named[0]} is {by} than {named[1]} with all {self.of:,}."
+        by, of = f"{_tell_gain(self.by, scale)} better", f"all {self.of:,}" if self.is_all else f"{self.of:,}"
+        return f"{pays}: with {self.rows:,} rows, {named[0]} is {by} than {named[1]} with {of}."
 
 
 def _tell_gain(gain: Any, scale: ErrorScale) -> str:
