@@ -158,7 +158,7 @@ def format_summary(subset: Subset, out: Path | None, schema: str | None) -> str:
         schema: how the columns were read; None where only the name of the schema is known.
     """
     from thresher.subset.cut import REASONS
-    from thresher.subset.subset import PILOTS
+    from thresher.subset.subset import list_decisions
 
     content = subset.manifest.content
     counts = content["counts"]
@@ -167,7 +167,7 @@ def format_summary(subset: Subset, out: Path | None, schema: str | None) -> str:
         f"{content['method']}: {counts['kept']:,} of {counts['usable']:,} rows kept (budget {content['budget']}), "
         f"{counts['dropped']:,} dropped"
     )
-    lines += [f"  {content[name]['why']}" for name in PILOTS if content.get(name)]
+    lines += [f"  {why}" for why in list_decisions(content)]
     lines += [f"  {count:,} {reason}: {REASONS[reason]}" for reason, count in counts["dropped_by_reason"].items()]
     lines += [f"    {count:,} {reason}" for reason, count in counts["excluded_by_reason"].items()]
     if n_long := content["feature_notes"].get("embedding", {}).get("rows_read_in_windows"):

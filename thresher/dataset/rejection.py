@@ -66,11 +66,16 @@ def format_rejected(rejected: pl.DataFrame, n: int) -> str:
     return "; ".join(f"{file}:{line}: {reason}" for file, line, reason in shown)
 
 
+def format_reasons(by_reason: Mapping[str, int]) -> str:
+    """Return the three most frequent reasons as "3 x no label; 1 x no text"."""
+    return "; ".join(f"{count:,} x {reason}" for reason, count in list(by_reason.items())[:3])
+
+
 def describe_rejected(n_read: int, by_reason: Mapping[str, int]) -> str:
     """Return how many of the rows that were read cannot be used, and the most frequent reasons."""
-    shown = "; ".join(f"{count:,} x {reason}" for reason, count in list(by_reason.items())[:3])
     more = f" and {len(by_reason) - 3} more reasons" if len(by_reason) > 3 else ""
-    return f"{sum(by_reason.values()):,} of {n_read:,} rows cannot be used and are rejected: {shown}{more}"
+    shown = f"{format_reasons(by_reason)}{more}"
+    return f"{sum(by_reason.values()):,} of {n_read:,} rows cannot be used and are rejected: {shown}"
 
 
 def count_values(reasons: pl.Series) -> dict[str, int]:

@@ -80,12 +80,13 @@ def learning_curve(
         return fit_points(settings)
     if pool is None or eval is None:
         raise InputError("curve: needs rows to choose from and --eval to measure on, or measured scores by --from")
-    if settings.methods is not None:
-        methods = list_methods(settings.methods, "curve")
+    methods = None if settings.methods is None else list_methods(settings.methods, "curve")
+    if methods is not None:  # before anything is read
         check_methods(methods, settings.method_settings or {}, "curve", selectors)
     experiment = load_experiment(pool, eval=eval, settings=settings, on_progress=on_progress)
-    methods = choose_curve_methods(settings, experiment.pool.kind)
-    check_methods(methods, settings.method_settings or {}, "curve", selectors)
+    if methods is None:
+        methods = choose_curve_methods(settings, experiment.pool.kind)
+        check_methods(methods, settings.method_settings or {}, "curve", selectors)
     with ExperimentRunner.open(experiment, settings, on_progress) as runner:
         runner.rankings.selectors = selectors
         # a metric of the user's own has any values

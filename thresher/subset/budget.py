@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thresher.artifacts.stored import read_json
+from thresher.dataset.rejection import format_reasons
 from thresher.errors import InputError, ManifestError
 
 _SCALE = {"": 1, "k": 1_000, "m": 1_000_000, "g": 1_000_000_000}
@@ -74,8 +75,7 @@ class Budget:
             return max(1, int(n * self.amount + 0.5))
         if self.unit == "rows":
             if self.amount > n:
-                why = "; ".join(f"{count:,} x {reason}" for reason, count in list((unusable or {}).items())[:3])
-                rejected = f" (not usable: {why})" if why else ""
+                rejected = f" (not usable: {format_reasons(unusable)})" if unusable else ""
                 raise InputError(
                     f"budget: must be at most the {n:,} usable rows of the pool{rejected}, got {self.amount:,.0f}; "
                     f"choose fewer rows or a share such as 30%"

@@ -133,7 +133,7 @@ class Subset(KeptRows):
         dropped = ", ".join(f"{n:,} {REASONS[reason]}" for reason, n in counts["dropped_by_reason"].items())
         return [
             ("method", str(self.manifest.content["method"])),
-            *(("decision", pilot["why"]) for name in PILOTS if (pilot := self.manifest.content.get(name))),
+            *(("decision", why) for why in list_decisions(self.manifest.content)),
             ("kept", f"{counts['kept']:,} of {counts['usable']:,} rows (budget {self.manifest.content['budget']})"),
             ("dropped", format_count(counts["dropped"], "row") + (f": {dropped}" if dropped else "")),
             ("rejected", f"{format_count(counts['rejected'], 'row')} that could not be used"),
@@ -145,6 +145,15 @@ class Subset(KeptRows):
         first = self.pool.frame[self.kept[:5]].select(kept=pl.concat_str("prompt", pl.lit(" → "), "response"))
         lost = self.dropped.head(5).select("preview", "explanation")
         return [Excerpt("Kept", first.columns, first.rows()), Excerpt("Dropped", lost.columns, lost.rows())]
+
+
+def list_decisions(content: Mapping[str, Any]) -> list[str]:
+    """Return how `auto` decided on the method, in sentences; none where the method was named.
+
+    Args:
+        content: of a subset's manifest.
+    """
+    return [content[name]["why"] for name in PILOTS if content.get(name)]
 
 
 def score_table(row_id: pl.Series, value: Any, rank: pl.Series, position: NDArray[np.int64]) -> pl.DataFrame:

@@ -41,8 +41,7 @@ def find_decline(fit: CurveFit, within: float) -> Decline | None:
     if fit.n_seeds[-1] < LEAST_RUNS:
         return None
     places = np.flatnonzero(fit.n_seeds[:-1] >= LEAST_RUNS)
-    between_seeds = fit.seed_sd**2 / fit.n_seeds
-    stderr = np.sqrt(between_seeds[places] + between_seeds[-1] + np.diag(fit.test_covariance)[places])
+    stderr = estimate_stderr(fit)[places]
     worse = fit.errors[-1] - fit.errors[places]
     clear = np.flatnonzero((worse > within) & find_clear(worse, stderr, fit.dof))
     if not len(clear):
@@ -50,6 +49,13 @@ def find_decline(fit: CurveFit, within: float) -> Decline | None:
     best = clear[int(np.argmax(worse[clear]))]
     by = make_interval(float(worse[best]), float(stderr[best]), fit.dof)
     return Decline(best=int(fit.sizes[places[best]]), by=by)
+
+
+def estimate_stderr(fit: CurveFit) -> Float64:
+    """Return the standard errors of the differences to the largest size, (n - 1,)."""
+    between_seeds = fit.seed_sd**2 / fit.n_seeds
+    stderr: Float64 = np.sqrt(between_seeds[:-1] + between_seeds[-1] + np.diag(fit.test_covariance)[:-1])
+    return stderr
 
 
 def find_clear(differences: Float64, stderr: Float64, dof: float) -> Bool:

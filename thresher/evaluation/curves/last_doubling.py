@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from thresher.evaluation.curves.curve_fit import CurveFit
-from thresher.evaluation.curves.decline import find_clear, make_interval
+from thresher.evaluation.curves.decline import estimate_stderr, find_clear, make_interval
 from thresher.evaluation.curves.interval import Interval
 
 _HALF = 0.02  # share by which a measured size may differ from half of the largest
@@ -40,13 +40,12 @@ def find_last_doubling(fit: CurveFit) -> LastDoubling:
     """
     largest = float(fit.sizes[-1])
     by_laws = fit.gain(largest / 2, largest / 2, is_falling=True)
-    halves = np.flatnonzero(np.abs(fit.sizes[:-1] / largest - 0.5) <= _HALF / 2)
+    halves = np.flatnonzero(np.abs(2 * fit.sizes[:-1] / largest - 1) <= _HALF)
     if not len(halves):
         return LastDoubling(by_laws)
     half = int(halves[-1])
     measured = float(fit.errors[half] - fit.errors[-1])
-    between_seeds = fit.seed_sd**2 / fit.n_seeds
-    stderr = float(np.sqrt(between_seeds[half] + between_seeds[-1] + fit.test_covariance[half, half]))
+    stderr = float(estimate_stderr(fit)[half])
     if by_laws.low <= measured <= by_laws.high or stderr == 0:
         return LastDoubling(by_laws)
     if not find_clear(np.array([measured - by_laws.median]), np.array([stderr]), fit.dof)[0]:

@@ -40,7 +40,7 @@ from thresher.jobs.update.dropped_rows import (
 from thresher.numeric.arrays import Int64
 from thresher.selection.run import select
 from thresher.subset.budget import Budget
-from thresher.subset.subset import PILOTS, Subset
+from thresher.subset.subset import Subset, list_decisions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +131,7 @@ def _apply_budget(job: Job, candidates: Candidates, context: FeatureContext) -> 
 def _list_decisions(subset: Subset) -> tuple[str, ...]:
     """Return how `auto` decided, in sentences; nothing of another method."""
     content = subset.manifest.content
-    return tuple(f"{content['method']}: {content[name]['why']}" for name in PILOTS if content.get(name))
+    return tuple(f"{content['method']}: {why}" for why in list_decisions(content))
 
 
 def _has_room(budget: Budget, rows: Dataset, context: FeatureContext) -> bool:

@@ -121,10 +121,9 @@ def describe_gain(gain: Gain, name: str, metric: Metric) -> str:
     whose = _describe_reference_model(name)
     is_lm_eval = isinstance(metric, LmEvalMetric) and metric.is_higher_better
     unit = POINTS if is_lm_eval else find_unit(metric.name)
-    if gain.direction > 0:
-        return f"training pays: better than {whose} by {format_gain(gain, unit)} (n = {gain.n:,})"
-    if gain.direction < 0:
-        return f"training hurts: worse than {whose} by {format_gain(gain, unit)} (n = {gain.n:,})"
+    if gain.direction:
+        answer = "training pays: better" if gain.direction > 0 else "training hurts: worse"
+        return f"{answer} than {whose} by {format_gain(gain, unit)} (n = {gain.n:,})"
     # what would have been found with a probability of 80 %: 1.96 + 0.84 standard errors
     detectable = (gain.high - gain.low) / 2 * (1 + 0.8416 / NORMAL_95)
     return f"no clear difference from {whose} (n = {gain.n:,}); {unit.describe_detectable(detectable)}"
