@@ -119,3 +119,20 @@ def test_a_scale_needs_rows_on_both_sides(train, tiny_llama, question_rows):
         train(scale="auto", general="none")
     with pytest.raises(SettingsError, match="give --eval and --general"):
         th.train(question_rows, model=tiny_llama, scale="front", settings=QUICK)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"scale": "auto"}, "scale: 'auto' weighs what a language model gains .* have labels, so leave scale out"),
+        ({"forget": 0.1}, "forget: is a limit of what is lost on general rows, and a classifier .*; leave it out$"),
+    ],
+)
+def test_settings_that_only_language_models_have_are_refused_for_rows_with_labels(options, words):
+    with pytest.raises(SettingsError, match=words):
+        UntouchedSettings(**options).check_rows("classification", has_held_out=True)
+
+
+def test_a_limit_on_forgetting_needs_rows_to_measure_it_on():
+    with pytest.raises(SettingsError, match="forget: is a limit .* none are read; leave it out, or give --general"):
+        UntouchedSettings(forget=0.1, general="none").check_rows("sft", has_held_out=True)
